@@ -1,0 +1,199 @@
+"""Sound in: any audio file or array -> mono waveform at the model's rate, normalised and padded.
+
+    path, bytes, stream -> blocks (L,), (L,) ... -> load (L,) -> normalise (L,) -> pad (B, L) and its mask
+
+libsndfile decodes and soxr resamples, block by block. libsndfile raises nothing for most files that were cut short,
+so `_check_length` looks for it. Legend: B batch, L samples, C channels; rates are in Hz.
+"""
+
+import io
+import os
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+Source = str | os.PathLike | bytes | BinaryIO
+
+
+def load(source: Source, sample_rate: int) -> np.ndarray:
+    """An audio file as a mono waveform (L,), float32, full scale [-1, 1), at `sample_rate` Hz.
+
+    `source`: a path, the bytes of a file, or a binary file object, read from its start. ValueError, one line naming
+    the source, if it is missing, empty, not audio, damaged, without samples, or holds NaN or infinity; a WAV whose
+    data chunk is cut short is only a warning.
+    """
+    return np.concatenate(list(blocks(source, sample_rate)))
+
+
+def blocks(source: Source, sample_rate: int, seconds: float = 30.0) -> Iterator[np.ndarray]:
+    """What `load` returns, in blocks of `seconds` (the last is shorter), with one of them in memory at a time.
+    Raises and warns as `load` does, but on the way: a damaged file may yield blocks first.
+    """
+    if not (sample_rate > 0 and 1 <= seconds * sample_rate < np.inf):
+        raise ValueError(f"expected a sample rate and seconds above 0, found {sample_rate} Hz, {seconds} s")
+    size = round(seconds * sample_rate)
+    with _opened(source) as (file, name):
+        held = np.zeros(0, np.float32)
+        for piece in resample(_decode(file, name), file.samplerate, sample_rate):
+            held = np.concatenate([held, piece])
+            while len(held) >= size:
+                yield held[:size]
+                held = held[size:]
+        if len(held):
+            yield held
+
+
+def from_array(waveform: np.ndarray | torch.Tensor, sample_rate: int, target_rate: int) -> np.ndarray:
+    """A 1-D array or tensor at `sample_rate` Hz as a waveform (L,), float32, at `target_rate` Hz.
+
+    Integers of b bits are divided by 2**(b-1); unsigned ones have their zero in the middle, as in an 8-bit WAV.
+    ValueError for another type or shape, no samples, NaN or infinity, a rate that is not above 0.
+    """
+    if isinstance(waveform, torch.Tensor):
+        waveform = waveform.detach().cpu()
+        waveform = (waveform.float() if waveform.is_floating_point() else waveform).numpy()
+    kind, shape = np.asarray(waveform).dtype.kind, np.shape(waveform)
+    if kind not in "fiu" or len(shape) != 1 or shape[0] == 0:
+        raise ValueError(
+            f"waveform: expected numbers (L,), found {type(waveform)} {shape}; average channels first"
+        )
+    if not (sample_rate and target_rate and min(sample_rate, target_rate) > 0):
+        raise ValueError(f"sample_rate: expected Hz above 0, found {sample_rate} (to {target_rate})")
+    if kind != "f":
+        waveform = waveform / 2.0 ** (8 * waveform.itemsize - 1) - (kind == "u")
+    samples = _finite(waveform.astype(np.float32), "waveform")
+    return np.concatenate(list(resample([samples], sample_rate, target_rate)))
+
+
+def to_mono(block: np.ndarray) -> np.ndarray:
+    """The mean over the channels of a block (L, C), as (L,)."""
+    return block.mean(axis=1)
+
+
+def resample(pieces: Iterable[np.ndarray], found: int, wanted: int) -> Iterator[np.ndarray]:
+    """A waveform in pieces (L,) at `found` Hz, in pieces at `wanted` Hz, wherever the cuts are (soxr, HQ)."""
+    if found == wanted:
+        yield from pieces
+        return
+    import soxr
+
+    stream = soxr.ResampleStream(found, wanted, 1, dtype="float32", quality="HQ")
+    yield from map(stream.resample_chunk, pieces)
+    tail = stream.resample_chunk(np.zeros(0, np.float32), last=True)  # what the filter's delay held back
+    yield tail if len(tail) else np.zeros(1, np.float32)  # a clip so short that it rounds to no sample
+
+
+def normalise(waveform: np.ndarray, eps: float = 1e-7) -> np.ndarray:
+    """A waveform (L,) at mean 0 and population variance 1, float32: transformers' Wav2Vec2FeatureExtractor,
+    do_normalize=True. `eps` is added to the variance, so silence stays silence.
+    """
+    waveform = np.asarray(waveform, np.float32)
+    return (waveform - waveform.mean()) / np.sqrt(waveform.var() + eps)
+
+
+def pad(waveforms: list[np.ndarray], min_samples: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """Waveforms (L_i,) -> input_values (B, L), float32, and attention_mask (B, L), int64, 1 for samples.
+
+    Zeros are added on the right; those that bring a clip to `min_samples` (one encoder frame) count as samples.
+    ValueError for an empty list.
+    """
+    if len(waveforms) == 0:
+        raise ValueError("waveforms: expected at least one, found none")
+    clips = [np.pad(waveform, (0, max(0, min_samples - len(waveform)))) for waveform in waveforms]
+    input_values = pad_sequence(
+        [torch.from_numpy(clip).float() for clip in clips], batch_first=True
+    )  # (B, L)
+    attention_mask = pad_sequence(
+        [torch.ones(len(clip)).long() for clip in clips], batch_first=True
+    )  # (B, L)
+    return input_values, attention_mask
+
+
+class _Decoder(soundfile.SoundFile):
+    def seekable(self) -> bool:
+        return False  # else soundfile seeks after each read: wrong samples from Opus, errors from some FLAC
+
+
+@contextmanager
+def _opened(source: Source) -> Iterator[tuple[_Decoder, str]]:
+    """A decoder at the start of the source, and the name of the source; other libraries' errors become ours."""
+    is_path, is_bytes = isinstance(source, str | os.PathLike), isinstance(source, bytes)
+    name = os.fsdecode(source) if is_path else "audio bytes" if is_bytes else "audio stream"
+    try:
+        with (
+            open(source, "rb")
+            if is_path
+            else nullcontext(io.BytesIO(source) if is_bytes else source) as stream
+        ):
+            if not hasattr(stream, "read") or stream.read(0) != b"":
+                raise ValueError(f"{name}: expected a path, bytes or binary file, found {type(source)}")
+            with _Decoder(_from_start(stream)) as file:
+                yield file, name
+    except OSError as error:
+        raise ValueError(f"{name}: {error.strerror or error}, expected an audio file") from None
+    except soundfile.LibsndfileError as error:
+        formats = "WAV, FLAC, Ogg, MP3, AIFF, AU or CAF (convert others: ffmpeg -i FILE out.wav)"
+        raise ValueError(f"{name}: damaged or not audio ({error.error_string}), expected {formats}") from None
+
+
+def _from_start(stream: BinaryIO) -> BinaryIO:
+    """The stream at its start; from memory if it can not seek, or is a WAV that says 0 for an unknown length."""
+    if not stream.seekable() or str(getattr(stream, "name", "")).lower().endswith(".raw"):
+        stream = io.BytesIO(
+            stream.read()
+        )  # without its name: soundfile takes .raw for samples without a header
+    stream.seek(0)
+    head = stream.read(4096)
+    start = head.find(b"data\0\0\0\0") + 8
+    if head[:4] == b"RIFF" and 8 + int.from_bytes(head[4:8], "little") <= start:
+        stream = io.BytesIO(head[: start - 4] + b"\xff" * 4 + head[start:] + stream.read())
+    stream.seek(0)
+    return stream
+
+
+def _decode(file: _Decoder, name: str) -> Iterator[np.ndarray]:
+    """The sound of a file as mono pieces (L,) at the file's own rate."""
+    decoded = 0
+    while len(block := file.read(65_536, dtype="float32", always_2d=True)):  # (L, C)
+        decoded += len(block)
+        yield to_mono(_finite(block, name))
+    _check_length(file, name, decoded)
+
+
+def _finite(samples: np.ndarray, name: str) -> np.ndarray:
+    if not np.isfinite(samples).all():
+        raise ValueError(f"{name}: expected finite samples, found NaN or infinity")
+    return samples
+
+
+def _check_length(file: _Decoder, name: str, decoded: int) -> None:
+    """Fewer samples decoded than the file announces: an error, or a warning for a WAV. None decoded: an error."""
+    stream, announced = file.name, file.frames  # soundfile's "name" is the stream it was given
+    position, size = stream.tell(), stream.seek(0, os.SEEK_END)
+    clamped = re.search(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", file.extra_info)
+    if clamped:
+        ...
+    if file.format == "OGG":
+        stream.seek(max(0, size - 2**16))
+        tail = stream.read()
+        page = tail[tail.rfind(b"OggS") :]  # the last one: 26 bytes, n, the sizes of n segments, the segments
+        announced += len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
+    elif file.format == "MP3":
+        stream.seek(0)
+        if re.search(rb"(Xing|Info)\0\0\0[\1\3\5\7\11\13\15\17]", stream.read(2**20)):
+            announced -= 2 * 1152  # encoders differ in what they count
+        elif decoded < announced or size - position < 4096:  # an estimate
+            announced = decoded
+    if decoded >= announced or announced > 2**62:  # 2**63 - 1: a FLAC written to a pipe, length unknown
+        return
+    text = f"{name}: cut short, found {decoded} of {announced} samples"
+    if file.format not in ("WAV", "WAVEX"):
+        raise ValueError(text)
+    warnings.warn(text, stacklevel=2)

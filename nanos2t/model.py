@@ -1,0 +1,146 @@
+"""SpeechEncoderDecoder: waveform -> encoder -> bridge -> causal decoder -> logits over tokens, and the loss.
+
+The model of transformers' SpeechEncoderDecoderModel (models/speech_encoder_decoder).
+
+Shapes: B batch, L samples, S encoder frames, T target tokens, H hidden_size of the decoder, V vocab_size.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nanos2t.decoder import Decoder, DecoderConfig
+from nanos2t.generate import GenerationConfig, generate
+from nanos2t.wav2vec2 import Encoder, EncoderConfig, valid_frames
+
+IGNORED = -100  # a label that no loss looks at
+
+
+@dataclass
+class Output:
+    """`loss` () and `logits` (B, T, V) or None, `memory` (B, S, H), `frames` (B,): how many are real."""
+
+    loss: Tensor | None
+    logits: Tensor | None
+    memory: Tensor
+    frames: Tensor
+
+
+def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
+    """Labels (B, T) -> decoder input (B, T): start token, then all labels but the last; IGNORED is pad."""
+    shifted = torch.cat([torch.full_like(labels[:, :1], start), labels[:, :-1]], dim=1)
+    return shifted.masked_fill(shifted == IGNORED, pad)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean of -log p(label) over labels that are not IGNORED; 0, with zero gradient, if all of them are."""
+    total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total / (labels != IGNORED).sum().clamp(min=1)
+
+
+class SpeechEncoderDecoder(nn.Module):
+    def __init__(self, encoder: EncoderConfig, decoder: DecoderConfig,
+                 generation: GenerationConfig | None = None):
+        super().__init__()
+        self.encoder = Encoder(encoder)
+        self.bridge = nn.Identity()
+        if encoder.output_size != decoder.hidden_size:
+            self.bridge = nn.Linear(encoder.output_size, decoder.hidden_size)
+        self.decoder = Decoder(decoder)
+        self.generation = generation or GenerationConfig(pad_token_id=decoder.pad_token_id)
+
+    @classmethod
+    def from_configs(cls, encoder: EncoderConfig, decoder: DecoderConfig,
+                     generation: GenerationConfig | None = None) -> "SpeechEncoderDecoder":
+        """A new model with random weights, drawn by the laws of transformers."""
+        model = cls(encoder, decoder, generation)
+        init_weights(model)
+        return model
+
+    def encode(self, input_values: Tensor, attention_mask: Tensor | None = None,
+               masked: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Waveforms (B, L), 1 at real samples (B, L) -> memory (B, S, H), real frames (B,) or None: all are."""
+        samples = None if attention_mask is None else count_samples(input_values, attention_mask)
+        memory, frames = self.encoder(input_values, samples, masked)            # (B, S, encoder width), (B,)
+        return self.bridge(memory), frames                                      # (B, S, H)
+
+    def forward(self, input_values: Tensor, attention_mask: Tensor | None = None,
+                labels: Tensor | None = None, decoder_input_ids: Tensor | None = None,
+                masked: Tensor | None = None) -> Output:
+        """Waveforms (B, L) and labels or decoder input (B * K, T): K targets for each utterance, usually 1.
+
+        Without decoder input the labels are shifted right to make it. `masked` (B, T): see Encoder.forward.
+        """
+        memory, frames = self.encode(input_values, attention_mask, masked)      # (B, S, H), (B,)
+        loss = logits = None
+        if decoder_input_ids is None and labels is not None:
+            start = self.generation.need("decoder_start_token_id")
+            decoder_input_ids = shift_right(labels, start, self.generation.need("pad_token_id"))
+        if decoder_input_ids is not None:
+            logits = self.decoder(decoder_input_ids, self.decoder.read(memory), memory_mask(frames, memory))
+        if labels is not None:
+            loss = cross_entropy(logits, labels)
+        if frames is None:
+            frames = memory.new_full(memory.shape[:1], memory.shape[1], dtype=torch.long)  # (B,)
+        return Output(loss, logits, memory, frames)
+
+    def generate(self, input_values: Tensor, attention_mask: Tensor | None = None, **options):
+        """Tokens (B * num_return_sequences, T), the start token first; see nanos2t.generate.generate."""
+        return generate(self, input_values, attention_mask, **options)
+
+    def freeze_feature_encoder(self) -> None:
+        """Keep the convolutions as they are while the rest is trained (wav2vec 2.0, section 4.2)."""
+        self.encoder.feature_encoder.requires_grad_(False)
+
+
+def count_samples(input_values: Tensor, attention_mask: Tensor) -> Tensor | None:
+    """Real samples of each item (B,), or None if all are; ValueError if a mask is not ones followed by zeros."""
+    if attention_mask.shape != input_values.shape:
+        raise ValueError(f"attention_mask has shape {tuple(attention_mask.shape)}, "
+                         f"expected that of input_values {tuple(input_values.shape)}")
+    if (attention_mask[:, 1:] > attention_mask[:, :-1]).any():
+        raise ValueError("attention_mask has a 1 behind a 0: pad on the right")
+    samples = attention_mask.sum(1)                                             # (B,)
+    return None if (samples == input_values.shape[1]).all() else samples
+
+
+def memory_mask(frames: Tensor | None, memory: Tensor) -> Tensor | None:
+    """(B,) -> (B, 1, 1, S) bool for attention over the memory (B, S, H); None if every frame is real."""
+    return None if frames is None else valid_frames(frames, memory.shape[1])[:, None, None]
+
+
+@torch.no_grad()
+def init_weights(model: SpeechEncoderDecoder) -> None:
+    """Draw every weight by the law that transformers' `_init_weights` has in effect for it."""
+    encoder, decoder = model.encoder, model.decoder
+    for part, std in (encoder, encoder.config.init_std), (model.bridge, 0.02), (decoder, decoder.config.init_std):
+        for module in part.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                module.weight.normal_(0.0, std)
+            if isinstance(module, nn.Linear):
+                module.bias.zero_()
+            if isinstance(module, nn.Conv1d):                                   # feature encoder and adapter
+                nn.init.kaiming_normal_(module.weight)
+                uniform(module.bias, module.weight[0].numel())
+            if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+                module.reset_parameters()                                       # ones and zeros
+    uniform(encoder.feature_projection.proj.weight, encoder.config.conv_channels[-1])
+    uniform(encoder.feature_projection.proj.bias, encoder.config.conv_channels[-1])
+    uniform(encoder.positions.direction, encoder.positions.direction[0].numel())
+    encoder.positions.gain.copy_(encoder.positions.direction.norm(dim=(0, 1), keepdim=True))
+    encoder.positions.bias.zero_()
+    if encoder.masked_embed is not None:
+        encoder.masked_embed.uniform_()
+    decoder.embed.tokens.weight[decoder.config.pad_token_id].zero_()
+    if decoder.head.weight is not None:
+        decoder.head.weight.normal_(0.0, decoder.config.init_std)
+    if decoder.head.bias is not None:
+        decoder.head.bias.zero_()
+
+
+def uniform(parameter: Tensor | None, fan_in: int) -> None:
+    """Uniform between -1 / sqrt(fan_in) and 1 / sqrt(fan_in), in place."""
+    if parameter is not None:
+        parameter.uniform_(-(fan_in**-0.5), fan_in**-0.5)
