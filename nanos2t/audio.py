@@ -2,8 +2,8 @@
 
     path, bytes, stream -> blocks (L,), (L,) ... -> load (L,) -> normalise (L,) -> pad (B, L) and its mask
 
-libsndfile decodes and soxr resamples, block by block. libsndfile raises nothing for most files that were cut short,
-so `_check_length` looks for it. Legend: B batch, L samples, C channels; rates are in Hz.
+libsndfile decodes and soxr resamples, block by block. libsndfile does not raise for most files that were cut
+short, so `_check_length` looks for the signs. Legend: B batch, L samples, C channels; rates are in Hz.
 """
 
 import io
@@ -17,7 +17,6 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 Source = str | os.PathLike | bytes | BinaryIO
 
@@ -25,15 +24,15 @@ Source = str | os.PathLike | bytes | BinaryIO
 def load(source: Source, sample_rate: int) -> np.ndarray:
     """An audio file as a mono waveform (L,), float32, full scale [-1, 1), at `sample_rate` Hz.
 
-    `source`: a path, the bytes of a file, or a binary file object, read from its start. ValueError, one line naming
-    the source, if it is missing, empty, not audio, damaged, without samples, or holds NaN or infinity; a WAV whose
-    data chunk is cut short is only a warning.
+    `source`: a path, the bytes of a file, or a binary file object, read from its start. ValueError, in one line
+    with the name, if it is missing, empty, not audio, damaged, without samples, or holds NaN or infinity; a WAV
+    whose data chunk is cut short is only a warning.
     """
     return np.concatenate(list(blocks(source, sample_rate)))
 
 
 def blocks(source: Source, sample_rate: int, seconds: float = 30.0) -> Iterator[np.ndarray]:
-    """What `load` returns, in blocks of `seconds` (the last is shorter), with one of them in memory at a time.
+    """What `load` returns, in blocks of `seconds` (the last is shorter), one of them in memory at a time.
     Raises and warns as `load` does, but on the way: a damaged file may yield blocks first.
     """
     if not (sample_rate > 0 and 1 <= seconds * sample_rate < np.inf):
@@ -52,8 +51,7 @@ def blocks(source: Source, sample_rate: int, seconds: float = 30.0) -> Iterator[
 
 def from_array(waveform: np.ndarray | torch.Tensor, sample_rate: int, target_rate: int) -> np.ndarray:
     """A 1-D array or tensor at `sample_rate` Hz as a waveform (L,), float32, at `target_rate` Hz.
-
-    Integers of b bits are divided by 2**(b-1); unsigned ones have their zero in the middle, as in an 8-bit WAV.
+    Integers of b bits are divided by 2**(b-1), unsigned ones about their middle, like the samples of a WAV.
     ValueError for another type or shape, no samples, NaN or infinity, a rate that is not above 0.
     """
     if isinstance(waveform, torch.Tensor):
@@ -61,9 +59,7 @@ def from_array(waveform: np.ndarray | torch.Tensor, sample_rate: int, target_rat
         waveform = (waveform.float() if waveform.is_floating_point() else waveform).numpy()
     kind, shape = np.asarray(waveform).dtype.kind, np.shape(waveform)
     if kind not in "fiu" or len(shape) != 1 or shape[0] == 0:
-        raise ValueError(
-            f"waveform: expected numbers (L,), found {type(waveform)} {shape}; average channels first"
-        )
+        raise ValueError(f"waveform: expected numbers (L,), found {kind!r} {shape}; average channels first")
     if not (sample_rate and target_rate and min(sample_rate, target_rate) > 0):
         raise ValueError(f"sample_rate: expected Hz above 0, found {sample_rate} (to {target_rate})")
     if kind != "f":
@@ -100,19 +96,16 @@ def normalise(waveform: np.ndarray, eps: float = 1e-7) -> np.ndarray:
 
 def pad(waveforms: list[np.ndarray], min_samples: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Waveforms (L_i,) -> input_values (B, L), float32, and attention_mask (B, L), int64, 1 for samples.
-
-    Zeros are added on the right; those that bring a clip to `min_samples` (one encoder frame) count as samples.
+    Padding is zeros on the right; those that bring a clip to `min_samples` (one encoder frame) count as samples.
     ValueError for an empty list.
     """
     if len(waveforms) == 0:
         raise ValueError("waveforms: expected at least one, found none")
-    clips = [np.pad(waveform, (0, max(0, min_samples - len(waveform)))) for waveform in waveforms]
-    input_values = pad_sequence(
-        [torch.from_numpy(clip).float() for clip in clips], batch_first=True
-    )  # (B, L)
-    attention_mask = pad_sequence(
-        [torch.ones(len(clip)).long() for clip in clips], batch_first=True
-    )  # (B, L)
+    samples = [max(len(waveform), min_samples) for waveform in waveforms]
+    input_values = torch.zeros(len(samples), max(samples), dtype=torch.float32)  # (B, L)
+    attention_mask = (torch.arange(max(samples)) < torch.tensor(samples)[:, None]).long()  # (B, L)
+    for row, waveform in zip(input_values, waveforms, strict=True):
+        row[: len(waveform)] = torch.tensor(waveform)
     return input_values, attention_mask
 
 
@@ -123,18 +116,19 @@ class _Decoder(soundfile.SoundFile):
 
 @contextmanager
 def _opened(source: Source) -> Iterator[tuple[_Decoder, str]]:
-    """A decoder at the start of the source, and the name of the source; other libraries' errors become ours."""
-    is_path, is_bytes = isinstance(source, str | os.PathLike), isinstance(source, bytes)
-    name = os.fsdecode(source) if is_path else "audio bytes" if is_bytes else "audio stream"
+    """A decoder at the start of the source, and the source's name; errors from elsewhere become ValueError."""
+    is_path = isinstance(source, str | os.PathLike)
+    name = os.fsdecode(source) if is_path else "audio bytes" if isinstance(source, bytes) else "audio stream"
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with (
-            open(source, "rb")
-            if is_path
-            else nullcontext(io.BytesIO(source) if is_bytes else source) as stream
-        ):
+        with open(source, "rb") if is_path else nullcontext(stream) as stream:
             if not hasattr(stream, "read") or stream.read(0) != b"":
                 raise ValueError(f"{name}: expected a path, bytes or binary file, found {type(source)}")
             with _Decoder(_from_start(stream)) as file:
+                if file.samplerate < 1000:
+                    raise ValueError(
+                        f"{name}: expected 1000 samples a second or more, found {file.samplerate}"
+                    )
                 yield file, name
     except OSError as error:
         raise ValueError(f"{name}: {error.strerror or error}, expected an audio file") from None
@@ -144,11 +138,9 @@ def _opened(source: Source) -> Iterator[tuple[_Decoder, str]]:
 
 
 def _from_start(stream: BinaryIO) -> BinaryIO:
-    """The stream at its start; from memory if it can not seek, or is a WAV that says 0 for an unknown length."""
+    """The stream at its start; from memory if it can not seek, or is a WAV with 0 for an unknown length."""
     if not stream.seekable() or str(getattr(stream, "name", "")).lower().endswith(".raw"):
-        stream = io.BytesIO(
-            stream.read()
-        )  # without its name: soundfile takes .raw for samples without a header
+        stream = io.BytesIO(stream.read())  # has no name: soundfile takes .raw for samples without a header
     stream.seek(0)
     head = stream.read(4096)
     start = head.find(b"data\0\0\0\0") + 8
@@ -164,6 +156,8 @@ def _decode(file: _Decoder, name: str) -> Iterator[np.ndarray]:
     while len(block := file.read(65_536, dtype="float32", always_2d=True)):  # (L, C)
         decoded += len(block)
         yield to_mono(_finite(block, name))
+    if decoded == 0:
+        raise ValueError(f"{name}: expected samples, found none")
     _check_length(file, name, decoded)
 
 
@@ -174,26 +168,26 @@ def _finite(samples: np.ndarray, name: str) -> np.ndarray:
 
 
 def _check_length(file: _Decoder, name: str, decoded: int) -> None:
-    """Fewer samples decoded than the file announces: an error, or a warning for a WAV. None decoded: an error."""
+    """Fewer samples decoded than the file announces are an error, or for a WAV a warning."""
     stream, announced = file.name, file.frames  # soundfile's "name" is the stream it was given
     position, size = stream.tell(), stream.seek(0, os.SEEK_END)
-    clamped = re.search(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", file.extra_info)
-    if clamped:
-        ...
-    if file.format == "OGG":
+    if log := re.search(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", file.extra_info):
+        promised, found = int(log[1]), int(log[2])
+        if found < promised and 0 < promised % 2**31 < 2**31 - 2**16:  # others say "unknown", from a pipe
+            announced = round(decoded * promised / found)
+    elif file.format == "OGG":
         stream.seek(max(0, size - 2**16))
         tail = stream.read()
         page = tail[tail.rfind(b"OggS") :]  # the last one: 26 bytes, n, the sizes of n segments, the segments
-        announced += len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
+        if len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]]):
+            raise ValueError(f"{name}: cut short, found {decoded} samples and part of a page")
     elif file.format == "MP3":
         stream.seek(0)
-        if re.search(rb"(Xing|Info)\0\0\0[\1\3\5\7\11\13\15\17]", stream.read(2**20)):
-            announced -= 2 * 1152  # encoders differ in what they count
-        elif decoded < announced or size - position < 4096:  # an estimate
-            announced = decoded
-    if decoded >= announced or announced > 2**62:  # 2**63 - 1: a FLAC written to a pipe, length unknown
-        return
-    text = f"{name}: cut short, found {decoded} of {announced} samples"
-    if file.format not in ("WAV", "WAVEX"):
-        raise ValueError(text)
-    warnings.warn(text, stacklevel=2)
+        if not re.search(rb"(Xing|Info)\0\0\0[\1\3\5\7\11\13\15\17]", stream.read(2**20)):
+            announced = decoded if size - position < 2**14 else decoded * size // position
+        announced -= 2 * 1152  # encoders differ in what they count
+    if decoded < announced < 2**62:  # 2**63 - 1: a FLAC written to a pipe, length unknown
+        text = f"{name}: cut short, found {decoded} of {announced} samples"
+        if file.format not in ("WAV", "WAVEX"):
+            raise ValueError(text)
+        warnings.warn(text, stacklevel=2)

@@ -49,7 +49,7 @@ class DecoderConfig:
 
     @classmethod
     def bert(cls, vocab_size: int = 30522, **fields) -> "DecoderConfig":
-        return cls(vocab_size, **(dict(norm_eps=1e-12, num_token_types=2, mlm_head=True) | fields))
+        return cls(vocab_size, **({"norm_eps": 1e-12, "num_token_types": 2, "mlm_head": True} | fields))
 
 
 class Cache:
@@ -127,7 +127,7 @@ class Block(nn.Module):
         T, past = x.shape[1], 0 if cache is None else cache.length
         if cache is not None:
             keys, values = cache.append(keys, values)                           # 2 x (B * K, N, P + T, D)
-        mask = causal_mask(T, past, x.device) if past and T > 1 else None       # one new token sees everything
+        mask = causal_mask(T, past, x.device) if past and T > 1 else None       # one new token sees all
         return self.self_attn(x, keys, values, mask, is_causal=T > 1 and not past)
 
     def attend_memory(self, x: Tensor, memory: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:

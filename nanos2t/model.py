@@ -61,7 +61,7 @@ class SpeechEncoderDecoder(nn.Module):
 
     def encode(self, input_values: Tensor, attention_mask: Tensor | None = None,
                masked: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Waveforms (B, L), 1 at real samples (B, L) -> memory (B, S, H), real frames (B,) or None: all are."""
+        """Waveforms (B, L), 1 where they are real (B, L) -> memory (B, S, H), real frames (B,) or None."""
         samples = None if attention_mask is None else count_samples(input_values, attention_mask)
         memory, frames = self.encoder(input_values, samples, masked)            # (B, S, encoder width), (B,)
         return self.bridge(memory), frames                                      # (B, S, H)
@@ -96,7 +96,7 @@ class SpeechEncoderDecoder(nn.Module):
 
 
 def count_samples(input_values: Tensor, attention_mask: Tensor) -> Tensor | None:
-    """Real samples of each item (B,), or None if all are; ValueError if a mask is not ones followed by zeros."""
+    """Real samples of each item (B,), None if all are; ValueError unless the zeros stand at the end."""
     if attention_mask.shape != input_values.shape:
         raise ValueError(f"attention_mask has shape {tuple(attention_mask.shape)}, "
                          f"expected that of input_values {tuple(input_values.shape)}")
@@ -115,7 +115,8 @@ def memory_mask(frames: Tensor | None, memory: Tensor) -> Tensor | None:
 def init_weights(model: SpeechEncoderDecoder) -> None:
     """Draw every weight by the law that transformers' `_init_weights` has in effect for it."""
     encoder, decoder = model.encoder, model.decoder
-    for part, std in (encoder, encoder.config.init_std), (model.bridge, 0.02), (decoder, decoder.config.init_std):
+    stds = encoder.config.init_std, 0.02, decoder.config.init_std
+    for part, std in zip((encoder, model.bridge, decoder), stds):
         for module in part.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 module.weight.normal_(0.0, std)

@@ -51,7 +51,7 @@ class EncoderConfig:
     training: EncoderTraining = EncoderTraining()
     # Where checkpoints differ. Each field is read in one class only.
     pre_norm: bool = False           # Block, Encoder     large-lv60, xls-r, hubert-large
-    conv_norm: str = "group"         # FeatureEncoder     "group": first, over time; "layer": all, over channels
+    conv_norm: str = "group"         # FeatureEncoder     "group": first, over time; "layer": all
     conv_bias: bool = False          # FeatureEncoder
     feat_proj_norm: bool = True      # FeatureProjection  absent in some HuBERTs
     adapter_layers: int = 0          # Adapter            xls-r speech translation: 3
@@ -203,11 +203,12 @@ class FeatureEncoder(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.min_samples = config.min_samples
-        sizes = zip((1, *config.conv_channels), config.conv_channels, config.conv_kernels, config.conv_strides)
+        channels = config.conv_channels
+        sizes = zip((1, *channels), channels, config.conv_kernels, config.conv_strides)
         self.convs = nn.ModuleList(nn.Conv1d(*size, bias=config.conv_bias) for size in sizes)
-        self.norms = nn.ModuleList([ClipNorm(config.conv_channels[0], config.conv_channels[0])])
+        self.norms = nn.ModuleList([ClipNorm(channels[0], channels[0])])
         if config.conv_norm == "layer":
-            self.norms = nn.ModuleList(ChannelNorm(size) for size in config.conv_channels)
+            self.norms = nn.ModuleList(ChannelNorm(size) for size in channels)
         self.activation = ACTIVATIONS[config.conv_activation]
 
     def forward(self, x: Tensor, samples: Tensor | None) -> tuple[Tensor, Tensor | None]:  # (B, L), (B,)
@@ -248,7 +249,6 @@ class PositionalConv(nn.Module):
 
 class Adapter(nn.Module):
     """Shortens the frames towards the length of text: `adapter_stride` times in each layer."""
-
     def __init__(self, config: EncoderConfig):
         super().__init__()
         size, kernel, stride = config.output_size, config.adapter_kernel, config.adapter_stride
