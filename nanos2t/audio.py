@@ -2,8 +2,8 @@
 
     path, bytes, stream -> blocks (L,), (L,) ... -> load (L,) -> normalise (L,) -> pad (B, L) and its mask
 
-libsndfile decodes and soxr resamples, block by block. libsndfile does not raise for most files that were cut
-short, so `_check_length` looks for the signs. Legend: B batch, L samples, C channels; rates are in Hz.
+libsndfile decodes and soxr resamples, block by block. For most files that were cut short libsndfile raises
+nothing, so `_check_length` looks for the signs. Legend: B batch, L samples, C channels; rates are in Hz.
 """
 
 import io
@@ -23,10 +23,9 @@ Source = str | os.PathLike | bytes | BinaryIO
 
 def load(source: Source, sample_rate: int) -> np.ndarray:
     """An audio file as a mono waveform (L,), float32, full scale [-1, 1), at `sample_rate` Hz.
-
-    `source`: a path, the bytes of a file, or a binary file object, read from its start. ValueError, in one line
-    with the name, if it is missing, empty, not audio, damaged, without samples, or holds NaN or infinity; a WAV
-    whose data chunk is cut short is only a warning.
+    `source`: a path, the bytes of a file, or a binary file object, read from its start. ValueError, one line
+    with its name, if it is missing, empty, not audio, damaged, without samples, or holds NaN or infinity;
+    a WAV whose data chunk is cut short is only a warning.
     """
     return np.concatenate(list(blocks(source, sample_rate)))
 
@@ -55,11 +54,11 @@ def from_array(waveform: np.ndarray | torch.Tensor, sample_rate: int, target_rat
     ValueError for another type or shape, no samples, NaN or infinity, a rate that is not above 0.
     """
     if isinstance(waveform, torch.Tensor):
-        waveform = waveform.detach().cpu()
-        waveform = (waveform.float() if waveform.is_floating_point() else waveform).numpy()
-    kind, shape = np.asarray(waveform).dtype.kind, np.shape(waveform)
-    if kind not in "fiu" or len(shape) != 1 or shape[0] == 0:
-        raise ValueError(f"waveform: expected numbers (L,), found {kind!r} {shape}; average channels first")
+        waveform = (waveform.float() if waveform.is_floating_point() else waveform).detach().cpu().numpy()
+    waveform = np.asarray(waveform)
+    kind, found = waveform.dtype.kind, f"{waveform.dtype} {waveform.shape}"
+    if kind not in "fiu" or waveform.ndim != 1 or len(waveform) == 0:
+        raise ValueError(f"waveform: expected numbers (L,), found {found}; average the channels first")
     if not (sample_rate and target_rate and min(sample_rate, target_rate) > 0):
         raise ValueError(f"sample_rate: expected Hz above 0, found {sample_rate} (to {target_rate})")
     if kind != "f":
@@ -95,9 +94,8 @@ def normalise(waveform: np.ndarray, eps: float = 1e-7) -> np.ndarray:
 
 
 def pad(waveforms: list[np.ndarray], min_samples: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """Waveforms (L_i,) -> input_values (B, L), float32, and attention_mask (B, L), int64, 1 for samples.
-    Padding is zeros on the right; those that bring a clip to `min_samples` (one encoder frame) count as samples.
-    ValueError for an empty list.
+    """Waveforms (L_i,) -> input_values (B, L), float32, and attention_mask (B, L), int64, 1 for samples; zeros
+    on the right count as samples up to `min_samples` (one encoder frame). ValueError for an empty list.
     """
     if len(waveforms) == 0:
         raise ValueError("waveforms: expected at least one, found none")
@@ -116,7 +114,7 @@ class _Decoder(soundfile.SoundFile):
 
 @contextmanager
 def _opened(source: Source) -> Iterator[tuple[_Decoder, str]]:
-    """A decoder at the start of the source, and the source's name; errors from elsewhere become ValueError."""
+    """A decoder at the start of the source, and its name for errors; those from elsewhere become ours."""
     is_path = isinstance(source, str | os.PathLike)
     name = os.fsdecode(source) if is_path else "audio bytes" if isinstance(source, bytes) else "audio stream"
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -124,11 +122,9 @@ def _opened(source: Source) -> Iterator[tuple[_Decoder, str]]:
         with open(source, "rb") if is_path else nullcontext(stream) as stream:
             if not hasattr(stream, "read") or stream.read(0) != b"":
                 raise ValueError(f"{name}: expected a path, bytes or binary file, found {type(source)}")
-            with _Decoder(_from_start(stream)) as file:
+            with _Decoder(_from_start(stream, name)) as file:
                 if file.samplerate < 1000:
-                    raise ValueError(
-                        f"{name}: expected 1000 samples a second or more, found {file.samplerate}"
-                    )
+                    raise ValueError(f"{name}: expected 1000 Hz or more, found {file.samplerate} Hz")
                 yield file, name
     except OSError as error:
         raise ValueError(f"{name}: {error.strerror or error}, expected an audio file") from None
@@ -137,15 +133,16 @@ def _opened(source: Source) -> Iterator[tuple[_Decoder, str]]:
         raise ValueError(f"{name}: damaged or not audio ({error.error_string}), expected {formats}") from None
 
 
-def _from_start(stream: BinaryIO) -> BinaryIO:
+def _from_start(stream: BinaryIO, name: str) -> BinaryIO:
     """The stream at its start; from memory if it can not seek, or is a WAV with 0 for an unknown length."""
     if not stream.seekable() or str(getattr(stream, "name", "")).lower().endswith(".raw"):
         stream = io.BytesIO(stream.read())  # has no name: soundfile takes .raw for samples without a header
     stream.seek(0)
     head = stream.read(4096)
-    start = head.find(b"data\0\0\0\0") + 8
-    if head[:4] == b"RIFF" and 8 + int.from_bytes(head[4:8], "little") <= start:
-        stream = io.BytesIO(head[: start - 4] + b"\xff" * 4 + head[start:] + stream.read())
+    if not head:
+        raise ValueError(f"{name}: empty, expected an audio file")
+    if wav := re.match(rb"RIFF.*?data\0{4}(?![\w ]{4})", head, re.DOTALL):  # what follows is not a next chunk
+        stream = io.BytesIO(head[: wav.end() - 4] + b"\xff" * 4 + head[wav.end() :] + stream.read())
     stream.seek(0)
     return stream
 
@@ -169,12 +166,12 @@ def _finite(samples: np.ndarray, name: str) -> np.ndarray:
 
 def _check_length(file: _Decoder, name: str, decoded: int) -> None:
     """Fewer samples decoded than the file announces are an error, or for a WAV a warning."""
-    stream, announced = file.name, file.frames  # soundfile's "name" is the stream it was given
+    stream, announced, slack = file.name, file.frames, 0  # soundfile's "name" is the stream it was given
     position, size = stream.tell(), stream.seek(0, os.SEEK_END)
-    if log := re.search(r"(?:data|SSND|Data Size) *: (\d+) \(should be (\d+)\)", file.extra_info):
-        promised, found = int(log[1]), int(log[2])
-        if found < promised and 0 < promised % 2**31 < 2**31 - 2**16:  # others say "unknown", from a pipe
-            announced = round(decoded * promised / found)
+    if log := re.search(r"(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", file.extra_info):
+        promised, found = int(log[1]), int(log[2])  # bytes; a pipe gives 0, or just under 2**31 or 2**32
+        if found < promised and 0 < promised % 2**31 < 2**31 - 2**16:
+            announced = int(promised / (found // decoded or found / decoded))
     elif file.format == "OGG":
         stream.seek(max(0, size - 2**16))
         tail = stream.read()
@@ -183,11 +180,11 @@ def _check_length(file: _Decoder, name: str, decoded: int) -> None:
             raise ValueError(f"{name}: cut short, found {decoded} samples and part of a page")
     elif file.format == "MP3":
         stream.seek(0)
-        if not re.search(rb"(Xing|Info)\0\0\0[\1\3\5\7\11\13\15\17]", stream.read(2**20)):
+        slack = 1152 if file.samplerate > 24_000 else 576  # one frame: some encoders count the header's
+        if not re.search(rb"(Xing|Info)\0\0\0[\1\3\5\7\11\13\15\17]", stream.read(2**20)):  # estimated:
             announced = decoded if size - position < 2**14 else decoded * size // position
-        announced -= 2 * 1152  # encoders differ in what they count
-    if decoded < announced < 2**62:  # 2**63 - 1: a FLAC written to a pipe, length unknown
-        text = f"{name}: cut short, found {decoded} of {announced} samples"
+    if decoded + slack < announced < 2**62:  # 2**63 - 1: a FLAC written to a pipe, length unknown
+        text = f"{name}: cut short or damaged, found {decoded} of {announced} samples"
         if file.format not in ("WAV", "WAVEX"):
             raise ValueError(text)
         warnings.warn(text, stacklevel=2)

@@ -66,6 +66,10 @@ class SpeechEncoderDecoder(nn.Module):
         memory, frames = self.encoder(input_values, samples, masked)            # (B, S, encoder width), (B,)
         return self.bridge(memory), frames                                      # (B, S, H)
 
+    def memory_mask(self, memory: Tensor, frames: Tensor | None) -> Tensor | None:
+        """(B, S, H), (B,) -> (B, 1, 1, S) bool: the frames that a decoder may look at; None: all."""
+        return None if frames is None else valid_frames(frames, memory.shape[1])[:, None, None]
+
     def forward(self, input_values: Tensor, attention_mask: Tensor | None = None,
                 labels: Tensor | None = None, decoder_input_ids: Tensor | None = None,
                 masked: Tensor | None = None) -> Output:
@@ -79,7 +83,8 @@ class SpeechEncoderDecoder(nn.Module):
             start = self.generation.need("decoder_start_token_id")
             decoder_input_ids = shift_right(labels, start, self.generation.need("pad_token_id"))
         if decoder_input_ids is not None:
-            logits = self.decoder(decoder_input_ids, self.decoder.read(memory), memory_mask(frames, memory))
+            mask = self.memory_mask(memory, frames)                             # (B, 1, 1, S)
+            logits = self.decoder(decoder_input_ids, self.decoder.read(memory), mask)  # (B * K, T, V)
         if labels is not None:
             loss = cross_entropy(logits, labels)
         if frames is None:
@@ -104,11 +109,6 @@ def count_samples(input_values: Tensor, attention_mask: Tensor) -> Tensor | None
         raise ValueError("attention_mask has a 1 behind a 0: pad on the right")
     samples = attention_mask.sum(1)                                             # (B,)
     return None if (samples == input_values.shape[1]).all() else samples
-
-
-def memory_mask(frames: Tensor | None, memory: Tensor) -> Tensor | None:
-    """(B,) -> (B, 1, 1, S) bool for attention over the memory (B, S, H); None if every frame is real."""
-    return None if frames is None else valid_frames(frames, memory.shape[1])[:, None, None]
 
 
 @torch.no_grad()

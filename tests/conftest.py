@@ -1,0 +1,32 @@
+# Shared by all tests; run them with: pytest
+"""Seeds before every test, reasons for what is skipped, one thread per worker."""
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seeds():
+    """Every test starts from the same random state, alone or in any order."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items):
+    reasons = {}
+    if not torch.cuda.is_available():
+        reasons["gpu"] = "needs a CUDA device, torch sees none"
+    if os.environ.get("NANOS2T_HUB") != "1":
+        reasons["hub"] = "downloads official checkpoints; set NANOS2T_HUB=1 to allow it"
+    for item in items:
+        for marker, reason in reasons.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))

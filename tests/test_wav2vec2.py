@@ -1,0 +1,439 @@
+# pytest tests/test_wav2vec2.py
+"""nanos2t/wav2vec2.py against transformers, float64, weights spread, stage by stage.
+
+Our encoder always gets the padded batch, HF each item alone: HF's own batches are not exact. The functions
+that return a difference are the checks; test_mutations.py breaks the code and asks them to notice.
+"""
+
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from functools import cache, reduce
+from tempfile import TemporaryDirectory
+
+import pytest
+import torch
+from helpers import ours_from, tiny_pair
+from torch import Tensor, nn
+
+from nanos2t import wav2vec2
+from nanos2t.wav2vec2 import Encoder, EncoderConfig, EncoderTraining
+
+hf = pytest.importorskip("transformers")
+
+TOLERANCE = 1e-10
+SIZES = {
+    "hidden_size": 45, "num_hidden_layers": 2, "num_attention_heads": 5, "intermediate_size": 31,
+    "conv_dim": (11, 13, 17), "conv_kernel": (10, 3, 2), "conv_stride": (5, 2, 2), "num_feat_extract_layers": 3,
+    "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 3, "layer_norm_eps": 1e-3,
+}  # fmt: skip
+LARGE = {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
+THREE = {"add_adapter": True, "num_adapter_layers": 3}
+VARIANTS = {
+    "base": {},
+    "large": LARGE,
+    "group, pre-norm, odd kernel": {"do_stable_layer_norm": True, "num_conv_pos_embeddings": 7},
+    "group, biases, gelu_tanh": {"conv_bias": True, "hidden_act": "gelu_new", "feat_extract_activation": "relu"},
+    "layer, post-norm, relu": {"feat_extract_norm": "layer", "hidden_act": "relu"},
+    "hubert base": {"model_type": "hubert"},
+    "hubert, no norm": {"model_type": "hubert", "feat_proj_layer_norm": False},
+    "hubert large, conv gelu_tanh": {"model_type": "hubert", "feat_extract_activation": "gelu_new", **LARGE},
+    "adapter": {**LARGE, **THREE},
+    "adapter, other width": {**LARGE, **THREE, "output_hidden_size": 19},
+    "group, adapter": {**THREE, "num_adapter_layers": 2, "num_conv_pos_embeddings": 9},
+    "group, adapter, other width": {**THREE, "output_hidden_size": 57},
+    "adapter, kernel 4, stride 3": {**THREE, "num_adapter_layers": 2, "adapter_kernel_size": 4, "adapter_stride": 3},
+}
+LENGTHS = 431, 700, 30, 333, 52  # the shortest has one frame
+SHORT = 29, 0, 1                 # shorter than one frame: HF crashes
+
+
+@cache
+def encoders(variant: str) -> tuple[nn.Module, Encoder]:
+    """HF's encoder and ours with the same spread weights, in eval mode; every test gets the same two objects."""
+    options = {**SIZES, **VARIANTS[variant]}
+    width = options.get("output_hidden_size", options["hidden_size"])
+    decoder = {"hidden_size": width, "num_hidden_layers": 1, "num_attention_heads": 1}  # of no interest here
+    theirs = tiny_pair(options.pop("model_type", "wav2vec2"), encoder=options, decoder=decoder)
+    with TemporaryDirectory() as folder:
+        return theirs.encoder, ours_from(theirs, folder).encoder
+
+
+def waves(*lengths: int, fill: float = 0.0) -> tuple[Tensor, Tensor]:
+    """A padded batch of noise (B, L) and the real samples of each item (B,)."""
+    rng = torch.Generator().manual_seed(sum(lengths))
+    batch = torch.full((len(lengths), max(lengths)), fill, dtype=torch.float64)
+    for row, length in zip(batch, lengths, strict=True):
+        row[:length] = torch.randn(length, generator=rng, dtype=torch.float64)
+    return batch, torch.tensor(lengths)
+
+
+def items(batch: Tensor, lengths: Tensor) -> list[Tensor]:
+    return [row[None, :length] for row, length in zip(batch, lengths, strict=True)]
+
+
+@contextmanager
+def recorded(modules: dict[str, nn.Module], change=None):
+    """What the modules return while the block runs, by name; `change(name, output)` may put another in its place."""
+    seen = {}
+
+    def hook(name):
+        def keep(_module, _arguments, output):
+            rest = output[1:] if isinstance(output, tuple) else None
+            output = output[0] if isinstance(output, tuple) else output
+            output = output if change is None else change(name, output)
+            seen[name] = output
+            return output if rest is None else (output, *rest)
+
+        return keep
+
+    handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
+    yield seen
+    for handle in handles:
+        handle.remove()
+
+
+def their_stages(encoder: nn.Module) -> dict[str, nn.Module]:
+    convs = encoder.feature_extractor.conv_layers
+    adapter = getattr(encoder, "adapter", None)
+    return {
+        **{f"conv {i}": conv.conv for i, conv in enumerate(convs)},
+        "feature encoder": encoder.feature_extractor,
+        "projection": encoder.feature_projection,
+        "positional conv": encoder.encoder.pos_conv_embed,
+        **{f"block {i}": block for i, block in enumerate(encoder.encoder.layers)},
+        "norm": encoder.encoder.layer_norm,
+        **({f"adapter conv {i}": layer.conv for i, layer in enumerate(adapter.layers)} if adapter else {}),
+        "whole": encoder,
+    }
+
+
+def our_stages(encoder: Encoder) -> dict[str, nn.Module]:
+    return {
+        **{f"conv {i}": conv for i, conv in enumerate(encoder.feature_encoder.convs)},
+        "feature encoder": encoder.feature_encoder,
+        "projection": encoder.feature_projection,
+        "positional conv": encoder.positions,
+        **{f"block {i}": block for i, block in enumerate(encoder.blocks)},
+        "norm": encoder.norm,
+        **{f"adapter conv {i}": conv for i, conv in enumerate(encoder.adapter.convs)},
+        "whole": encoder,
+    }
+
+
+def time_first(name: str, output, ours: bool) -> Tensor:
+    """(B, T, width), whatever the stage returns."""
+    output = getattr(output, "last_hidden_state", output)
+    return output.transpose(1, 2) if "conv " in name or (name == "feature encoder" and not ours) else output
+
+
+def largest(a: Tensor, b: Tensor) -> float:
+    """The largest difference, infinite if there is NaN in it; ValueError if the shapes differ."""
+    if a.shape != b.shape:
+        raise ValueError(f"shapes {tuple(a.shape)} and {tuple(b.shape)}")
+    return (a - b).abs().nan_to_num(nan=torch.inf).max().item() if a.numel() else 0.0
+
+
+@torch.no_grad()
+def stage_differences(variant: str, lengths: tuple[int, ...] = LENGTHS) -> dict[str, float]:
+    """Ours in a batch against HF item by item, {stage: largest difference at a real frame}."""
+    theirs, ours = encoders(variant)
+    batch, samples = waves(*lengths)
+    with recorded(our_stages(ours)) as got:
+        _, frames = ours(batch, samples)
+    differences = dict.fromkeys(got, 0.0)
+    for i, item in enumerate(items(batch, samples)):
+        with recorded(their_stages(theirs)) as wanted:
+            theirs(item)
+        for name in got:
+            want, have = time_first(name, wanted[name], False), time_first(name, got[name], True)
+            differences[name] = max(differences[name], largest(have[i, : want.shape[1]], want[0]))
+        assert frames[i] == want.shape[1]
+    return differences
+
+
+@torch.no_grad()
+def batch_difference(variant: str, lengths: tuple[int, ...] = LENGTHS + SHORT, fill: float = 0.0) -> float:
+    """The largest difference between an item of a padded batch and the same item alone, ours both."""
+    ours = encoders(variant)[1]
+    batch, samples = waves(*lengths, fill=fill)
+    together, frames = ours(batch, samples)
+    alone = [ours(item) for item in items(batch, samples)]
+    assert all(count is None for _, count in alone)
+    assert frames.tolist() == [item.shape[1] for item, _ in alone]
+    return max(largest(together[i, : item.shape[1]], item[0]) for i, (item, _) in enumerate(alone))
+
+
+def variants(*words: str, without: str = "no such word"):
+    """Parametrize with the variants whose name has one of the words."""
+    names = [name for name in VARIANTS if any(word in name for word in words) and without not in name]
+    return pytest.mark.parametrize("variant", names)
+
+
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+# Parity
+
+
+@every_variant
+def test_every_stage_is_hf(variant):
+    for stage, difference in stage_differences(variant).items():
+        assert difference < TOLERANCE, stage
+
+
+@every_variant
+@torch.no_grad()
+def test_one_waveform_needs_no_lengths(variant):
+    theirs, ours = encoders(variant)
+    batch, _ = waves(577, 577)
+    kept = batch.clone()
+    got, frames = ours(batch)
+    assert frames is None
+    assert torch.equal(batch, kept)
+    for i in range(2):
+        assert largest(got[i : i + 1], theirs(batch[i : i + 1]).last_hidden_state) < TOLERANCE
+
+
+@variants("base", "large", "other width")
+@torch.no_grad()
+def test_masked_frames(variant):
+    """SpecAugment's spans, drawn elsewhere: HF's `mask_time_indices`."""
+    theirs, ours = encoders(variant)
+    batch, samples = waves(*LENGTHS)
+    conv_frames = count_frames(ours, samples)
+    masked = torch.rand(len(LENGTHS), conv_frames.max()) < 0.3
+    got, _ = ours(batch, samples, masked)
+    assert largest(got, ours(batch, samples)[0]) > 0.1
+    for i, item in enumerate(items(batch, samples)):
+        want = theirs(item, mask_time_indices=masked[i : i + 1, : conv_frames[i]]).last_hidden_state
+        assert largest(got[i, : want.shape[1]], want[0]) < TOLERANCE
+
+
+@variants("base", "large")
+@torch.no_grad()
+def test_a_clip_shorter_than_one_frame_is_padded_with_zeros(variant):
+    theirs, ours = encoders(variant)
+    least = ours.config.min_samples
+    for length in SHORT:
+        clip, _ = waves(length, 1)
+        want = theirs(nn.functional.pad(clip[:1, :length], (0, least - length))).last_hidden_state
+        assert largest(ours(clip[:1, :length])[0], want) < TOLERANCE
+
+
+# Batching
+
+
+@every_variant
+def test_batch_is_alone(variant):
+    assert batch_difference(variant) < TOLERANCE
+
+
+@every_variant
+def test_what_stands_in_the_padding_is_not_looked_at(variant):
+    assert batch_difference(variant, LENGTHS, fill=1e3) < TOLERANCE
+
+
+@variants("base", "large")
+def test_padding_of_clips_shorter_than_one_frame_is_not_looked_at(variant):
+    assert batch_difference(variant, fill=1e3) < TOLERANCE
+
+
+@every_variant
+@torch.no_grad()
+def test_no_stage_looks_at_padded_frames(variant):
+    """Whatever a stage says about frames behind the end, real frames stay the same; NaN where they are zeroed."""
+    ours = encoders(variant)[1]
+    batch, samples = waves(*LENGTHS)
+    stages = our_stages(ours)
+    stages.pop("whole")
+    want, frames = ours(batch, samples)
+    lengths = {name: count_frames(ours, samples) for name in stages}
+    lengths |= {f"conv {i}": count_frames(ours, samples, i + 1) for i in range(3)}
+    lengths |= {f"adapter conv {i}": count_frames(ours, samples, None, i + 1) for i in range(9)}
+    zeroed = {"feature encoder", "projection", *(name for name in stages if "adapter" in name)}
+    if ours.config.pre_norm and ours.config.adapter_layers:
+        zeroed.add("norm")
+
+    def poison(name, output):
+        channels_first = "conv " in name
+        output = output.transpose(1, 2) if channels_first else output.clone()
+        for row, length in zip(output, lengths[name], strict=True):
+            row[length:] = torch.nan if name in zeroed else 1e4
+        return output.transpose(1, 2) if channels_first else output
+
+    with recorded(stages, poison) as seen:
+        got, _ = ours(batch, samples)
+    assert list(seen) == [name for name in stages if name in seen] or "norm" in seen
+    assert set(seen) == set(stages) - (set() if ours.config.pre_norm else set())
+    for i, length in enumerate(frames):
+        assert largest(got[i, :length], want[i, :length]) < TOLERANCE
+
+
+def count_frames(ours: Encoder, samples: Tensor, convs: int | None = None, adapters: int = 0) -> Tensor:
+    """Frames behind the first `convs` convolutions (None: all) and the first `adapters` adapter layers."""
+    layers = [*ours.feature_encoder.convs[:convs], *ours.adapter.convs[:adapters]]
+    return reduce(wav2vec2.fewer_frames, layers, samples.clamp(min=ours.config.min_samples))
+
+
+@pytest.mark.parametrize("config", [hf.Wav2Vec2Config(), hf.Wav2Vec2Config(add_adapter=True)])
+def test_frames_are_hf_lengths(config):
+    """The official geometry: 10 s are 499 frames."""
+    with torch.device("meta"):
+        theirs = hf.Wav2Vec2Model(config)
+        ours = Encoder(EncoderConfig(adapter_layers=3 if config.add_adapter else 0))
+    samples = torch.cat([torch.arange(400, 8000), torch.tensor([160_000])])
+    frames = count_frames(ours, samples, adapters=99)
+    assert torch.equal(frames, theirs._get_feat_extract_output_lengths(samples))
+    assert config.add_adapter or frames[-1] == 499
+
+
+def test_all_items_full_is_as_if_nothing_were_said():
+    ours = encoders("base")[1]
+    batch, samples = waves(333, 333)
+    assert largest(ours(batch, samples)[0], ours(batch)[0]) < TOLERANCE
+
+
+# Training mode
+
+
+def with_training(variant: str, **rates: float) -> Encoder:
+    """The variant in training mode, with all rates 0 but these."""
+    ours = encoders(variant)[1]
+    zeros = {field.name: 0.0 for field in fields(EncoderTraining) if "dropout" in field.name}
+    training = replace(ours.config.training, **{**zeros, "layerdrop": 0.0, **rates})
+    model = Encoder(replace(ours.config, training=training)).double()
+    model.load_state_dict(ours.state_dict())
+    return model.train()
+
+
+@variants("base", "large", "other width")
+@torch.no_grad()
+def test_training_mode_alone_changes_nothing(variant):
+    batch, samples = waves(*LENGTHS)
+    model = with_training(variant)
+    assert torch.equal(model(batch, samples)[0], model.eval()(batch, samples)[0])
+
+
+@variants("base", "large", "other width")
+@pytest.mark.parametrize("rate", [f.name for f in fields(EncoderTraining) if "drop" in f.name])
+@torch.no_grad()
+def test_each_dropout_works_in_training_mode_only(variant, rate):
+    batch, samples = waves(*LENGTHS)
+    model = with_training(variant, **{rate: 0.5})
+    outputs = [model(batch, samples)[0] for _ in range(7)]  # layerdrop may keep both blocks a few times
+    assert max(largest(outputs[0], output) for output in outputs) > 1e-3
+    assert torch.equal(model.eval()(batch, samples)[0], with_training(variant).eval()(batch, samples)[0])
+
+
+@variants("base", "large", "hubert, no norm")
+@pytest.mark.parametrize("rate", [f.name for f in fields(EncoderTraining) if "dropout" in f.name])
+@torch.no_grad()
+def test_the_same_seed_drops_what_hf_drops(variant, rate):
+    """HF and ours draw in the same order: the dropouts stand in the same places."""
+    name = {"attention_dropout": "attention_dropout"}.get(rate, rate)
+    theirs = encoders(variant)[0]
+    config = type(theirs.config).from_dict({**theirs.config.to_dict(), **dict.fromkeys(RATES, 0.0)})
+    setattr(config, name, 0.5)
+    config.layerdrop, config.apply_spec_augment = 1e-9, False  # HF draws for layerdrop unless it is 0
+    model = type(theirs)(config).double().train()
+    model.load_state_dict(theirs.state_dict())
+    batch, _ = waves(577)
+    torch.manual_seed(3)
+    want = model(batch).last_hidden_state
+    torch.manual_seed(3)
+    assert largest(with_training(variant, **{rate: 0.5})(batch)[0], want) < TOLERANCE
+
+
+RATES = "feat_proj_dropout", "hidden_dropout", "attention_dropout", "activation_dropout"
+
+
+@variants("base", "large", "adapter")
+@torch.no_grad()
+def test_layerdrop_skips_blocks_and_nothing_else(variant):
+    batch, samples = waves(*LENGTHS)
+    model = with_training(variant, layerdrop=1.0)
+    got, frames = model(batch, samples)
+    model.blocks = nn.ModuleList()
+    want, want_frames = model.eval()(batch, samples)
+    assert torch.equal(got, want)
+    assert torch.equal(frames, want_frames)
+
+
+@variants("adapter")
+@torch.no_grad()
+def test_layerdrop_never_changes_the_number_of_frames(variant):
+    batch, samples = waves(*LENGTHS)
+    model = with_training(variant, layerdrop=0.5)
+    want, frames = encoders(variant)[1](batch, samples)
+    for _ in range(9):
+        got, got_frames = model(batch, samples)
+        assert got.shape == want.shape
+        assert torch.equal(got_frames, frames)
+
+
+# Attention
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_weights_are_those_of_attend(masked):
+    queries = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    keys, values = torch.randn(2, 2, 3, 7, 5, dtype=torch.float64)
+    mask = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])[:, None, None] if masked else None
+    weights = wav2vec2.attention_weights(queries, keys, mask)
+    assert largest(weights.sum(3), torch.ones(2, 3, 4, dtype=torch.float64)) < TOLERANCE
+    assert largest(weights @ values, wav2vec2.attend(queries, keys, values, mask)) < TOLERANCE
+    if masked:
+        assert weights[1, ..., 4:].eq(0).all()
+
+
+def test_attend_causally():
+    queries, keys, values = torch.randn(3, 2, 3, 5, 7, dtype=torch.float64)
+    weights = wav2vec2.attention_weights(queries, keys, torch.ones(5, 5, dtype=torch.bool).tril())
+    assert largest(weights @ values, wav2vec2.attend(queries, keys, values, is_causal=True)) < TOLERANCE
+
+
+# Sizes
+
+
+def test_min_samples():
+    assert EncoderConfig().min_samples == EncoderConfig.large().min_samples == 400
+    assert encoders("base")[1].config.min_samples == 30
+    with pytest.raises(RuntimeError):
+        encoders("base")[0](torch.zeros(1, 29).double())
+
+
+def test_presets_are_the_official_sizes():
+    """facebook/wav2vec2-base is HF's default; what differs in facebook/wav2vec2-large-lv60 and xls-r-300m."""
+    large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+    for config, official, parameters in [
+        (EncoderConfig(), hf.Wav2Vec2Config(), 94_371_712),
+        (EncoderConfig.large(), hf.Wav2Vec2Config(**large, **LARGE), 315_438_720),
+        (EncoderConfig.large(adapter_layers=3), hf.Wav2Vec2Config(**large, **LARGE, **THREE), 334_319_232),
+    ]:
+        assert config.hidden_size == official.hidden_size == config.output_size
+        assert config.num_layers == official.num_hidden_layers
+        assert config.num_heads == official.num_attention_heads
+        assert config.intermediate_size == official.intermediate_size
+        assert config.norm_eps == official.layer_norm_eps
+        assert config.conv_channels == tuple(official.conv_dim)
+        assert config.conv_kernels == tuple(official.conv_kernel)
+        assert config.conv_strides == tuple(official.conv_stride)
+        assert config.position_kernel == official.num_conv_pos_embeddings
+        assert config.position_groups == official.num_conv_pos_embedding_groups
+        assert config.pre_norm == official.do_stable_layer_norm
+        assert config.conv_norm == official.feat_extract_norm
+        assert config.conv_bias == official.conv_bias
+        assert config.adapter_kernel == official.adapter_kernel_size
+        assert config.adapter_stride == official.adapter_stride
+        assert config.init_std == official.initializer_range
+        with torch.device("meta"):
+            models = Encoder(config), hf.Wav2Vec2Model(official)
+        counts = [sum(parameter.numel() for parameter in model.parameters()) for model in models]
+        unused = 0 if config.adapter_layers else 0
+        assert counts == [parameters + unused, parameters]
+
+
+def test_output_size():
+    assert EncoderConfig(adapter_size=19).output_size == 768  # no adapter, no projection
+    assert EncoderConfig(adapter_size=19, adapter_layers=1).output_size == 19
+    assert EncoderConfig(adapter_layers=1).output_size == 768
