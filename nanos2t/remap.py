@@ -1,14 +1,13 @@
-"""A weights_map table, read both ways: their state dict and config -> ours, and ours -> theirs.
+"""The tables of weights_map, read both ways: a state dict of theirs -> ours, and ours -> theirs.
 
 A tensor row is (ours, theirs, words), a config row (ours, theirs, default, rule); weights_map/README.md says what
-each word does. Both directions go through the same rows: what `load` understands, `export` can write.
+the words and rules do. Both directions go through the same rows, so what `load` reads, `export` can write.
 """
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,21 @@ import torch
 from torch import Tensor
 
 WORDS = {"copy", "transpose", "alias", "optional", "legacy", "drop"}
-Row = tuple[str, str, frozenset[str]]
+RULES = {"", "only", "if", "sqrt", "write"}
+Words = frozenset[str]
+Row = tuple[str, str, Words]
 ConfigRow = tuple[str, str, Any, str]
 
 
 @dataclass(frozen=True)
 class Table:
-    """`part`: what the config rows are about: encoder, decoder or generation."""
+    """`part`: what `config` is about: encoder, decoder or generation. `base`: the table that is included."""
 
-    tensors: list[Row]
-    config: list[ConfigRow]
-    part: str
+    tensors: list[Row] = field(default_factory=list)
+    config: dict[str, ConfigRow] = field(default_factory=dict)
+    ids: dict[str, list[str]] = field(default_factory=dict)
+    part: str = ""
+    base: str = ""
 
 
 def tables() -> dict[str, Path]:
@@ -36,31 +39,42 @@ def tables() -> dict[str, Path]:
 
 
 def read_table(name: str) -> Table:
-    """weights_map/<name>.txt. ValueError, with file and line, for a row that is none."""
+    """weights_map/<name>.txt. ValueError if there is none, or, with file and line, for a row that is none."""
     if name not in tables():
         raise ValueError(f"weights_map has no table {name!r}, expected one of {sorted(tables())}")
-    return parse_table(tables()[name].read_text(), str(tables()[name]))
+    return parse_table(tables()[name].read_text(encoding="utf-8"), str(tables()[name]))
 
 
 def parse_table(text: str, where: str = "table") -> Table:
-    tensors, config, part = [], {}, ""
+    table, section = Table(), ""
     for number, line in enumerate(text.splitlines(), start=1):
         columns = line.partition("#")[0].split()
         try:
             if columns[:1] == ["include"]:
-                base = read_table(columns[1])
-                tensors, config = base.tensors[:], {replaces(row): row for row in base.config}
+                table = replace(read_table(columns[1]), base=columns[1])
             elif columns and columns[0].startswith("["):
-                part = columns[0].strip("[]")
-            elif columns and part:
-                ours, theirs, default, *rule = columns
-                row = (ours, theirs, literal(default), *rule, "")[:4]
-                config[replaces(row)] = row
+                section = columns[0].strip("[]")
+                table = table if section == "ids" else replace(table, part=section)
+            elif columns and section == "ids":
+                table.ids[columns[0]] = columns[1:]
+            elif columns and section:
+                ours, theirs, default, rule = (*columns, "") if len(columns) == 3 else columns
+                if rule.partition(":")[0] not in RULES:
+                    raise ValueError(f"expected a rule of {sorted(RULES)}")
+                table.config[theirs if ours == "-" else ours] = ours, theirs, literal(default), rule
             elif columns:
-                tensors += tensor_rows(*columns)
+                table.tensors.extend(tensor_rows(*columns))
         except (TypeError, ValueError, IndexError) as error:
             raise ValueError(f"{where}, line {number}: {line.strip()!r} is no row ({error})") from None
-    return Table(tensors, [*config.values()], part)
+    return table
+
+
+def literal(text: str) -> Any:
+    """A value as JSON writes it; a word may lack its quotes."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
 
 
 def tensor_rows(ours: str, theirs: str, *words: str) -> list[Row]:
@@ -72,7 +86,7 @@ def tensor_rows(ours: str, theirs: str, *words: str) -> list[Row]:
     pairs = [(ours, theirs)]
     if len(alternatives(theirs)) > 1:
         pairs = zip(alternatives(ours), alternatives(theirs), strict=True)
-    return [(*pair, frozenset(words)) for pair in pairs]
+    return [(*pair, Words(words)) for pair in pairs]
 
 
 def alternatives(name: str) -> list[str]:
@@ -83,7 +97,7 @@ def alternatives(name: str) -> list[str]:
 
 def prefix(rows: Iterable[Row], ours: str, theirs: str) -> list[Row]:
     """The same rows one level up, for a model that is a part of a larger one."""
-    return [(left if left == "-" else ours + left, theirs + right, how) for left, right, how in rows]
+    return [(left if left == "-" else ours + left, theirs + right, words) for left, right, words in rows]
 
 
 def pattern(name: str) -> re.Pattern:
@@ -91,46 +105,83 @@ def pattern(name: str) -> re.Pattern:
     return re.compile(re.escape(name).replace(r"\{i\}", r"(?P<i>\d+)") + r"(?P<tail>(\.\w+)*)")
 
 
-def expand(rows: Iterable[Row], ours: Iterable[str]) -> Iterator[tuple[list[str], str, frozenset[str]]]:
+def expand(rows: Iterable[Row], ours: Iterable[str]) -> Iterator[tuple[list[str], str, Words]]:
     """Each row once per tensor of ours it covers: (our names, several if they keep them fused; theirs; words).
 
-    Aliases come last; one gives way to another row for the same tensor of theirs (an untied head).
+    Aliases come last, and give way to another row for the same tensor of theirs (the head, when untied).
     """
-    ours, writer = list(ours), {}
-    for left, right, how in sorted(rows, key=lambda row: "alias" in row[2]):
+    ours, taken = list(ours), set()
+    for left, right, words in sorted(rows, key=lambda row: "alias" in row[2]):
         for match in filter(None, map(pattern(alternatives(left)[0]).fullmatch, ours)):
-            layer = match["i"] if "{i}" in left else ""
-            *names, theirs = [name.replace("{i}", layer) + match["tail"] for name in (*alternatives(left), right)]
-            if theirs in writer and "alias" not in how:
-                raise ValueError(f"two rows of the table write {theirs}, of {writer[theirs]} and of {names}")
-            if theirs not in writer:
-                writer[theirs] = names
-                yield names, theirs, how
+            names = [*alternatives(left), right]
+            if "{i}" in left:
+                names = [name.replace("{i}", match["i"]) for name in names]
+            *names, theirs = [name + match["tail"] for name in names]
+            claims = {f"their {theirs}"} | {f"our {name}" for name in names if not words & {"alias", "legacy"}}
+            if "alias" not in words and claims & taken:
+                raise ValueError(f"two rows of the table for {some(sorted(claims & taken))}")
+            if not claims & taken:
+                yield names, theirs, words
+            taken |= claims
 
 
 def load(rows: list[Row], theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor],
          where: str = "state dict") -> dict[str, Tensor]:
-    """Their state dict -> ours, as views: no tensor is copied. Only optional tensors may be missing from it.
+    """Their state dict -> ours, as views: nothing is copied. Optional tensors may be missing from the result.
 
     `ours` is the state dict to fill; its names and shapes are read, so a model on the meta device will do.
     ValueError, naming `where` and the tensor, if one is missing, misshapen, unknown, or given twice.
     """
-    filled, unread, missing = {}, dict(theirs), {}
-    for names, right, how in expand(rows, ours):
+    filled, unread, needed = {}, dict(theirs), dict.fromkeys(ours, "any row of the table")
+    for names, right, words in expand(rows, ours):
+        if not words & {"alias", "legacy"}:
+            needed |= dict.fromkeys(names, "" if "optional" in words else right)
         if right in unread:
-            parts = split(unread.pop(right), [ours[name] for name in names], how, f"{where}: {right}")
+            parts = split(unread.pop(right), [ours[name] for name in names], words, f"{where}: {right}")
             for name, part in zip(names, parts, strict=True):
-                if "alias" not in how and name in filled:
+                if name in filled and "alias" not in words:
                     raise ValueError(f"{where}: {right} is a second tensor for our {name}, expected one")
                 if name in filled and not torch.equal(filled[name], part):
-                    raise ValueError(f"{where}: {right} differs from the tensor it is a second name of, {name}")
+                    raise ValueError(f"{where}: {right} differs from our {name}, expected the same")
                 filled.setdefault(name, part)
-        for name in names if not how & {"legacy", "alias"} else ():
-            missing[name] = None if "optional" in how else right
-    missing = {right: ours[name] for name, right in missing.items() if right and name not in filled}
-    known = [pattern(right) for _, right, how in rows if how & {"drop", "optional"}]
-    unread = {name: part for name, part in unread.items() if not any(row.fullmatch(name) for row in known)}
-    for found, problem in ((missing, "missing"), (unread, "not expected: no row of the table, or no such layer")):
-        if found:
-            ...
+    missing = [f"{right} (our {name})" for name, right in needed.items() if right and name not in filled]
+    spare = [pattern(right) for _, right, words in rows if words & {"drop", "optional"}]
+    unread = [name for name in unread if not any(row.fullmatch(name) for row in spare)]
+    if missing or unread:
+        problem = f"missing {some(missing)}" if missing else f"no place in the model for {some(unread)}"
+        raise ValueError(f"{where}: {problem}")
     return filled
+
+
+def export(rows: list[Row], ours: Mapping[str, Tensor], aliases: bool = True) -> dict[str, Tensor]:
+    """Our state dict -> theirs, the rows read from left to right, with or without the second names of tensors.
+
+    ValueError naming the tensor if no row writes it.
+    """
+    theirs, written = {}, set()
+    for names, right, words in expand(rows, ours):
+        if "legacy" not in words and (aliases or "alias" not in words):
+            theirs[right] = join([ours[name] for name in names], words)
+            written.update(names)
+    if unwritten := [name for name in ours if name not in written]:
+        raise ValueError(f"no row of the table for our {some(unwritten)}")
+    return theirs
+
+
+def split(value: Tensor, ours: list[Tensor], words: Words, where: str) -> tuple[Tensor, ...]:
+    """A tensor of theirs as the tensors of ours that it holds; ValueError if it has not their shape."""
+    expected = join([part.to("meta") for part in ours], words).shape
+    if value.shape != expected:
+        raise ValueError(f"{where} has shape {tuple(value.shape)}, expected {tuple(expected)}")
+    value = value.T if "transpose" in words and value.ndim == 2 else value
+    return value.split([len(part) for part in ours]) if len(ours) > 1 else (value,)
+
+
+def join(parts: list[Tensor], words: Words) -> Tensor:
+    """Tensors of ours as the one tensor of theirs."""
+    value = torch.cat(parts) if len(parts) > 1 else parts[0]
+    return value.T.contiguous() if "transpose" in words and value.ndim == 2 else value
+
+
+def some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,25 +1,72 @@
-"""Ids <-> text from a checkpoint's own tokenizer files, through the `tokenizers` package."""
+"""Ids <-> text, from the tokenizer files of a checkpoint, through the `tokenizers` package."""
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 
 class Tokenizer:
-    """A thin layer over tokenizers.Tokenizer. `special` ids (start, end, pads, languages) are no text."""
+    """A thin layer over tokenizers.Tokenizer: ids are what the checkpoint's own tokenizer gives."""
 
-    def __init__(self, backend, languages: dict[str, int] | None = None, start_id: int | None = None,
-                 end_id: int | None = None, pad_id: int | None = None):
+    def __init__(self, backend):
         self.backend = backend
-        self.languages = languages or {}
-        self.start_id, self.end_id, self.pad_id = start_id, end_id, pad_id
 
-    def encode(self, text: str, language: str | None = None) -> list[int]:
-        """Text -> the labels a model is trained on: [language] text </s>."""
-        ids = self.backend.encode(text, add_special_tokens=False).ids
-        prefix = [] if language is None else [self.languages[language]]
-        return [*prefix, *ids, self.end_id]
+    def encode(self, text: str) -> list[int]:
+        """Text -> ids, with the special tokens around it that the tokenizer's files ask for."""
+        return self.backend.encode(text).ids
 
-    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
-        return self.backend.decode(list(ids), skip_special_tokens=skip_special_tokens)
+    def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
+        """Ids (T,), a tensor too, -> text."""
+        return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
 
-    def batch_decode(self, ids, skip_special_tokens: bool = True) -> list[str]:
+    def batch_decode(self, ids: Iterable[Iterable[int]], skip_special_tokens: bool = True) -> list[str]:
+        """Ids (B, T) -> B texts."""
         return [self.decode(row, skip_special_tokens) for row in ids]
+
+
+def load(folder: Path) -> Tokenizer | None:
+    """The tokenizer of a checkpoint's folder, from tokenizer.json or BERT's vocab.txt; None if it has neither.
+
+    ValueError, naming the file, if it cannot be read.
+    """
+    import tokenizers
+
+    if (file := folder / "tokenizer.json").exists():
+        try:
+            return Tokenizer(tokenizers.Tokenizer.from_file(str(file)))
+        except Exception as error:  # the Rust side raises plain Exception
+            raise ValueError(f"{file}: not a tokenizer: {error}") from None
+    if (file := folder / "vocab.txt").exists():
+        return Tokenizer(word_piece(file, lowercase=lowercases(folder / "tokenizer_config.json")))
+    return None
+
+
+def lowercases(file: Path) -> bool:
+    """`do_lower_case` of a BERT tokenizer_config.json; true if nothing is said, as in transformers."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8")).get("do_lower_case", True) if file.exists() else True
+    except ValueError as error:
+        raise ValueError(f"{file}: not JSON: {error}") from None
+
+
+def word_piece(file: Path, lowercase: bool):
+    """BERT's tokenizer from its vocabulary, one token a line (google-research/bert, tokenization.py)."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+
+    try:
+        tokens = file.read_text(encoding="utf-8").splitlines()
+    except ValueError as error:
+        raise ValueError(f"{file}: not UTF-8 text: {error}") from None
+    vocabulary = {token: i for i, token in enumerate(tokens)}
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    for token in special:
+        if token not in vocabulary:
+            raise ValueError(f"{file}: no {token} among its {len(tokens)} tokens")
+    backend = Backend(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
+    backend.decoder = decoders.WordPiece()
+    backend.add_special_tokens(special)
+    return backend

@@ -1,0 +1,3 @@
+from nanos2t.apps.cli import main
+
+raise SystemExit(main())
