@@ -3,7 +3,7 @@
     path, bytes, stream -> blocks (L,), (L,) ... -> load (L,) -> normalise (L,) -> pad (B, L) and its mask
 
 libsndfile decodes and soxr resamples, block by block. For most files that were cut short libsndfile raises
-nothing, so `_check_length` looks for the signs. Legend: B batch, L samples, C channels; rates are in Hz.
+nothing, so `_check_length` looks for the signs. Legend: B batch, L samples, C channels. Rates are in Hz.
 """
 
 import io
@@ -24,8 +24,8 @@ Source = str | os.PathLike | bytes | BinaryIO
 def load(source: Source, sample_rate: int) -> np.ndarray:
     """An audio file as a mono waveform (L,), float32, full scale [-1, 1), at `sample_rate` Hz.
     `source`: a path, the bytes of a file, or a binary file object, read from its start. ValueError, one line
-    with its name, if it is missing, empty, not audio, damaged, without samples, or holds NaN or infinity;
-    a WAV whose data chunk is cut short is only a warning.
+    with its name, if it is missing, empty, not audio, damaged, without samples, or holds NaN or infinity.
+    A WAV whose data chunk is cut short is only a warning.
     """
     return np.concatenate(list(blocks(source, sample_rate)))
 
@@ -58,7 +58,7 @@ def from_array(waveform: np.ndarray | torch.Tensor, sample_rate: int, target_rat
     waveform = np.asarray(waveform)
     kind, found = waveform.dtype.kind, f"{waveform.dtype} {waveform.shape}"
     if kind not in "fiu" or waveform.ndim != 1 or len(waveform) == 0:
-        raise ValueError(f"waveform: expected numbers (L,), found {found}; average the channels first")
+        raise ValueError(f"waveform: expected numbers (L,), found {found}: average the channels first")
     if not (sample_rate and target_rate and min(sample_rate, target_rate) > 0):
         raise ValueError(f"sample_rate: expected Hz above 0, found {sample_rate} (to {target_rate})")
     if kind != "f":
@@ -94,8 +94,8 @@ def normalise(waveform: np.ndarray, eps: float = 1e-7) -> np.ndarray:
 
 
 def pad(waveforms: list[np.ndarray], min_samples: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """Waveforms (L_i,) -> input_values (B, L), float32, and attention_mask (B, L), int64, 1 for samples; zeros
-    on the right count as samples up to `min_samples` (one encoder frame). ValueError for an empty list.
+    """Waveforms (L_i,) -> input_values (B, L), float32, and attention_mask (B, L), int64, 1 for samples.
+    Zeros on the right count as samples up to `min_samples` (one encoder frame). ValueError for an empty list.
     """
     if len(waveforms) == 0:
         raise ValueError("waveforms: expected at least one, found none")
@@ -109,12 +109,12 @@ def pad(waveforms: list[np.ndarray], min_samples: int = 1) -> tuple[torch.Tensor
 
 class _Decoder(soundfile.SoundFile):
     def seekable(self) -> bool:
-        return False  # else soundfile seeks after each read: wrong samples from Opus, errors from some FLAC
+        return False  # else soundfile seeks after each read, which spoils the end of Opus and stops some FLAC
 
 
 @contextmanager
 def _opened(source: Source) -> Iterator[tuple[_Decoder, str]]:
-    """A decoder at the start of the source, and its name for errors; those from elsewhere become ours."""
+    """A decoder at the start of the source, and its name for errors. Those from elsewhere become ours."""
     is_path = isinstance(source, str | os.PathLike)
     name = os.fsdecode(source) if is_path else "audio bytes" if isinstance(source, bytes) else "audio stream"
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
@@ -134,7 +134,7 @@ def _opened(source: Source) -> Iterator[tuple[_Decoder, str]]:
 
 
 def _from_start(stream: BinaryIO, name: str) -> BinaryIO:
-    """The stream at its start; from memory if it can not seek, or is a WAV with 0 for an unknown length."""
+    """The stream at its start, from memory if it can not seek, or is a WAV with 0 for an unknown length."""
     if not stream.seekable() or str(getattr(stream, "name", "")).lower().endswith(".raw"):
         stream = io.BytesIO(stream.read())  # has no name: soundfile takes .raw for samples without a header
     stream.seek(0)
@@ -169,7 +169,7 @@ def _check_length(file: _Decoder, name: str, decoded: int) -> None:
     stream, announced, slack = file.name, file.frames, 0  # soundfile's "name" is the stream it was given
     position, size = stream.tell(), stream.seek(0, os.SEEK_END)
     if log := re.search(r"(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", file.extra_info):
-        promised, found = int(log[1]), int(log[2])  # bytes; a pipe gives 0, or just under 2**31 or 2**32
+        promised, found = int(log[1]), int(log[2])  # bytes, but a pipe gives 0, or just under 2**31 or 2**32
         if found < promised and 0 < promised % 2**31 < 2**31 - 2**16:
             announced = int(promised / (found // decoded or found / decoded))
     elif file.format == "OGG":

@@ -1,8 +1,8 @@
-"""A folder or hub id in the layout of Hugging Face (HF: transformers.SpeechEncoderDecoderModel) <-> our model.
+"""A folder or hub id in the layout of transformers.SpeechEncoderDecoderModel (HF) -> our model, and back.
 
-    config.json -> configs -> an empty model;  model.safetensors -> remap.load -> its weights, still memory-mapped
+    config.json -> configs -> empty model; model.safetensors -> remap.load -> its weights, still memory-mapped
 
-What their keys mean stands in weights_map, one table for each model_type; generation_config.json has one too.
+What HF's names and values mean stands in the tables of weights_map, one for each model_type.
 """
 
 import json
@@ -30,71 +30,73 @@ FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors
 log = logging.getLogger("nanos2t")
 
 
-def from_pretrained(name_or_path: str | os.PathLike, *, dtype: torch.dtype = torch.float32, device: str = "cpu",
-                    revision: str | None = None, local_files_only: bool = False) -> SpeechEncoderDecoder:
+def from_pretrained(name_or_path: str | os.PathLike, *, dtype: torch.dtype = torch.float32,
+                    device: str | torch.device = "cpu", revision: str | None = None,
+                    local_files_only: bool = False) -> SpeechEncoderDecoder:
     """The model in a folder or hub repository of transformers' SpeechEncoderDecoderModel, in eval mode.
 
     ValueError, in one line naming file and tensor or key, for what is missing, broken or not implemented.
     Optional tensors that the file lacks are initialised, and listed on the logger "nanos2t".
     """
-    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"dtype is {dtype!r}, expected torch.float32 or another floating point type")
     folder = find_folder(name_or_path, revision, local_files_only)
     model = empty_model(folder)
     path, theirs = read_tensors(folder)
-    state = remap.load(rows_of(model.families), theirs, model.state_dict(), f"{path}")
+    state = remap.load(rows_of(model.families), theirs, model.state_dict(), str(path))
     absent = {name: torch.rand(part.shape) for name, part in model.state_dict().items() if name not in state}
     if absent:                                                                  # masked_embed
-        log.warning("%s: not in the file, initialised: %s", path, ", ".join(absent))
-    state = {name: part.to(device, dtype) for name, part in (state | absent).items()}
-    model.load_state_dict(state, assign=True)
+        log.warning("%s: initialised, not in the file: %s", path, ", ".join(absent))
+    try:
+        state = {name: part.to(device, dtype) for name, part in (state | absent).items()}
+        model.load_state_dict(state, assign=True)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        raise ValueError(f"device {str(device)!r}, dtype {dtype}: expected others ({brief(error)})") from None
     return model.eval()
 
 
 def save_pretrained(model: SpeechEncoderDecoder, folder: str | os.PathLike) -> None:
     """Write config.json, generation_config.json and model.safetensors so that transformers loads them.
 
-    Files are written under another name and then renamed: an older one, even if mapped by `model`, stays whole.
-    ValueError if no family's config can express the model's, or the folder can not be written.
+    Files are written under another name and then renamed: none is ever half there, even if `model` maps it.
+    ValueError if no family's config can say what the model's say, or the folder can not be written.
     """
-    folder = Path(folder)
+    folder, rows = Path(folder), remap.read_table(PAIR).config
+    options = write_config(rows, vars(model.generation))
+    options = {key: value for key, value in options.items() if value != rows[key][2]}
     families, config = write_configs(model)
+    config |= {key: value for key, value in options.items() if key.endswith("_token_id")}
     tensors, seen = remap.export(rows_of(families), model.state_dict(), not model.decoder.config.tied), set()
     for name, value in tensors.items():
         tensors[name] = value.cpu().clone() if value.data_ptr() in seen else value.cpu().contiguous()
         seen.add(value.data_ptr())
-    rows = remap.read_table(PAIR).config
-    generation = write_config(rows, vars(model.generation))
-    generation = {key: value for key, value in generation.items() if value != rows[key][2]}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         replace_file(folder / "model.safetensors", lambda path: save_file(tensors, path, {"format": "pt"}))
-        replace_file(folder / "generation_config.json", lambda path: path.write_text(as_json(generation)))
-        replace_file(folder / "config.json", lambda path: path.write_text(as_json(config)))
-    except OSError as error:
-        raise ValueError(f"{folder}: can not save there ({error})") from None
+        for name, content in (("generation_config.json", options), ("config.json", config)):
+            text = json.dumps(content, indent=2, sort_keys=True) + "\n"
+            replace_file(folder / name, lambda path, text=text: path.write_text(text))
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{folder}: can not write there ({brief(error)})") from None
 
 
 def find_folder(name_or_path: str | os.PathLike, revision: str | None = None,
                 local_files_only: bool = False) -> Path:
-    """A folder on disk, or else that of a hub id, downloaded if need be. ValueError if it is neither."""
+    """A folder on disk, else that of a hub id, downloaded if need be; ValueError if it is neither."""
     folder, name = Path(name_or_path).expanduser(), str(name_or_path)
     if folder.is_dir():
         return folder
     if folder.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
-        raise ValueError(f"{name}: no such folder, expected one with config.json and model.safetensors, or a hub id")
+        raise ValueError(f"{name}: no such folder, expected one with a config.json, or a hub id")
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=FILES,
                                       local_files_only=local_files_only))
     except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ValueError(f"{name}: no such folder, and the hub does not give it ({reason})") from None
+        raise ValueError(f"{name}: no such folder, and none from the hub ({brief(error)})") from None
 
 
 def empty_model(folder: Path) -> SpeechEncoderDecoder:
-    """The model that config.json describes, without weights (on the meta device)."""
+    """The model that config.json describes, on the meta device: shapes without weights."""
     path = folder / "config.json"
     config = read_json(path)
     if config.get("model_type") != PAIR:
@@ -106,27 +108,26 @@ def empty_model(folder: Path) -> SpeechEncoderDecoder:
         with torch.device("meta"):
             model = SpeechEncoderDecoder(encoder, decoder, generation)
     except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: no model can be built from it ({str(error).partition(chr(10))[0]})") from None
+        raise ValueError(f"{path}: expected sizes of which a model can be built ({brief(error)})") from None
     model.families = encoder_family, decoder_family
     return model
 
 
 def read_part(config: dict, part: str, kind: type, path: Path) -> tuple[str, Any]:
-    """The family of the encoder or decoder that config.json describes, and our config of it."""
+    """The family of the encoder or decoder in config.json, and what is said of it as our config."""
     theirs = config.get(part)
     family = theirs.get("model_type") if isinstance(theirs, dict) else None
     if family not in (known := families_of(part)):
         raise ValueError(f"{path}: {part}.model_type is {family!r}, expected one of {known}")
     found = read_config(remap.read_table(family).config, theirs, f"{path}: {part}.")
-    nested = {name.removeprefix("training."): value for name, value in found.items() if "." in name}
-    direct = {name: value for name, value in found.items() if "." not in name}
-    return family, kind(**direct, training=type(kind.training)(**nested))
+    nested = {name.removeprefix("training."): found.pop(name) for name in [*found] if "." in name}
+    return family, kind(**found, training=type(kind.training)(**nested))
 
 
 def families_of(part: str) -> list[str]:
-    """The tables for encoders or decoders; those that include another stand behind it."""
-    found = {name: remap.read_table(name) for name in remap.tables()}
-    return sorted((name for name in found if found[name].part == part), key=lambda name: (found[name].base, name))
+    """The tables for encoders, or for decoders; one that includes another stands behind it."""
+    found = {name: remap.read_table(name) for name in sorted(remap.tables())}
+    return sorted((name for name in found if found[name].part == part), key=lambda name: found[name].base)
 
 
 def rows_of(families: Iterable[str]) -> list[remap.Row]:
@@ -135,109 +136,91 @@ def rows_of(families: Iterable[str]) -> list[remap.Row]:
     return rows + remap.read_table(PAIR).tensors
 
 
-def read_generation(folder: Path, config: dict, pad: int, ids: dict[str, list[str]]) -> GenerationConfig:
-    """Generation options from generation_config.json, or, in folders older than that file, from config.json.
+def read_generation(folder: Path, config: dict, pad: int | None, ids: Mapping[str, list]) -> GenerationConfig:
+    """Generation options from generation_config.json or, in folders older than this file, config.json.
 
-    An id that is in neither may follow from another id or the tokenizer; one that is nowhere stays None.
+    An id in neither may be that of a token, or equal another, as the decoder's table says, or stays None.
     """
-    path = folder / "generation_config.json"
-    own = read_json(path) if path.exists() else None
-    places = [own or {}, config, {"pad_token_id": pad} | config["decoder"]]
-    rows, found = remap.read_table(PAIR).config, {}
-    for _, key, _, _ in rows.values():
-        values = (place.get(key) for place in (places if own is None or key.endswith("_token_id") else places[:1]))
-        found[key] = next((value for value in values if value is not None), None)
-    for key, sources in ids.items():
-        for source in sources:
-            if found[key] is None:
-                found[key] = found[source] if source in found else token_id(folder, source)
-    if found["pad_token_id"] is None:
-        eos = found["eos_token_id"]
+    path, rows, found = folder / "generation_config.json", remap.read_table(PAIR).config, {}
+    own = read_json(path) if path.exists() else {}
+    places = own, config, {"pad_token_id": pad} | config["decoder"]
+    for key in rows:
+        valid = places if not own or key.endswith("_token_id") else places[:1]
+        found[key] = next((place[key] for place in valid if place.get(key) is not None), None)
+    for key, source in ((key, source) for key, sources in ids.items() for source in sources):
+        if found[key] is None:
+            found[key] = found[source] if source in found else token_id(folder, source)
+    eos = found["eos_token_id"]
+    if found["pad_token_id"] is None and eos != []:
         found["pad_token_id"] = eos[0] if isinstance(eos, list) else eos
-    where = path if own is not None else folder / "config.json"
-    return GenerationConfig(**read_config(rows, found, f"{where}: "))
+    return GenerationConfig(**read_config(rows, found, f"{path if own else folder / 'config.json'}: "))
 
 
 def token_id(folder: Path, token: str) -> int | None:
-    """The id of a token in the folder's tokenizer files; None if there are none, or not this token in them."""
-    if (path := folder / "tokenizer.json").exists():
-        found = {item["content"]: item["id"] for item in read_json(path).get("added_tokens", [])}
-        if token in found:
-            return found[token]
+    """The id that the tokenizer files give a special token; None if they do not."""
+    ids = {}
     if (path := folder / "vocab.txt").exists():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return lines.index(token) if token in lines else None
-    return None
+        ids = {line: number for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"))}
+    if (path := folder / "tokenizer.json").exists():
+        ids |= {added["content"]: added["id"] for added in read_json(path).get("added_tokens", [])}
+    return ids.get(token)
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}, expected JSON") from None
+        raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}, expected JSON") from None
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: found {type(found).__name__}, expected a JSON object")
+        raise ValueError(f"{path}: {type(found).__name__}, expected a JSON object")
     return found
 
 
 def read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
-    """model.safetensors, or the files that model.safetensors.index.json lists: its path, their tensors, mapped."""
-    path, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    files = [path]
-    if not path.exists() and index.exists():
+    """model.safetensors or, of a model in several files, their index: its path, and all tensors, mapped."""
+    path, files, tensors = folder / "model.safetensors", {"all": "model.safetensors"}, {}
+    if not path.exists() and (index := folder / "model.safetensors.index.json").exists():
         path, files = index, read_json(index).get("weight_map")
         if not isinstance(files, dict):
-            raise ValueError(f"{index}: weight_map is missing, expected the file of each tensor")
-        files = [folder / name for name in sorted(set(files.values()))]
+            raise ValueError(f"{path}: no weight_map, expected one from each tensor to its file")
     elif not path.exists():
-        other = [file.name for file in sorted(folder.glob("*.bin"))]
-        raise ValueError(f"{path}: no such file" + (f"; {', '.join(other)}: not read yet" if other else ""))
-    tensors = {}
-    for file in files:
+        other = ", ".join(file.name for file in sorted(folder.glob("*.bin")))
+        raise ValueError(f"{path}: no such file" + (f"; {other} is not read yet" if other else ""))
+    for file in sorted({folder / str(name) for name in files.values()}):
         try:
             tensors |= load_file(file)
         except (OSError, SafetensorError) as error:
-            raise ValueError(f"{file}: {error}, expected a safetensors file") from None
+            raise ValueError(f"{file}: {brief(error)}, expected a safetensors file") from None
     return path, tensors
 
 
 def write_configs(model: SpeechEncoderDecoder) -> tuple[list[str], dict[str, Any]]:
-    """The families that the model's parts are saved as, and config.json."""
-    families, config = [], {}
-    for part in ("encoder", "decoder"):
-        family, config[part] = write_part(part, getattr(model, part).config, getattr(model, "families", ()))
-        families.append(family)
+    """The families that the two parts are written as, and config.json."""
+    parts = {part: write_part(model, part) for part in ("encoder", "decoder")}
     if isinstance(model.bridge, nn.Linear) and model.bridge.in_features != model.encoder.config.hidden_size:
-        log.warning("transformers can not load this model: its bridge would take hidden_size, not adapter_size")
-    ids = {name: value for name, value in vars(model.generation).items() if name.endswith("_token_id")}
-    config |= {name: value for name, value in ids.items() if value is not None}
-    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    return families, config | {"model_type": PAIR, "architectures": ["SpeechEncoderDecoderModel"], "dtype": dtype,
-                               "is_encoder_decoder": True, "tie_word_embeddings": False}
+        log.warning("transformers can not load this model: its bridge takes hidden_size, not adapter_size")
+    return [part["model_type"] for part in parts.values()], {
+        "model_type": PAIR, "architectures": ["SpeechEncoderDecoderModel"], "is_encoder_decoder": True,
+        "tie_word_embeddings": False, "dtype": str(model.encoder.norm.weight.dtype).removeprefix("torch."),
+        **parts,
+    }
 
 
-def write_part(part: str, config: Any, preferred: Iterable[str]) -> tuple[str, dict[str, Any]]:
-    """The family and its config that say what ours says: the preferred one, or the first that can."""
-    fields = flat(config)
-    losses = {}
-    for family in sorted(families_of(part), key=lambda name: name not in preferred):
+def write_part(model: SpeechEncoderDecoder, part: str) -> dict[str, Any]:
+    """What our config says, in the words of the model's own family, or else of the first that can say it."""
+    config, own, lost = getattr(model, part).config, getattr(model, "families", ()), {}
+    fields = {**vars(config), **{f"training.{name}": value for name, value in vars(config.training).items()}}
+    del fields["training"]
+    for family in sorted(families_of(part), key=lambda name: name not in own):
         rows = remap.read_table(family).config
         theirs = write_config(rows, fields)
-        back = read_config(rows, theirs)
-        losses[family] = [f"{name} {value!r}" for name, value in fields.items() if back.get(name) != value]
-        if all(loss.startswith("training.") for loss in losses[family]):
-            if losses[family]:
-                log.warning("%s config: no key for %s", family, ", ".join(losses[family]))
-            return family, {"model_type": family} | theirs
-    raise ValueError(f"no family's config can express the {part}'s: {losses}")
-
-
-def flat(config: Any) -> dict[str, Any]:
-    """A config's fields, those of `training` as 'training.layerdrop'."""
-    fields = {**vars(config)}
-    return fields | {f"training.{name}": value for name, value in vars(fields.pop("training")).items()}
+        again = read_config(rows, theirs)
+        lost[family] = [f"{name}={value}" for name, value in fields.items() if again.get(name) != value]
+        if all(field.startswith("training.") for field in lost[family]):
+            for field in lost[family]:
+                log.warning("config.json has no key for the %s's %s", part, field)
+            return {"model_type": family, **theirs}
+    raise ValueError(f"no family's config.json can say what the {part}'s config says: {lost}")
 
 
 def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
@@ -249,11 +232,7 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def as_json(value: dict[str, Any]) -> str:
-    return json.dumps(value, indent=2, sort_keys=True) + "\n"
-
-
-def read_config(rows: Mapping[str, remap.ConfigRow], theirs: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+def read_config(rows: Mapping[str, tuple], theirs: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """Their config -> our fields. Null is the default, and a key without a row is not looked at.
 
     ValueError naming `where`, key and value for one that we do not implement, or of another type.
@@ -262,13 +241,13 @@ def read_config(rows: Mapping[str, remap.ConfigRow], theirs: Mapping[str, Any], 
     for ours, key, default, rule in rows.values():
         rule, _, argument = rule.partition(":")
         value = default if theirs.get(key) is None else theirs[key]
-        pairs, closed = choices(argument) if rule == "only" else [(default, default)], rule == "only" or ours == "-"
-        fits = [left for left, right in pairs if alike(value, right) and (value == right or not closed)]
-        if rule != "write" and not fits:
-            expected = " or ".join(json.dumps(right) for _, right in pairs)
-            raise ValueError(f"{where}{key} is {json.dumps(value)}, expected {'' if closed else 'like '}{expected}")
+        known = choices(argument) if rule == "only" else [(default, default)] if ours == "-" else []
+        match = [left for left, right in known if right == value]
+        if rule != "write" and not (match if known else alike(value, default)):
+            expected = " or ".join(json.dumps(right) for _, right in known) or type(default).__name__
+            raise ValueError(f"{where}{key} is {json.dumps(value)}, expected {expected}")
         if rule == "only":
-            value = fits[0]
+            value = match[0]
         elif rule == "if":
             switch, _, preset = argument.partition("=")
             value = value if theirs.get(switch, remap.literal(preset)) else type(default)()
@@ -279,8 +258,8 @@ def read_config(rows: Mapping[str, remap.ConfigRow], theirs: Mapping[str, Any], 
     return fields
 
 
-def write_config(rows: Mapping[str, remap.ConfigRow], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Our fields -> their config. A value without a key is left out: `read_config` tells whether one was lost."""
+def write_config(rows: Mapping[str, tuple], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Our fields -> their config. A value without a key is left out: `read_config` shows if one was lost."""
     theirs = {}
     for ours, key, default, rule in rows.values():
         rule, _, argument = rule.partition(":")
@@ -304,6 +283,8 @@ def choices(text: str) -> list[tuple[Any, Any]]:
 
 def alike(value: Any, default: Any) -> bool:
     """Whether a value may stand where the default stands: an int will do for a float, anything for null."""
-    if isinstance(value, list) and isinstance(default, list):
-        return all(alike(item, default[0]) for item in value)
     return default is None or type(value) is type(default) or (type(value), type(default)) == (int, float)
+
+
+def brief(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).partition("\n")[0]

@@ -1,32 +1,29 @@
 """The tables of weights_map, read both ways: a state dict of theirs -> ours, and ours -> theirs.
 
-A tensor row is (ours, theirs, words), a config row (ours, theirs, default, rule); weights_map/README.md says what
-the words and rules do. Both directions go through the same rows, so what `load` reads, `export` can write.
+A tensor row is (ours, theirs, words), a config row (ours, theirs, default, rule): weights_map/README.md.
+Both directions go through the same rows, so what `load` reads, `export` can write.
 """
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+from torch import Tensor, cat, equal
 
 WORDS = {"copy", "transpose", "alias", "optional", "legacy", "drop"}
-RULES = {"", "only", "if", "sqrt", "write"}
 Words = frozenset[str]
 Row = tuple[str, str, Words]
-ConfigRow = tuple[str, str, Any, str]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Table:
     """`part`: what `config` is about: encoder, decoder or generation. `base`: the table that is included."""
 
     tensors: list[Row] = field(default_factory=list)
-    config: dict[str, ConfigRow] = field(default_factory=dict)
+    config: dict[str, tuple[str, str, Any, str]] = field(default_factory=dict)
     ids: dict[str, list[str]] = field(default_factory=dict)
     part: str = ""
     base: str = ""
@@ -40,31 +37,29 @@ def tables() -> dict[str, Path]:
 
 def read_table(name: str) -> Table:
     """weights_map/<name>.txt. ValueError if there is none, or, with file and line, for a row that is none."""
-    if name not in tables():
+    if (path := tables().get(name)) is None:
         raise ValueError(f"weights_map has no table {name!r}, expected one of {sorted(tables())}")
-    return parse_table(tables()[name].read_text(encoding="utf-8"), str(tables()[name]))
+    return parse_table(path.read_text(encoding="utf-8"), str(path))
 
 
 def parse_table(text: str, where: str = "table") -> Table:
-    table, section = Table(), ""
+    table, section = Table(), "tensors"
     for number, line in enumerate(text.splitlines(), start=1):
-        columns = line.partition("#")[0].split()
+        first, *rest = line.partition("#")[0].split() or [""]
         try:
-            if columns[:1] == ["include"]:
-                table = replace(read_table(columns[1]), base=columns[1])
-            elif columns and columns[0].startswith("["):
-                section = columns[0].strip("[]")
-                table = table if section == "ids" else replace(table, part=section)
-            elif columns and section == "ids":
-                table.ids[columns[0]] = columns[1:]
-            elif columns and section:
-                ours, theirs, default, rule = (*columns, "") if len(columns) == 3 else columns
-                if rule.partition(":")[0] not in RULES:
-                    raise ValueError(f"expected a rule of {sorted(RULES)}")
-                table.config[theirs if ours == "-" else ours] = ours, theirs, literal(default), rule
-            elif columns:
-                table.tensors.extend(tensor_rows(*columns))
-        except (TypeError, ValueError, IndexError) as error:
+            if first == "include":
+                table, table.base = read_table(*rest), rest[0]
+            elif first.startswith("["):
+                section = first.strip("[]")
+            elif first and section == "tensors":
+                table.tensors += tensor_rows(first, *rest)
+            elif first and section == "ids":
+                table.ids[first] = rest
+            elif first:
+                theirs, default, rule = (*rest, "") if len(rest) == 2 else rest
+                table.config[theirs if first == "-" else first] = first, theirs, literal(default), rule
+                table.part = section
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{where}, line {number}: {line.strip()!r} is no row ({error})") from None
     return table
 
@@ -81,11 +76,8 @@ def tensor_rows(ours: str, theirs: str, *words: str) -> list[Row]:
     """One row, or one for each pair if both sides list alternatives: {q,k}_proj and {query,key}."""
     if not WORDS.issuperset(words) or (ours == "-") != ("drop" in words):
         raise ValueError(f"expected words of {sorted(WORDS)}, and - for ours with drop only")
-    if ours != "-" and ("{i}" in ours) != ("{i}" in theirs):
-        raise ValueError("expected {i} on both sides")
-    pairs = [(ours, theirs)]
-    if len(alternatives(theirs)) > 1:
-        pairs = zip(alternatives(ours), alternatives(theirs), strict=True)
+    fused = "," not in theirs
+    pairs = [(ours, theirs)] if fused else zip(alternatives(ours), alternatives(theirs), strict=True)
     return [(*pair, Words(words)) for pair in pairs]
 
 
@@ -106,28 +98,26 @@ def pattern(name: str) -> re.Pattern:
 
 
 def expand(rows: Iterable[Row], ours: Iterable[str]) -> Iterator[tuple[list[str], str, Words]]:
-    """Each row once per tensor of ours it covers: (our names, several if they keep them fused; theirs; words).
+    """Each row once per tensor of ours it covers: (our names, several if theirs is fused; their name; words).
 
     Aliases come last, and give way to another row for the same tensor of theirs (the head, when untied).
     """
     ours, taken = list(ours), set()
     for left, right, words in sorted(rows, key=lambda row: "alias" in row[2]):
         for match in filter(None, map(pattern(alternatives(left)[0]).fullmatch, ours)):
-            names = [*alternatives(left), right]
-            if "{i}" in left:
-                names = [name.replace("{i}", match["i"]) for name in names]
-            *names, theirs = [name + match["tail"] for name in names]
-            claims = {f"their {theirs}"} | {f"our {name}" for name in names if not words & {"alias", "legacy"}}
-            if "alias" not in words and claims & taken:
-                raise ValueError(f"two rows of the table for {some(sorted(claims & taken))}")
+            layer, tail = match["i"] if "{i}" in left else "", match["tail"]
+            *names, theirs = (name.replace("{i}", layer) + tail for name in (*alternatives(left), right))
+            claims = {(1, theirs)} | {(0, name) for name in names if not words & {"alias", "legacy"}}
             if not claims & taken:
                 yield names, theirs, words
+            elif "alias" not in words:
+                raise ValueError(f"the table has a second row for {theirs} or our {some(names)}")
             taken |= claims
 
 
 def load(rows: list[Row], theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor],
          where: str = "state dict") -> dict[str, Tensor]:
-    """Their state dict -> ours, as views: nothing is copied. Optional tensors may be missing from the result.
+    """Their state dict -> ours, as views: nothing is copied. Optional tensors may be missing in the result.
 
     `ours` is the state dict to fill; its names and shapes are read, so a model on the meta device will do.
     ValueError, naming `where` and the tensor, if one is missing, misshapen, unknown, or given twice.
@@ -139,10 +129,8 @@ def load(rows: list[Row], theirs: Mapping[str, Tensor], ours: Mapping[str, Tenso
         if right in unread:
             parts = split(unread.pop(right), [ours[name] for name in names], words, f"{where}: {right}")
             for name, part in zip(names, parts, strict=True):
-                if name in filled and "alias" not in words:
+                if name in filled and not ("alias" in words and equal(filled[name], part)):
                     raise ValueError(f"{where}: {right} is a second tensor for our {name}, expected one")
-                if name in filled and not torch.equal(filled[name], part):
-                    raise ValueError(f"{where}: {right} differs from our {name}, expected the same")
                 filled.setdefault(name, part)
     missing = [f"{right} (our {name})" for name, right in needed.items() if right and name not in filled]
     spare = [pattern(right) for _, right, words in rows if words & {"drop", "optional"}]
@@ -154,10 +142,7 @@ def load(rows: list[Row], theirs: Mapping[str, Tensor], ours: Mapping[str, Tenso
 
 
 def export(rows: list[Row], ours: Mapping[str, Tensor], aliases: bool = True) -> dict[str, Tensor]:
-    """Our state dict -> theirs, the rows read from left to right, with or without the second names of tensors.
-
-    ValueError naming the tensor if no row writes it.
-    """
+    """Our state dict -> theirs, with its second names or without. ValueError for a tensor without a row."""
     theirs, written = {}, set()
     for names, right, words in expand(rows, ours):
         if "legacy" not in words and (aliases or "alias" not in words):
@@ -179,7 +164,7 @@ def split(value: Tensor, ours: list[Tensor], words: Words, where: str) -> tuple[
 
 def join(parts: list[Tensor], words: Words) -> Tensor:
     """Tensors of ours as the one tensor of theirs."""
-    value = torch.cat(parts) if len(parts) > 1 else parts[0]
+    value = cat(parts) if len(parts) > 1 else parts[0]
     return value.T.contiguous() if "transpose" in words and value.ndim == 2 else value
 
 

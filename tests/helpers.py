@@ -17,7 +17,7 @@ IDS = {"pad_token_id": 1, "decoder_start_token_id": 2, "eos_token_id": 3}
 
 @torch.no_grad()
 def spread_(module: nn.Module, generator: torch.Generator | None = None) -> nn.Module:
-    """Weights under which a mistake shows (design.md, section 7), in place, for our modules and transformers'.
+    """Weights under which a mistake shows (design.md, section 7), in place; our modules or transformers'.
 
     Matrices and convolutions 1.5 / sqrt(fan_in) * N(0, 1), biases 0.3 N(0, 1), norm weights 1 + 0.3 N(0, 1),
     weight-norm gains uniform in 0.5 .. 1.5, embeddings N(0, 1). Seed 0 unless a generator is given.
@@ -33,7 +33,7 @@ def spread_(module: nn.Module, generator: torch.Generator | None = None) -> nn.M
             if name in ("gain", "original0", "weight_g"):
                 noise = 0.5 + torch.rand(weight.shape, generator=generator, dtype=torch.float64)
             elif name in ("direction", "original1", "weight_v"):
-                pass                                                            # only the direction of it counts
+                pass                                                            # its length has no effect
             elif isinstance(part, (nn.LayerNorm, nn.GroupNorm)) and name == "weight":
                 noise = 1 + 0.3 * noise
             elif weight.ndim == 1:
@@ -47,9 +47,9 @@ def spread_(module: nn.Module, generator: torch.Generator | None = None) -> nn.M
 
 def tiny_pair(encoder_type: str = "wav2vec2", decoder_type: str = "bert", encoder: dict | None = None,
               decoder: dict | None = None, seed: int = 0, **config):
-    """A tiny spread float64 SpeechEncoderDecoderModel of transformers in eval mode, with start, pad and eos ids.
+    """A tiny spread float64 SpeechEncoderDecoderModel of transformers, in eval mode, with ids as in IDS.
 
-    `encoder`, `decoder` and `config` change fields of the two parts' configs and of the whole's, by HF's names:
+    `encoder`, `decoder` and `config` change fields of the two parts' configs and of the whole's (HF's names):
     tiny_pair(encoder={"do_stable_layer_norm": True}, decoder={"tie_word_embeddings": False}, eos_token_id=5).
     """
     from transformers import AutoConfig, SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
@@ -60,8 +60,8 @@ def tiny_pair(encoder_type: str = "wav2vec2", decoder_type: str = "bert", encode
     whole = SpeechEncoderDecoderConfig(encoder=encoder.to_dict(), decoder=decoder.to_dict(), **(IDS | config))
     model = SpeechEncoderDecoderModel(whole).double().eval()
     spread_(model, torch.Generator().manual_seed(seed))
-    if hasattr(model.decoder, "cls"):                                           # if untied, one of them is unused
-        predictions = model.decoder.cls.predictions
+    if hasattr(model.decoder, "cls"):
+        predictions = model.decoder.cls.predictions                             # untied: the first is unused
         predictions.bias.data.copy_(predictions.decoder.bias.data)
     return model
 

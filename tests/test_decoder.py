@@ -45,7 +45,8 @@ OURS = DecoderConfig(43, 35, 2, 5, 51, 37, pad_token_id=1)
 OTHERS = {  # HF's class and config, our config
     "gpt2": (
         hf.GPT2LMHeadModel, GPT2,
-        replace(OURS, norm_eps=1e-3, activation="gelu_tanh", pre_norm=True, embed_norm=False),
+        replace(OURS, norm_eps=1e-3, activation="gelu_tanh", pre_norm=True, embed_norm=False,
+                pad_token_id=None),
     ),
     "bart": (hf.BartForCausalLM, hf.BartConfig(**BART), replace(OURS, position_offset=2)),
     "mbart": (
@@ -184,7 +185,7 @@ def leak_of_the_future(variant: str) -> float:
 
 @torch.no_grad()
 def cache_difference(variant: str, sizes: list[int]) -> float:
-    """The largest difference between logits of chunks of these sizes with a cache, and of all tokens at once."""
+    """The largest difference between logits of chunks of these sizes, with a cache, and of all at once."""
     ours = decoders(variant)[1]
     tokens, memory, mask = tokens_and_memory(ours.config)
     memory = ours.read(memory)
@@ -193,6 +194,22 @@ def cache_difference(variant: str, sizes: list[int]) -> float:
     logits = [ours(chunk, memory, mask, cache) for chunk in tokens.split(sizes, dim=1)]
     assert [layer.length for layer in cache] == [T] * len(ours.blocks)
     return largest(torch.cat(logits, dim=1), ours(tokens, memory, mask))
+
+
+@torch.no_grad()
+def reorder_difference(variant: str) -> float:
+    """Cached against uncached logits while beams go over into each other: some continue twice, some end."""
+    ours = decoders(variant)[1]
+    tokens, memory, mask = tokens_and_memory(ours.config)
+    memory = ours.read(memory)
+    cache, worst = ours.new_cache(len(tokens), T + 5), 0.0  # more room than is used
+    for t, parents in enumerate([[1, 0, 3, 3, 4, 5], [0, 0, 2, 3, 5, 4], [1, 0, 3, 2, 4, 4]] * 3):
+        got = ours(tokens[:, t : t + 1], memory, mask, cache)
+        worst = max(worst, largest(got, ours(tokens[:, : t + 1], memory, mask)[:, -1:]))
+        tokens = torch.cat([tokens[parents, : t + 1], tokens[:, t + 1 :]], dim=1)
+        for layer in cache:
+            layer.reorder(torch.tensor(parents))
+    return worst
 
 
 @torch.no_grad()
@@ -219,7 +236,7 @@ def test_gradients_are_hf(variant):
     theirs, ours = decoders(variant)
     tokens, memory, _ = tokens_and_memory(ours.config, repeats=1)
     tokens, weights = tokens[:1], torch.randn(T, ours.config.vocab_size, dtype=torch.float64)
-    tokens[0, 3:5] = ours.config.pad_token_id + (variant == "gpt2")  # it has no pad
+    tokens[0, 3:5] = theirs.config.pad_token_id or 0
     (theirs(input_ids=tokens, encoder_hidden_states=memory[:1]).logits * weights).sum().backward()
     (ours(tokens, ours.read(memory[:1])) * weights).sum().backward()
     named = theirs.named_parameters(remove_duplicate=False)
@@ -272,19 +289,8 @@ def test_beams_share_their_memory(variant):
 
 
 @pytest.mark.parametrize("variant", ["bert", "mbart"])
-@torch.no_grad()
 def test_reorder(variant):
-    """Rows of the cache go where the beams go: some stay, some are continued twice, some end."""
-    ours = decoders(variant)[1]
-    tokens, memory, mask = tokens_and_memory(ours.config)
-    memory = ours.read(memory)
-    cache = ours.new_cache(len(tokens), T + 5)  # more room than is used
-    for t, parents in enumerate([[1, 0, 3, 3, 4, 5], [0, 0, 2, 3, 5, 4], [1, 0, 3, 2, 4, 4]] * 3):
-        got = ours(tokens[:, t : t + 1], memory, mask, cache)
-        assert largest(got, ours(tokens[:, : t + 1], memory, mask)[:, -1:]) < TOLERANCE
-        tokens = torch.cat([tokens[parents, : t + 1], tokens[:, t + 1 :]], dim=1)
-        for layer in cache:
-            layer.reorder(torch.tensor(parents))
+    assert reorder_difference(variant) < TOLERANCE
 
 
 def test_too_many_positions():
@@ -323,10 +329,10 @@ def test_each_dropout_works_in_training_mode_only(variant, rate):
     ours = decoders(variant)[1]
     tokens, memory, mask = tokens_and_memory(ours.config)
     want = ours(tokens, ours.read(memory), mask)
-    assert torch.equal(with_training(ours)(tokens, ours.read(memory), mask), want)
+    assert largest(with_training(ours)(tokens, ours.read(memory), mask), want) < TOLERANCE
     model = with_training(ours, **{rate: 0.3})
     assert largest(model(tokens, ours.read(memory), mask), want) > 0.1
-    assert torch.equal(model.eval()(tokens, ours.read(memory), mask), want)
+    assert largest(model.eval()(tokens, ours.read(memory), mask), want) < TOLERANCE
 
 
 NAMES = {  # what transformers calls hidden_dropout, attention_dropout, activation_dropout

@@ -24,7 +24,7 @@ hf = pytest.importorskip("transformers")
 TOLERANCE = 1e-10
 SIZES = {
     "hidden_size": 45, "num_hidden_layers": 2, "num_attention_heads": 5, "intermediate_size": 31,
-    "num_feat_extract_layers": 3, "conv_dim": (11, 13, 17), "conv_kernel": (10, 3, 2), "conv_stride": (5, 2, 2),
+    "conv_dim": (11, 13, 17), "conv_kernel": (10, 3, 2), "conv_stride": (5, 2, 2),
     "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 3, "layer_norm_eps": 1e-3,
 }  # fmt: skip
 LARGE = {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
@@ -332,7 +332,7 @@ def with_training(variant: str, **rates: float) -> Encoder:
 def test_training_mode_alone_changes_nothing(variant):
     batch, samples = waves(*LENGTHS)
     model = with_training(variant)
-    assert torch.equal(model(batch, samples)[0], model.eval()(batch, samples)[0])
+    assert largest(model(batch, samples)[0], model.eval()(batch, samples)[0]) < TOLERANCE
 
 
 @variants("base", "large", "other width")
@@ -343,7 +343,7 @@ def test_each_dropout_works_in_training_mode_only(variant, rate):
     model = with_training(variant, **{rate: 0.5})
     outputs = [model(batch, samples)[0] for _ in range(7)]  # layerdrop may keep both blocks a few times
     assert max(largest(outputs[0], output) for output in outputs) > 1e-3
-    assert torch.equal(model.eval()(batch, samples)[0], with_training(variant).eval()(batch, samples)[0])
+    assert largest(model.eval()(batch, samples)[0], encoders(variant)[1](batch, samples)[0]) < TOLERANCE
 
 
 @variants("base", "large", "hubert, no norm")
@@ -374,7 +374,7 @@ def test_layerdrop_skips_blocks_and_nothing_else(variant):
     got, frames = model(batch, samples)
     model.blocks = nn.ModuleList()
     want, want_frames = model.eval()(batch, samples)
-    assert torch.equal(got, want)
+    assert largest(got, want) < TOLERANCE
     assert torch.equal(frames, want_frames)
 
 

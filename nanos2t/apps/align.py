@@ -1,15 +1,15 @@
 """When each word was said, read off the cross-attention of any encoder-decoder.
 
     tokens (T,), memory (1, S, H) -> cross_attention (layers, N, T, S) -> choose_heads -> their mean (T, S)
-        -> peaks, in order by dtw -> align: seconds of each token -> words
+        -> peaks, in order by dtw -> align: seconds of each token -> group: words
 
-The decoder runs once more over the finished hypothesis, part by part, so that its weights come into sight:
-nothing is hooked into the model. Whisper times words so, with heads that are known to align (timing.py).
+The decoder runs once more over the finished hypothesis, part by part: its weights come into sight, nothing is
+hooked into the model. Whisper times words so, with heads that are known to align (timing.py).
 
 Shapes: T tokens, S source frames, H hidden_size, N heads, D head_size, V vocab_size, W text tokens.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -18,16 +18,16 @@ from torch import Tensor
 from nanos2t import wav2vec2
 from nanos2t.apps import transcribe  # which imports this file: name nothing of it before a call
 from nanos2t.decoder import Decoder
-from nanos2t.generate import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import Tokenizer
 
-LEAD = 0.1  # seconds from the start of a word to the frame where the decoder hears it: a word is not known at once
-TAIL = 0.4  # seconds after that frame in which a word is over, if no other begins before
+LEAD = 0.1  # seconds from a word's start to the frame where the decoder hears it: it is not known at once
+TAIL = 0.4  # seconds from that frame to the word's end, if no other begins before
 
 
-def run_decoder(decoder: Decoder, tokens: Tensor, memory: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Decoder.forward over tokens (T,), with its parts in sight: logits (T, V) and weights (layers, N, T, S)."""
+def run_decoder(decoder: Decoder, tokens: Tensor, memory: Tensor,
+                mask: Tensor | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Decoder.forward over tokens (T,), its parts in sight -> logits (T, V), weights (layers, N, T, S)."""
     x, weights = decoder.embed(tokens[None], 0), []  # (1, T, H)
     for block in decoder.blocks:
         keys, values = block.cross_attn.keys_values(memory)  # 2 x (1, N, S, D)
@@ -58,14 +58,13 @@ def cross_attention(model: SpeechEncoderDecoder, tokens: Tensor, memory: Tensor,
 def choose_heads(weights: Tensor, count: int = 2) -> Tensor:
     """The `count` heads of weights (layers, N, T, S) that move on in time as the text does: (count, 2).
 
-    A row is (layer, head), the best first. The score is Kendall's tau of a head: the mean over pairs of tokens of
-    P(the later one is heard later) - P(it is heard earlier), if each is heard in a frame drawn from its row.
-    Of equals, as when there is one token, the sharper head is better.
+    Rows are (layer, head), the best first, of equals the sharper. The score is Kendall's tau of frames drawn
+    from a head: the mean over pairs of tokens of P(the later one is heard later) - P(it is heard earlier).
     """
-    pairs = max(1, weights.shape[2] * (weights.shape[2] - 1) // 2)
+    pairs = weights.shape[2] * (weights.shape[2] - 1) / 2
     after = 2 * weights.cumsum(3) - weights - 1  # (layers, N, T, S)  P(heard before s) - P(heard after s)
     earlier_tokens = after.cumsum(2)[:, :, :-1]  # (layers, N, T - 1, S)
-    tau = (weights[:, :, 1:] * earlier_tokens).sum((2, 3)) / pairs  # (layers, N)
+    tau = (weights[:, :, 1:] * earlier_tokens).sum((2, 3)) / max(1, pairs)  # (layers, N)
     score = tau + 0.01 * weights.amax(3).mean(2)  # (layers, N)
     best = score.flatten().topk(min(count, score.numel()))[1]  # (count,)
     return torch.stack([best // score.shape[1], best % score.shape[1]], 1)
@@ -74,15 +73,14 @@ def choose_heads(weights: Tensor, count: int = 2) -> Tensor:
 def dtw(cost: np.ndarray) -> np.ndarray:
     """The cheapest path through cost (T, S) from the first token and frame to the last: (steps, 2), int.
 
-    Dynamic time warping. A step goes to the next token, to the next frame, or to both, so that every token and
-    every frame is on the path, in order. Of equal ways the one through both is taken.
+    Dynamic time warping: a step goes to the next token, to the next frame, or to both, which wins a tie.
     Sakoe & Chiba 1978, "Dynamic programming algorithm optimization for spoken word recognition".
     """
     T, S = cost.shape
     total = np.full((T + 1, S + 1), np.inf)  # (T + 1, S + 1)  the cheapest way to each cell, and that cell
     total[0, 0] = 0.0
     for t in range(T):
-        above = np.minimum(total[t, :-1], total[t, 1:])  # (S,)  from the token before, in the frame before or here
+        above = np.minimum(total[t, :-1], total[t, 1:])  # (S,)  from the token before
         left, row = np.inf, []
         for here, other in zip(cost[t].tolist(), above.tolist(), strict=True):
             left = here + min(left, other)
@@ -91,77 +89,74 @@ def dtw(cost: np.ndarray) -> np.ndarray:
     path = [(T - 1, S - 1)]
     while path[-1] != (0, 0):
         t, s = path[-1]
-        total_before = (total[t, s], total[t, s + 1], total[t + 1, s])
-        path.append(((t - 1, s - 1), (t - 1, s), (t, s - 1))[int(np.argmin(total_before))])
+        before = (t - 1, s - 1), (t - 1, s), (t, s - 1)
+        path.append(before[np.argmin([total[t, s], total[t, s + 1], total[t + 1, s]])])
     return np.array(path[::-1])
 
 
 def peaks(weights: np.ndarray, monotone: bool) -> np.ndarray:
-    """The frame where each token of weights (T, S) is heard (T,): its peak, if monotone its peak on the path of dtw."""
+    """The frame (W,) where each token of weights (W, S) is heard: its peak, if monotone on dtw's path."""
     if monotone:
-        t, s = dtw(1 - weights).T  # 2 x (steps,)
-        on_path = np.zeros(weights.shape, bool)  # (T, S)
-        on_path[t, s] = True
+        token, frame = dtw(1 - weights).T  # 2 x (steps,)
+        on_path = np.zeros(weights.shape, bool)  # (W, S)
+        on_path[token, frame] = True
         weights = np.where(on_path, weights, -1.0)
     return weights.argmax(1)
 
 
-def special_ids(generation: GenerationConfig) -> set[int]:
-    """The ids that stand for no sound: start, end, padding, languages."""
-    names = "decoder_start_token_id", "bos_token_id", "pad_token_id", "forced_bos_token_id"
-    ids = {getattr(generation, name) for name in names} | {*generation.eos_ids}
-    return ids | {*(generation.lang_to_id or {}).values()}
-
-
-def align(model: SpeechEncoderDecoder, tokens: Sequence[int] | Tensor, memory: Tensor, frames: int, seconds: float,
-          monotone: bool = True, special: Collection[int] = ()) -> np.ndarray:  # fmt: skip
-    """Start and end in seconds of each token after the first: (T - 1, 2), in the order of `token_logprobs`.
-
-    `tokens` (T,): a hypothesis as `generate` returns it, start token first. `memory` (1, S, H), of which `frames`
-    are real and last `seconds`. `monotone`: the text follows the sound; False for translations, where each token
-    is timed by itself. Ids in `special`, and those that the model knows to be, take no time.
-    """
-    tokens = torch.as_tensor(tokens, device=memory.device)  # (T,)
-    silent = special_ids(model.generation) | {*special}
-    spoken = [i for i, token in enumerate(tokens[1:].tolist()) if token not in silent]
-    times = np.zeros((len(tokens) - 1, 2))  # (T - 1, 2)
-    if spoken:
-        weights = cross_attention(model, tokens[:-1], memory[:, :frames])[:, :, spoken]  # (layers, N, W, S)
-        layer, head = choose_heads(weights.double()).T  # 2 x (count,)
-        mean = weights.double()[layer, head].mean(0).cpu().numpy()  # (W, S)
-        times[spoken] = extents((peaks(mean, monotone) + 0.5) * seconds / frames, seconds)
-    for i in sorted({*range(len(times))} - {*spoken}):
-        times[i] = times[i - 1, 1] if i else 0.0
-    return times
-
-
 def extents(heard: np.ndarray, seconds: float) -> np.ndarray:
-    """Seconds at which tokens are heard (W,) -> when they start and end (W, 2), from 0 to `seconds`.
+    """Seconds at which tokens are heard (W,) -> from when to when they last (W, 2), within the clip.
 
-    One ends TAIL after it is heard, or where the next one in time starts.
+    A token ends where the next one in time starts, and TAIL after it is heard at the latest.
     """
     starts = np.clip(heard - LEAD, 0.0, seconds)  # (W,)
-    later = np.where(starts > starts[:, None], starts, seconds).min(1)  # (W,)
-    return np.stack([starts, np.minimum(heard + TAIL, later)], 1)
+    next_start = np.where(starts > starts[:, None], starts, seconds).min(1)  # (W,)
+    return np.stack([starts, np.minimum(heard + TAIL, next_start)], 1)
 
 
-def words(tokenizer: Tokenizer, tokens: Sequence[int] | Tensor, times: np.ndarray,
-          logprobs: Sequence[float]) -> tuple["transcribe.Word", ...]:  # fmt: skip
-    """The words of a hypothesis (T,), start token first, from times (T - 1, 2) and log-probabilities (T - 1,).
+def align(model: SpeechEncoderDecoder, tokens: Sequence[int], memory: Tensor, frames: int, seconds: float,
+          monotone: bool = True, timed: Sequence[int] | None = None) -> np.ndarray:  # fmt: skip
+    """Start and end in seconds of W tokens of a hypothesis (T,) that has its start token first: (W, 2).
 
-    Joined by spaces they are its text. The probability is the geometric mean over a word's tokens.
+    `timed`: their indices in `tokens`, without those that stand for no sound; None: all but the start token.
+    `memory` (1, S, H), of which `frames` are real and last `seconds`. `monotone`: the text follows the sound,
+    and so do the times; False, for translations: each token is timed by itself.
     """
-    rows = zip((int(token) for token in tokens[1:]), times, logprobs, strict=True)
-    rows = [row for row in rows if not is_special(tokenizer, row[0])]
-    spelling = tokenizer.decode([token for token, _, _ in rows]).split()
-    numbers, found, done = word_numbers(tokenizer, [token for token, _, _ in rows]), [], 0
-    for number in sorted(set(numbers)) if spelling else ():
-        _, spans, logs = zip(*(row for row, its in zip(rows, numbers, strict=True) if its == number), strict=True)
-        start, end = float(np.min(spans)), float(np.max(spans))
-        probability = float(np.exp(np.mean([float(log) for log in logs])))
-        found.append(transcribe.Word(start, end, " ".join(spelling[done : number + 1]), probability))
+    rows = [i - 1 for i in (range(1, len(tokens)) if timed is None else timed)]
+    if not rows:
+        return np.zeros((0, 2))
+    read = torch.as_tensor(tokens[:-1], device=memory.device)  # (T - 1,)
+    weights = cross_attention(model, read, memory[:, :frames])[:, :, rows].cpu().double()  # (layers, N, W, S)
+    layer, head = choose_heads(weights).T  # 2 x (count,)
+    heard = peaks(weights[layer, head].mean(0).numpy(), monotone)  # (W,)
+    return extents((heard + 0.5) * seconds / frames, seconds)
+
+
+def words(stt: "transcribe.SpeechToText", memory: Tensor, tokens: Sequence[int], logprobs: Sequence[float],
+          seconds: float, monotone: bool) -> list["transcribe.Word"]:  # fmt: skip
+    """Tokens (T,), start token first, log-probabilities (T - 1,), memory (1, S, H), all real -> words."""
+    if stt.tokenizer is None:
+        return []
+    timed = [i for i in range(1, len(tokens)) if not is_special(stt.tokenizer, tokens[i])]
+    times = align(stt.model, tokens, memory, memory.shape[1], seconds, monotone, timed)
+    return group(stt.tokenizer, [tokens[i] for i in timed], times, [logprobs[i - 1] for i in timed])
+
+
+def group(tokenizer: Tokenizer, tokens: Sequence[int], times: np.ndarray,
+          logprobs: Sequence[float]) -> list["transcribe.Word"]:  # fmt: skip
+    """Tokens (W,), none of them special, with times (W, 2) and log-probabilities (W,) -> words in order.
+
+    Joined by spaces they are the text. The probability is the geometric mean over a word's tokens.
+    """
+    text, found, done = tokenizer.decode(tokens).split(), [], 0
+    numbers = np.array(word_numbers(tokenizer, tokens))  # (W,)
+    for number in sorted({*numbers.tolist()}) if text else ():
+        own = numbers == number  # (W,)
+        spelled = " ".join(text[done : number + 1])
+        probability = float(np.exp(np.asarray(logprobs)[own].mean()))
+        found.append(transcribe.Word(float(times[own].min()), float(times[own].max()), spelled, probability))
         done = number + 1
-    return tuple(found)
+    return found
 
 
 def is_special(tokenizer: Tokenizer, token: int) -> bool:
@@ -169,11 +164,11 @@ def is_special(tokenizer: Tokenizer, token: int) -> bool:
     return tokenizer.decode([token]) == "" != tokenizer.decode([token], skip_special_tokens=False)
 
 
-def word_numbers(tokenizer: Tokenizer, tokens: list[int]) -> list[int]:
-    """Which word of the text each token (W,) belongs to, from 0, whatever marks a word's start in its vocabulary.
+def word_numbers(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[int]:
+    """Which word of the text each token (W,) belongs to, from 0, whatever marks words in the vocabulary.
 
-    Ever longer beginnings are decoded and their words counted; a token that adds white space alone belongs to the
-    next word. What looks like two words may become one ("it '" -> "it's"): the smallest later number holds.
+    Ever longer beginnings are decoded and their words counted; a token that adds only white space belongs to
+    the next word. What looks like two words may turn out to be one: the smallest later number holds.
     """
     numbers, before = [], ""
     for end in range(1, len(tokens) + 1):

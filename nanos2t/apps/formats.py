@@ -1,8 +1,8 @@
 """A Result as a file: plain text, SubRip and WebVTT subtitles, tab-separated values, JSON.
 
-Times are rounded once, to whole milliseconds, before they are split into hours, minutes and seconds: 59.9996 s
-is a minute. A subtitle without text is left out; a Result without text is still a valid file.
-SubRip has no standard (players read hh:mm:ss,mmm and a blank line between cues); WebVTT: www.w3.org/TR/webvtt1.
+Times are rounded once, to whole milliseconds, before they are split: 59.9996 s is one minute. A segment
+without text is no cue; a Result without text is still a valid file. SubRip has no standard (players read
+hh:mm:ss,mmm and a blank line behind each cue); WebVTT: www.w3.org/TR/webvtt1.
 """
 
 import json
@@ -60,7 +60,9 @@ def to_json(result: "Result", audio: str = "") -> str:
 
 
 def segment_object(segment: "Segment") -> dict:
-    words = [{**span(word), "word": word.word, "probability": round(word.probability, 4)} for word in segment.words]
+    words = [
+        {**span(word), "word": word.word, "probability": round(word.probability, 4)} for word in segment.words
+    ]
     return {**span(segment), "text": segment.text, "words": words}
 
 
@@ -84,7 +86,7 @@ def milliseconds(seconds: float) -> int:
 
 
 def timing(start: int, end: int, mark: str) -> str:
-    """The line with the times of a cue; WebVTT wants the end behind the start, so a cue lasts 1 ms at least."""
+    """The times of a cue; WebVTT wants the end behind the start, so a cue lasts 1 ms at least."""
     return f"{clock(start, mark)} --> {clock(max(start + 1, end), mark)}"
 
 
@@ -96,7 +98,7 @@ def clock(total: int, mark: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text with every run of white space, tabs and newlines among them, as one space: a blank line ends a cue."""
+    """Text with every run of white space as one space: a tab ends a field, a blank line a cue."""
     return " ".join(text.split())
 
 

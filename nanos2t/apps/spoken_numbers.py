@@ -4,6 +4,10 @@ Everything is drawn from (seed, step), so a batch can be made again: a run that 
 Recordings are `{digit}_{speaker}_{index}.wav`, as in the Free Spoken Digit Dataset; the index tells the split.
 """
 
+import argparse
+import copy
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,11 +18,12 @@ from num2words import num2words
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nanos2t import audio
-from nanos2t.apps.train import TrainConfig, fit, spec_augment
+from nanos2t import audio, pretrained
+from nanos2t.apps import transcribe
+from nanos2t.apps.train import TrainConfig, count_frames, fit, spec_augment
 from nanos2t.decoder import DecoderConfig, DecoderTraining
-from nanos2t.generate import GenerationConfig, generate
-from nanos2t.model import SpeechEncoderDecoder
+from nanos2t.generate import GenerationConfig
+from nanos2t.model import IGNORED, SpeechEncoderDecoder, shift_right
 from nanos2t.tokenizer import Tokenizer
 from nanos2t.wav2vec2 import EncoderConfig, EncoderTraining
 
@@ -66,10 +71,6 @@ def draw_digits(rng: np.random.Generator, most: int) -> tuple[int, ...]:
         return tuple(int(digit) for digit in rng.integers(0, 10, count))
     first = rng.integers(0 if count == 1 else 1, 10)
     return (int(first), *(int(digit) for digit in rng.integers(0, 10, count - 1)))
-
-
-def is_number(digits: tuple[int, ...]) -> bool:
-    return len(digits) < 2 or digits[0] != 0
 
 
 def stretch(x: np.ndarray, factor: float) -> np.ndarray:
@@ -164,7 +165,7 @@ def validation_set(recordings: Recordings, count: int, seed: int) -> list[tuple[
 
 @dataclass
 class Batch:
-    """Waveforms (B, L) and mask; K targets an utterance: decoder input and labels (B * K, T); spoken digits."""
+    """Waveforms (B, L) and mask; K targets of each: decoder input and labels (B * K, T); what is said."""
 
     input_values: Tensor
     attention_mask: Tensor
@@ -173,24 +174,30 @@ class Batch:
     digits: list[tuple[int, ...]]
 
 
-def training_batch(step: int, seed: int, recordings: Recordings, tokenizer: Tokenizer, utterances: int = 32,
-                   targets: int = 4, most: int = 4) -> Batch:  # fmt: skip
-    """The batch of a step: `utterances` of up to `most` digits, each with `targets` languages drawn for it."""
-    rng = np.random.default_rng((seed, step))
-    waveforms, digits, labels = [], [], []
+def training_batches(step: int, seed: int, recordings: Recordings, tokenizer: Tokenizer, config: GenerationConfig,
+                     utterances: int = 32, targets: int = 4, parts: int = 4) -> list[Batch]:  # fmt: skip
+    """The utterances of a step, each with `targets` languages drawn for it, in parts of similar length."""
+    rng, most = np.random.default_rng((seed, step)), curriculum(step)
+    items = []
     for _ in range(utterances):
-        spoken = draw_digits(rng, most)
-        digits.append(spoken)
-        waveforms.append(utter(spoken, recordings, rng, Conditions()))
-        others = rng.permutation(LANGUAGES[1:])[: targets - 1] if is_number(spoken) else ["verbatim"] * (targets - 1)
-        labels += [tokenizer.encode(spell(spoken, language), language) for language in ("verbatim", *others)]
-    ids = torch.full((len(labels), max(map(len, labels))), -100)
-    for row, label in zip(ids, labels):
-        row[: len(label)] = torch.tensor(label)
-    start = torch.full_like(ids[:, :1], tokenizer.start_id)
-    decoder_input_ids = torch.cat([start, ids[:, :-1]], 1).clamp(min=tokenizer.pad_id)
-    ids[:, 0] = -100  # nothing in the audio tells the language: it is given
-    return Batch(*audio.pad(waveforms), decoder_input_ids, ids, digits)
+        digits = draw_digits(rng, most)
+        waveform = utter(digits, recordings, rng, Conditions())
+        number = len(digits) < 2 or digits[0] != 0
+        others = rng.permutation(LANGUAGES[1:])[: targets - 1] if number else ["verbatim"] * (targets - 1)
+        labels = [[config.lang_to_id[name], *tokenizer.encode(spell(digits, name))] for name in ("verbatim", *others)]
+        items.append((waveform, labels, digits))
+    items.sort(key=lambda item: len(item[0]))
+    size = utterances // parts
+    return [collate(items[i : i + size], config) for i in range(0, utterances, size)]
+
+
+def collate(items: list[tuple], config: GenerationConfig) -> Batch:
+    waveforms, rows, digits = zip(*items)
+    rows = [torch.tensor(row) for labels in rows for row in labels]
+    labels = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
+    decoder_input_ids = shift_right(labels, config.decoder_start_token_id, config.pad_token_id)
+    labels[:, 0] = IGNORED  # the language: it is given, nothing in the audio tells it
+    return Batch(*audio.pad(list(waveforms)), decoder_input_ids, labels, list(digits))
 
 
 def curriculum(step: int) -> int:
@@ -198,110 +205,148 @@ def curriculum(step: int) -> int:
     return 1 if step < 250 else 2 if step < 600 else 3 if step < 1200 else 4
 
 
+def losses(step: int, model: SpeechEncoderDecoder, ctc: nn.Linear, batches: list[Batch], seed: int) -> Iterator[Tensor]:
+    """Parts whose sum is the loss of the step: mean cross-entropy, and 0.3 times CTC of the digits (Graves et al.
+    2006), which teaches the encoder where words are before the decoder can ask (Watanabe et al. 2017)."""
+    rng = np.random.default_rng((seed, step, 2))
+    tokens = sum(int((batch.labels != IGNORED).sum()) for batch in batches)
+    utterances = sum(len(batch.digits) for batch in batches)
+    for batch in batches:
+        frames = count_frames(model.encoder, batch.attention_mask.sum(1))
+        masked = spec_augment(frames, int(frames.max()), model.encoder.config.training, rng)
+        out = model(batch.input_values, batch.attention_mask, batch.labels, batch.decoder_input_ids, masked)
+        log_probs = ctc(out.memory).float().log_softmax(2).transpose(0, 1)
+        said = torch.tensor([digit for digits in batch.digits for digit in digits])
+        sizes = torch.tensor([len(digits) for digits in batch.digits])
+        aligned = F.ctc_loss(log_probs, said, out.frames, sizes, blank=len(DIGITS), zero_infinity=True)
+        share = int((batch.labels != IGNORED).sum()) / tokens
+        yield out.loss * share + 0.3 * aligned * len(batch.digits) / utterances
+
+
 def build_tokenizer():
     """A BPE vocabulary of 320 pieces, learned from every number to 9999 in every language."""
     from tokenizers import Tokenizer as Backend
-    from tokenizers import decoders, models, pre_tokenizers, trainers
+    from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
     backend = Backend(models.BPE(unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.decoder = decoders.Metaspace()
     special = ["<pad>", "<s>", "</s>", "<unk>", *(f"<{language}>" for language in LANGUAGES)]
-    numbers = (tuple(map(int, str(n))) for n in range(10000))
+    numbers = (tuple(map(int, str(number))) for number in range(10000))
     texts = (spell(number, language) for number in numbers for language in LANGUAGES)
-    backend.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=320, special_tokens=special, show_progress=False)
-    )
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=special, show_progress=False)
+    backend.train_from_iterator(texts, trainer)
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
     return backend
 
 
-def build_model() -> SpeechEncoderDecoder:
+def build_model(backend) -> SpeechEncoderDecoder:
+    """3.9 M parameters: wav2vec2-large in small, 40 ms a frame at 8 kHz, and two layers of BERT."""
     encoder = EncoderConfig.large(
-        hidden_size=192,
-        num_layers=5,
-        num_heads=6,
-        intermediate_size=768,
-        activation="relu",
-        conv_activation="relu",
-        conv_channels=(32, 64, 96, 128, 192, 192, 192),
-        position_kernel=32,
-        training=EncoderTraining(0.0, 0.1, 0.0, 0.0, layerdrop=0.0, mask_time_prob=0.1, mask_time_length=3, mask_time_min_masks=0),
-    )
+        hidden_size=192, num_layers=5, num_heads=6, intermediate_size=768, activation="relu",
+        conv_channels=(32, 64, 96, 128, 192, 192, 192), conv_activation="relu", position_kernel=32,
+        training=EncoderTraining(hidden_dropout=0.1, attention_dropout=0.0, activation_dropout=0.0, layerdrop=0.0,
+                                 mask_time_prob=0.1, mask_time_length=3, mask_time_min_masks=0),
+    )  # fmt: skip
     decoder = DecoderConfig.bert(
-        320,
-        hidden_size=192,
-        num_layers=2,
-        num_heads=6,
-        intermediate_size=768,
-        activation="relu",
-        max_positions=64,
-        training=DecoderTraining(0.1, 0.0, 0.0),
-    )
-    generation = GenerationConfig(decoder_start_token_id=1, pad_token_id=0, eos_token_id=2, max_length=32)
+        backend.get_vocab_size(), hidden_size=192, num_layers=2, num_heads=6, intermediate_size=768,
+        activation="relu", max_positions=64, training=DecoderTraining(0.1, 0.0, 0.0),
+    )  # fmt: skip
+    ids = {name: backend.token_to_id(f"<{name}>") for name in LANGUAGES}
+    generation = GenerationConfig(
+        decoder_start_token_id=1, pad_token_id=0, eos_token_id=2, bos_token_id=1, max_length=32,
+        forced_bos_token_id=ids["verbatim"], lang_to_id=ids,
+    )  # fmt: skip
     return SpeechEncoderDecoder.from_configs(encoder, decoder, generation)
 
 
-def main() -> None:
-    import argparse, json, sys
+def score(stt: transcribe.SpeechToText, items: list[tuple[tuple[int, ...], np.ndarray]]) -> dict[str, float]:
+    """The share of utterances written exactly right, over all languages ("exact") and in each."""
+    shares = {}
+    for language in LANGUAGES:
+        right = 0
+        for i in range(0, len(items), 50):
+            digits, waveforms = zip(*items[i : i + 50])
+            results = stt.transcribe_waveforms(list(waveforms), language, False, {"num_beams": 1})
+            right += sum(result.text == spell(said, language) for said, result in zip(digits, results))
+        shares[language] = round(right / len(items), 4)
+    return {"exact": round(sum(shares.values()) / len(shares), 4), **shares}
 
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--data", nargs="+", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--leave-out", default="")
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    options.output.mkdir(parents=True, exist_ok=True)
-    file = options.output / "tokenizer.json"
-    if not file.exists():
-        build_tokenizer().save(str(file))
+
+def transcriber(output: Path, seed: int) -> transcribe.SpeechToText:
+    """The model as it starts, and its tokenizer, which is kept in output/tokenizer.json."""
     from tokenizers import Tokenizer as Backend
 
+    output.mkdir(parents=True, exist_ok=True)
+    file = output / "tokenizer.json"
+    if not file.exists():
+        build_tokenizer().save(str(file))
+    torch.manual_seed(seed)
     backend = Backend.from_file(str(file))
-    tokenizer = Tokenizer(backend, {l: backend.token_to_id(f"<{l}>") for l in LANGUAGES}, 1, 2, 0)
-    train = Recordings(options.data, False, without={options.leave_out})
-    held = Recordings(options.data, True)
-    if options.leave_out:
-        held = Recordings(options.data, True, without=set(held.clips) - {options.leave_out})
-    valid = validation_set(held, 96, 7)
-    print({k: sum(map(len, v)) for k, v in train.clips.items()}, file=sys.stderr)
-    torch.manual_seed(options.seed)
-    model = build_model()
-    module = nn.ModuleDict({"model": model, "ctc": nn.Linear(192, 11)})
+    return transcribe.SpeechToText(build_model(backend), Tokenizer(backend), RATE, True)
+
+
+def train(options: argparse.Namespace) -> None:
+    torch.set_num_threads(options.threads)
+    stt = transcriber(options.output, options.seed)
+    recordings = Recordings(options.data, held_out=False, without={options.leave_out})
+    others = {name for name in Recordings(options.data, held_out=True).clips if name != options.leave_out}
+    held_out = Recordings(options.data, held_out=True, without=others if options.leave_out else set())
+    items = validation_set(held_out, 96, seed=7)
+    module = nn.ModuleDict({"model": stt.model, "ctc": nn.Linear(192, len(DIGITS) + 1)})
     config = TrainConfig(steps=options.steps, seed=options.seed)
 
-    def loss_of(step: int) -> Tensor:
-        batch = training_batch(step, options.seed, train, tokenizer, most=curriculum(step))
-        samples = batch.attention_mask.sum(1)
-        frames = samples.clamp(min=400)
-        for kernel, stride in zip(model.encoder.config.conv_kernels, model.encoder.config.conv_strides):
-            frames = conv_frames(frames, kernel, stride)
-        rng = np.random.default_rng((options.seed, step, 2))
-        masked = spec_augment(frames, int(frames.max()), model.encoder.config.training, rng)
-        out = model(batch.input_values, batch.attention_mask, batch.labels, batch.decoder_input_ids, masked)
-        log_probs = module["ctc"](out.memory).float().log_softmax(2).transpose(0, 1)
-        targets = torch.tensor([d for digits in batch.digits for d in digits])
-        sizes = torch.tensor([len(digits) for digits in batch.digits])
-        ctc = F.ctc_loss(log_probs, targets, frames, sizes, blank=10, zero_infinity=True)
-        return out.loss + 0.3 * ctc
+    def losses_of(step: int) -> Iterator[Tensor]:
+        batches = training_batches(step, config.seed, recordings, stt.tokenizer, stt.model.generation)
+        return losses(step, stt.model, module["ctc"], batches, config.seed)
 
-    def validate() -> dict:
-        right = dict.fromkeys(LANGUAGES, 0)
-        for i in range(0, len(valid), 32):
-            part = valid[i : i + 32]
-            values, mask = audio.pad([x for _, x in part])
-            forced = torch.tensor([tokenizer.languages[l] for l in LANGUAGES]).repeat(len(part))
-            tokens = generate(model, values, mask, forced=forced, max_length=32)
-            texts = tokenizer.batch_decode(tokens.tolist())
-            for j, (digits, _) in enumerate(part):
-                for k, language in enumerate(LANGUAGES):
-                    right[language] += texts[j * len(LANGUAGES) + k] == spell(digits, language)
-        share = {l: round(c / len(valid), 3) for l, c in right.items()}
-        return {"exact": round(sum(share.values()) / len(share), 4), **share}
+    fit(module, losses_of, config, options.output, lambda: score(stt, items))
+    export(stt, options.output)
 
-    fit(module, loss_of, config, options.output, validate)
+
+def export(stt: transcribe.SpeechToText, output: Path) -> None:
+    """The trained model as a folder in transformers' layout, its weights rounded to float16 to be small."""
+    pretrained.save_pretrained(copy.deepcopy(stt.model).half(), output)
+    config = json.loads((output / "config.json").read_text())
+    (output / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2, sort_keys=True) + "\n")
+    features = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1, "padding_side": "right"}
+    features |= {"sampling_rate": RATE, "do_normalize": True, "return_attention_mask": True, "padding_value": 0.0}
+    (output / "preprocessor_config.json").write_text(json.dumps(features, indent=2) + "\n")
+    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    special |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    (output / "tokenizer_config.json").write_text(json.dumps(special, indent=2) + "\n")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Numbers of 1 to 4 digits by people, from recordings that training never saw; print a line of JSON."""
+    stt = transcribe.load(options.model)
+    held_out = Recordings(options.data, held_out=True)
+    if options.speaker:
+        both = [Recordings(options.data, half, set(held_out.clips) - {options.speaker}) for half in (True, False)]
+        held_out = both[0]
+        for digit, clips in enumerate(both[1].clips[options.speaker]):
+            held_out.clips[options.speaker][digit] += clips
+    items = validation_set(held_out, options.count, options.seed)
+    print(json.dumps({"count": options.count, "speakers": held_out.people, **score(stt, items)}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m nanos2t.apps.spoken_numbers", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    parsers = {name: commands.add_parser(name) for name in ("train", "evaluate")}
+    for command in parsers.values():
+        command.add_argument("--data", nargs="+", type=Path, required=True, help="folders of recordings")
+    parsers["train"].add_argument("--output", type=Path, required=True, help="resumes what is there")
+    parsers["train"].add_argument("--leave-out", default="", metavar="SPEAKER")
+    parsers["train"].add_argument("--steps", type=int, default=3200)
+    parsers["train"].add_argument("--seed", type=int, default=1)
+    parsers["train"].add_argument("--threads", type=int, default=2)
+    parsers["evaluate"].add_argument("--model", help="folder; default: the bundled model")
+    parsers["evaluate"].add_argument("--count", type=int, default=1000)
+    parsers["evaluate"].add_argument("--seed", type=int, default=11)
+    parsers["evaluate"].add_argument("--speaker", help="only this one, training recordings too (one left out)")
+    options = parser.parse_args()
+    {"train": train, "evaluate": evaluate}[options.command](options)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 import json
 import os
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import torch
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from nanos2t.wav2vec2 import EncoderTraining
+from nanos2t.wav2vec2 import Encoder, EncoderTraining, fewer_frames
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    steps: int = 5000
+    steps: int = 3200
     learning_rate: float = 1e-3
     warmup_steps: int = 300
     decay_steps: int = 1000
@@ -48,6 +48,14 @@ def spec_augment(frames: Tensor, total: int, config: EncoderTraining, rng: np.ra
     return masked
 
 
+def count_frames(encoder: Encoder, samples: Tensor) -> Tensor:
+    """How many frames (before any adapter) the encoder makes of so many samples (B,)."""
+    frames = samples.clamp(min=encoder.config.min_samples)
+    for conv in encoder.feature_encoder.convs:
+        frames = fewer_frames(frames, conv)
+    return frames
+
+
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Linear warm-up, constant, linear to zero over the last steps: a run may be made longer while it runs."""
     up, down = (step + 1) / config.warmup_steps, (config.steps - step) / config.decay_steps
@@ -72,43 +80,52 @@ def save_atomically(state: dict, path: Path) -> None:
     os.replace(part, path)
 
 
-def fit(module: nn.Module, loss_of: Callable[[int], Tensor], config: TrainConfig, output: Path,
+def fit(module: nn.Module, losses_of: Callable[[int], Iterable[Tensor]], config: TrainConfig, output: Path,
         validate: Callable[[], dict] | None = None) -> None:  # fmt: skip
-    """Train `module` on `loss_of(step)`; goes on from output/state.pt if it is there; metrics go to output/log.jsonl."""
+    """Train `module`: the loss of a step is the sum of the parts that `losses_of(step)` yields.
+
+    A run goes on from output/state.pt, to the same bits as if it had never stopped; output/log.jsonl has a line
+    of metrics every 10 steps. ValueError, with the last good state kept, when a gradient is not finite.
+    """
     output.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(decay_groups(module, config.weight_decay), betas=(0.9, 0.98))
-    first, state_file = 0, output / "state.pt"
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-        first = state["step"]
-    module.train()
-    started = time.time()
+    file = output / "state.pt"
+    first = resume(module, optimizer, file) if file.exists() else 0
+    started, module = time.monotonic(), module.train()
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, disable=None, unit="step")
     for step in bar:
-        torch.manual_seed(config.seed * 1_000_003 + step)  # dropout; a resumed run draws what it would have drawn
+        torch.manual_seed(config.seed * 1_000_003 + step)  # of the dropouts
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
-        # the fused kernel's backward is slow in bfloat16 on a CPU
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            loss = loss_of(step)
         optimizer.zero_grad()
-        loss.backward()
+        loss = 0.0
+        # bfloat16 on a CPU: the fused attention kernel is slow backwards
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16), sdpa_kernel(SDPBackend.MATH):
+            for part in losses_of(step):
+                part.backward()
+                loss += part.item()
         norm = nn.utils.clip_grad_norm_(module.parameters(), config.max_grad_norm)
         if not torch.isfinite(norm):
-            raise ValueError(f"step {step}: loss {loss.item()}, gradient norm {norm.item()}; {state_file} is kept")
+            raise ValueError(f"step {step}: loss {loss}, gradient norm {norm.item()}; {file} is as it was")
         optimizer.step()
-        metrics = {"step": step + 1, "loss": round(loss.item(), 4), "seconds": round(time.time() - started, 1)}
+        metrics = {"step": step + 1, "loss": round(loss, 4), "seconds": round(time.monotonic() - started, 1)}
         bar.set_postfix(loss=metrics["loss"])
         if validate and (step + 1) % config.validate_every == 0:
             module.eval()
             metrics |= validate()
             module.train()
-        if (step + 1) % 10 == 0 or "exact" in metrics:
+        if (step + 1) % 10 == 0:
             with open(output / "log.jsonl", "a") as log:
                 log.write(json.dumps(metrics) + "\n")
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
-            save_atomically(state, state_file)
+            save_atomically(state, file)
     module.eval()
+
+
+def resume(module: nn.Module, optimizer: torch.optim.Optimizer, file: Path) -> int:
+    """Put a saved state back and return how many steps it has done."""
+    state = torch.load(file, weights_only=True)
+    module.load_state_dict(state["module"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"]

@@ -1,0 +1,385 @@
+# pytest -m slow tests/test_mutations.py
+"""Are the tests awake? Break the code on purpose: the checks of the other test files must fail by far.
+
+With the weights of a new model (std 0.02) most of these mistakes would pass at 1e-3 (design.md, section 7).
+"""
+
+from collections.abc import Callable
+
+import pytest
+import test_decoder
+import test_model
+import test_wav2vec2
+import torch
+from pytest import MonkeyPatch
+from test_wav2vec2 import TOLERANCE
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nanos2t import decoder, wav2vec2
+from nanos2t import model as nanos2t_model
+
+pytestmark = pytest.mark.slow
+
+FAR = 1e-3
+
+
+def encoder_parity(variant: str) -> float:
+    return max(test_wav2vec2.stage_differences(variant).values())
+
+
+def decoder_parity(variant: str) -> float:
+    return max(test_decoder.stage_differences(variant).values())
+
+
+def whole_parity(pair: str) -> float:
+    return max(test_model.differences(pair).values())
+
+
+encoder_batch = test_wav2vec2.batch_difference
+future, padding, reorder = (
+    test_decoder.leak_of_the_future,
+    test_decoder.leak_of_padding,
+    test_decoder.reorder_difference,
+)
+
+
+def cached(variant: str) -> float:
+    return max(
+        test_decoder.cache_difference(variant, sizes) for sizes in ([1] * 9, [2, 2, 2, 2, 1], [3, 3, 3])
+    )
+
+
+# Attention
+
+
+def attend_with(patch: MonkeyPatch, change: Callable) -> None:
+    """`change(queries, keys, mask, is_causal)` gives the mask that attention gets instead."""
+    attend = wav2vec2.attend
+
+    def broken(queries, keys, values, mask=None, is_causal=False, dropout=0.0):
+        return attend(queries, keys, values, change(queries, keys, mask, is_causal), False, dropout)
+
+    patch.setattr(wav2vec2, "attend", broken)
+
+
+def square(queries: Tensor, keys: Tensor, diagonal: int) -> Tensor:
+    return torch.ones(queries.shape[2], keys.shape[2], dtype=torch.bool).tril(diagonal)
+
+
+def no_causal_mask(patch):
+    attend_with(patch, lambda queries, keys, mask, is_causal: mask)
+
+
+def mask_peeks_one_ahead(patch):
+    attend_with(patch, lambda queries, keys, mask, is_causal: square(queries, keys, 1) if is_causal else mask)
+
+
+def mask_of_a_chunk_peeks_one_ahead(patch):
+    patch.setattr(
+        decoder, "causal_mask", lambda T, past, device: torch.ones(T, past + T).bool().tril(past + 1)
+    )
+
+
+def mask_of_a_chunk_forgets_the_past(patch):
+    patch.setattr(decoder, "causal_mask", lambda T, past, device: torch.ones(T, past + T).bool().tril())
+
+
+def no_key_mask(patch):
+    attend_with(patch, lambda queries, keys, mask, is_causal: square(queries, keys, 0) if is_causal else None)
+
+
+def scale_by_all_heads(patch):
+    attend = wav2vec2.attend
+
+    def broken(queries, *rest):
+        return attend(queries / queries.shape[1] ** 0.5, *rest)
+
+    patch.setattr(wav2vec2, "attend", broken)
+
+
+def heads_interleaved(patch):
+    def split(self, x):
+        return x.unflatten(2, (-1, self.num_heads)).permute(0, 3, 1, 2)
+
+    patch.setattr(wav2vec2.Attention, "split", split)
+
+
+def heads_cut_across_time(patch):
+    def split(self, x):
+        return x.reshape(x.shape[0], self.num_heads, x.shape[1], -1)
+
+    patch.setattr(wav2vec2.Attention, "split", split)
+
+
+# Encoder
+
+
+def no_gain(patch):
+    conv = wav2vec2.position_conv
+
+    def broken(x, gain, direction, bias, groups):
+        return conv(x, direction.norm(dim=(0, 1), keepdim=True), direction, bias, groups)
+
+    patch.setattr(wav2vec2, "position_conv", broken)
+
+
+def weight_norm_of_each_output(patch):
+    def broken(x, gain, direction, bias, groups):
+        weight = gain * direction / direction.norm(dim=(1, 2), keepdim=True)
+        y = F.conv1d(x.transpose(1, 2), weight, bias, padding=weight.shape[2] // 2, groups=groups)
+        return y[..., : x.shape[1]].transpose(1, 2)
+
+    patch.setattr(wav2vec2, "position_conv", broken)
+
+
+def crops_the_first_frame(patch):
+    conv = wav2vec2.position_conv
+
+    def broken(x, *rest):
+        return conv(F.pad(x, (0, 0, 0, 1)), *rest)[:, 1:]
+
+    patch.setattr(wav2vec2, "position_conv", broken)
+
+
+def no_zeros_before(patch, widths: set[int]) -> None:
+    zero_padding = wav2vec2.zero_padding
+
+    def broken(x, frames):
+        return x if x.shape[2] in widths else zero_padding(x, frames)
+
+    patch.setattr(wav2vec2, "zero_padding", broken)
+
+
+def no_zeros_before_positions(patch):
+    no_zeros_before(patch, {45})
+
+
+def no_zeros_before_adapter(patch):
+    no_zeros_before(patch, {19, 57})
+
+
+def group_norm_over_the_padding(patch):
+    def broken(x, frames, weight, bias, eps=1e-5):
+        return F.group_norm(x, x.shape[1], weight, bias, eps)
+
+    patch.setattr(wav2vec2, "clip_norm", broken)
+
+
+def biased_by_one_frame(patch):
+    clip_norm = wav2vec2.clip_norm
+
+    def broken(x, frames, *rest):
+        return clip_norm(x, None if frames is None else frames + 1, *rest)
+
+    patch.setattr(wav2vec2, "clip_norm", broken)
+
+
+def norms_of_the_encoder_swapped(patch):
+    for variant in test_wav2vec2.VARIANTS:
+        block = test_wav2vec2.encoders(variant)[1].blocks[0]
+        swap(patch, block, "self_attn_norm", "mlp_norm")
+
+
+def swap(patch: MonkeyPatch, module: nn.Module, *names: str) -> None:
+    for name, part in zip(names, [getattr(module, name) for name in reversed(names)], strict=True):
+        put(patch, module, name, part)
+
+
+def put(patch: MonkeyPatch, module: nn.Module, name: str, part: object) -> None:
+    """Set an attribute for one test. A module keeps its parts in dictionaries: undo it there."""
+    for parts in (module._modules, module._parameters):
+        if name in parts:
+            return patch.setitem(parts, name, part)
+    patch.setattr(module, name, part)
+
+
+# Decoder
+
+
+def all_decoders() -> list[decoder.Decoder]:
+    pairs = [test_model.models(pair)[1].decoder for pair in test_model.PAIRS]
+    return pairs + [test_decoder.decoders(variant)[1] for variant in test_decoder.VARIANTS]
+
+
+def no_cross_attention(patch):
+    patch.setattr(decoder.Block, "attend_memory", lambda self, x, memory, mask: torch.zeros_like(x))
+
+
+def beams_look_at_other_utterances(patch):
+    def broken(self, x, memory, mask):
+        beams = x.reshape(-1, memory[0].shape[0], *x.shape[1:]).transpose(0, 1).flatten(1, 2)
+        y = self.cross_attn(beams, *memory, mask).unflatten(1, (-1, x.shape[1]))
+        return y.transpose(0, 1).reshape(x.shape)
+
+    patch.setattr(decoder.Block, "attend_memory", broken)
+
+
+def norms_of_the_decoder_swapped(patch):
+    for model in all_decoders():
+        swap(patch, model.blocks[-1], "self_attn_norm", "cross_attn_norm")
+
+
+def no_last_norm(patch):
+    for model in all_decoders():
+        put(patch, model, "norm", nn.Identity())
+
+
+def positions_off_by_one(patch):
+    for model in all_decoders():
+        patch.setattr(model.embed, "offset", model.embed.offset + 1)
+
+
+def positions_start_again(patch):
+    forward = decoder.Embedding.forward
+    patch.setattr(decoder.Embedding, "forward", lambda self, tokens, past: forward(self, tokens, 0))
+
+
+def no_scale(patch):
+    for model in all_decoders():
+        patch.setattr(model.embed, "scale", 1.0)
+
+
+def no_token_type(patch):
+    for model in all_decoders():
+        put(patch, model.embed, "token_types", None)
+
+
+def no_transform(patch):
+    for model in all_decoders():
+        put(patch, model.head, "dense", nn.Identity())
+        put(patch, model.head, "activation", lambda x: x)
+        put(patch, model.head, "norm", nn.Identity())
+
+
+def no_output_bias(patch):
+    for model in all_decoders():
+        put(patch, model.head, "bias", None)
+
+
+def always_tied(patch):
+    for model in all_decoders():
+        put(patch, model.head, "weight", None)
+
+
+def tanh_gelu(patch):
+    tanh = wav2vec2.ACTIVATIONS["gelu_tanh"]
+    patch.setattr(wav2vec2.MLP, "forward", lambda self, x: self.down_proj(tanh(self.up_proj(x))))
+
+
+def tanh_gelu_in_the_head(patch):
+    for model in all_decoders():
+        put(patch, model.head, "activation", wav2vec2.ACTIVATIONS["gelu_tanh"])
+
+
+def cache_stays(patch):
+    patch.setattr(decoder.Cache, "reorder", lambda self, rows: None)
+
+
+# Whole
+
+
+class Cut(nn.Module):
+    def forward(self, x):
+        return x[..., :35]
+
+
+def bridge_skipped(patch):
+    for pair in test_model.PAIRS:
+        if isinstance(test_model.models(pair)[1].bridge, nn.Linear):
+            put(patch, test_model.models(pair)[1], "bridge", Cut())
+
+
+def labels_not_shifted(patch):
+    patch.setattr(
+        nanos2t_model, "shift_right", lambda labels, start, pad: labels.masked_fill(labels == -100, pad)
+    )
+
+
+def ignored_labels_counted(patch):
+    def broken(logits, labels):
+        return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum") / labels.numel()
+
+    patch.setattr(nanos2t_model, "cross_entropy", broken)
+
+
+NOTICED = [  # mistake, check, its argument
+    (no_causal_mask, future, "bert"),
+    (no_causal_mask, future, "gpt2"),
+    (no_causal_mask, decoder_parity, "bert"),
+    (no_causal_mask, whole_parity, "base"),
+    (mask_peeks_one_ahead, future, "bert"),
+    (mask_peeks_one_ahead, decoder_parity, "mbart"),
+    (mask_of_a_chunk_peeks_one_ahead, cached, "bert"),
+    (mask_of_a_chunk_forgets_the_past, cached, "bert"),
+    (no_key_mask, encoder_batch, "large"),
+    (no_key_mask, encoder_parity, "base"),
+    (no_key_mask, padding, "bert"),
+    (no_key_mask, decoder_parity, "gpt2"),
+    (no_key_mask, whole_parity, "adapter"),
+    (scale_by_all_heads, encoder_parity, "large"),
+    (scale_by_all_heads, decoder_parity, "bert"),
+    (heads_interleaved, encoder_parity, "base"),
+    (heads_interleaved, decoder_parity, "bert"),
+    (heads_cut_across_time, encoder_parity, "large"),
+    (heads_cut_across_time, decoder_parity, "bart"),
+    (no_gain, encoder_parity, "base"),
+    (no_gain, encoder_parity, "group, pre-norm, odd kernel"),
+    (weight_norm_of_each_output, encoder_parity, "large"),
+    (crops_the_first_frame, encoder_parity, "base"),
+    (no_zeros_before_positions, encoder_batch, "base"),
+    (no_zeros_before_positions, encoder_parity, "hubert large, conv gelu_tanh"),
+    (no_zeros_before_adapter, encoder_batch, "adapter, other width"),
+    (no_zeros_before_adapter, encoder_parity, "group, adapter, other width"),
+    (group_norm_over_the_padding, encoder_batch, "base"),
+    (group_norm_over_the_padding, encoder_parity, "group, adapter"),
+    (biased_by_one_frame, encoder_batch, "base"),
+    (norms_of_the_encoder_swapped, encoder_parity, "base"),
+    (norms_of_the_encoder_swapped, encoder_parity, "large"),
+    (no_cross_attention, decoder_parity, "bert"),
+    (no_cross_attention, whole_parity, "base, no bridge"),
+    (beams_look_at_other_utterances, decoder_parity, "bert"),
+    (norms_of_the_decoder_swapped, decoder_parity, "bert"),
+    (norms_of_the_decoder_swapped, decoder_parity, "mbart"),
+    (no_last_norm, decoder_parity, "gpt2"),
+    (positions_off_by_one, decoder_parity, "bert"),
+    (positions_off_by_one, decoder_parity, "bart"),
+    (positions_start_again, cached, "bert"),
+    (no_scale, decoder_parity, "mbart"),
+    (no_token_type, decoder_parity, "bert"),
+    (no_transform, decoder_parity, "bert"),
+    (no_output_bias, decoder_parity, "bert"),
+    (always_tied, decoder_parity, "bert, untied"),
+    (tanh_gelu, encoder_parity, "base"),
+    (tanh_gelu, decoder_parity, "bert"),
+    (tanh_gelu, whole_parity, "large"),
+    (tanh_gelu_in_the_head, decoder_parity, "bert"),
+    (cache_stays, reorder, "bert"),
+    (bridge_skipped, whole_parity, "base"),
+    (bridge_skipped, whole_parity, "adapter"),
+    (labels_not_shifted, whole_parity, "base"),
+    (ignored_labels_counted, whole_parity, "base"),
+]
+
+
+@pytest.mark.parametrize(
+    ("mistake", "check", "argument"),
+    [pytest.param(*row, id=f"{row[0].__name__}-{row[1].__name__}-{row[2]}") for row in NOTICED],
+)
+def test_the_mistake_is_noticed(mistake, check, argument, monkeypatch):
+    assert check(argument) < TOLERANCE
+    mistake(monkeypatch)
+    assert check(argument) > FAR
+    monkeypatch.undo()
+    assert check(argument) < TOLERANCE
+
+
+def test_the_key_bias_cannot_be_noticed(monkeypatch):
+    """Softmax does not care what all its inputs have in common: only the round trip of tensors guards it."""
+
+    def keys_values(self, source):
+        return self.split(F.linear(source, self.k_proj.weight)), self.split(self.v_proj(source))
+
+    monkeypatch.setattr(wav2vec2.Attention, "keys_values", keys_values)
+    assert encoder_parity("base") < TOLERANCE
+    assert decoder_parity("bert") < TOLERANCE
