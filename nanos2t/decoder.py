@@ -35,7 +35,7 @@ class DecoderConfig:
     max_positions: int = 512
     norm_eps: float = 1e-5
     activation: str = "gelu"
-    pad_token_id: int = 0       # its embedding starts at zero
+    pad_token_id: int | None = 0    # its embedding is 0 and stays so
     init_std: float = 0.02
     training: DecoderTraining = DecoderTraining()
     # Where BERT, GPT-2, BART and mBART differ. Each field is read in one class only.

@@ -52,6 +52,21 @@ class SpeechEncoderDecoder(nn.Module):
         self.generation = generation or GenerationConfig(pad_token_id=decoder.pad_token_id)
 
     @classmethod
+    def from_pretrained(cls, name_or_path, *, dtype: torch.dtype = torch.float32, device: str = "cpu",
+                        revision: str | None = None, local_files_only: bool = False):
+        """The model in a folder or hub id in transformers' layout: see nanos2t.pretrained.from_pretrained."""
+        from nanos2t import pretrained
+
+        where = {"revision": revision, "local_files_only": local_files_only}
+        return pretrained.from_pretrained(name_or_path, dtype=dtype, device=device, **where)
+
+    def save_pretrained(self, folder) -> None:
+        """Write the folder so that transformers loads it: see nanos2t.pretrained.save_pretrained."""
+        from nanos2t import pretrained
+
+        pretrained.save_pretrained(self, folder)
+
+    @classmethod
     def from_configs(cls, encoder: EncoderConfig, decoder: DecoderConfig,
                      generation: GenerationConfig | None = None) -> "SpeechEncoderDecoder":
         """A new model with random weights, drawn by the laws of transformers."""
@@ -115,11 +130,11 @@ def count_samples(input_values: Tensor, attention_mask: Tensor) -> Tensor | None
 def init_weights(model: SpeechEncoderDecoder) -> None:
     """Draw every weight by the law that transformers' `_init_weights` has in effect for it."""
     encoder, decoder = model.encoder, model.decoder
-    stds = encoder.config.init_std, 0.02, decoder.config.init_std
-    for part, std in zip((encoder, model.bridge, decoder), stds):
+    parts = (encoder, encoder.config), (model.bridge, decoder.config), (decoder, decoder.config)
+    for part, config in parts:
         for module in part.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
-                module.weight.normal_(0.0, std)
+                module.weight.normal_(0.0, config.init_std)
             if isinstance(module, nn.Linear):
                 module.bias.zero_()
             if isinstance(module, nn.Conv1d):                                   # feature encoder and adapter
@@ -134,7 +149,8 @@ def init_weights(model: SpeechEncoderDecoder) -> None:
     encoder.positions.bias.zero_()
     if encoder.masked_embed is not None:
         encoder.masked_embed.uniform_()
-    decoder.embed.tokens.weight[decoder.config.pad_token_id].zero_()
+    if decoder.config.pad_token_id is not None:
+        decoder.embed.tokens.weight[decoder.config.pad_token_id].zero_()
     if decoder.head.weight is not None:
         decoder.head.weight.normal_(0.0, decoder.config.init_std)
     if decoder.head.bias is not None:

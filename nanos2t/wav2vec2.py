@@ -51,7 +51,7 @@ class EncoderConfig:
     training: EncoderTraining = EncoderTraining()
     # Where checkpoints differ. Each field is read in one class only.
     pre_norm: bool = False           # Block, Encoder     large-lv60, xls-r, hubert-large
-    conv_norm: str = "group"         # FeatureEncoder     "group": first, over time; "layer": all
+    conv_norm: str = "group"         # FeatureEncoder     "group": first, over time; "layer": all, per frame
     conv_bias: bool = False          # FeatureEncoder
     feat_proj_norm: bool = True      # FeatureProjection  absent in some HuBERTs
     adapter_layers: int = 0          # Adapter            xls-r speech translation: 3
@@ -73,15 +73,16 @@ class EncoderConfig:
     def min_samples(self) -> int:
         """How many samples one frame sees, 400 in every official model; a shorter clip is padded to it."""
         samples = 1
-        for kernel, stride in zip(reversed(self.conv_kernels), reversed(self.conv_strides)):
+        for kernel, stride in zip(self.conv_kernels[::-1], self.conv_strides[::-1]):
             samples = (samples - 1) * stride + kernel
         return samples
 
 
 def fewer_frames(frames: Tensor | None, conv: nn.Conv1d) -> Tensor | None:
     """Frames (B,) that a convolution makes of frames, or samples, (B,); None, all are real, stays None."""
-    padding, kernel, stride = conv.padding[0], conv.kernel_size[0], conv.stride[0]
-    return None if frames is None else (frames + 2 * padding - kernel) // stride + 1
+    if frames is None:
+        return None
+    return (frames + 2 * conv.padding[0] - conv.kernel_size[0]) // conv.stride[0] + 1
 
 
 def valid_frames(frames: Tensor, total: int) -> Tensor:
@@ -90,7 +91,7 @@ def valid_frames(frames: Tensor, total: int) -> Tensor:
 
 
 def zero_padding(x: Tensor, frames: Tensor | None) -> Tensor:
-    """x (B, T, H) with zeros behind each item's end, as a convolution over that item alone sees them."""
+    """x (B, T, H) with zeros behind each item's end, as a convolution over the item alone would see it."""
     return x if frames is None else x.masked_fill(~valid_frames(frames, x.shape[1])[..., None], 0.0)
 
 
@@ -212,7 +213,8 @@ class FeatureEncoder(nn.Module):
         self.activation = ACTIVATIONS[config.conv_activation]
 
     def forward(self, x: Tensor, samples: Tensor | None) -> tuple[Tensor, Tensor | None]:  # (B, L), (B,)
-        x = F.pad(x, (0, max(0, self.min_samples - x.shape[1])))[:, None]       # (B, 1, L)
+        x = zero_padding(x[..., None], samples).transpose(1, 2)                 # (B, 1, L)
+        x = F.pad(x, (0, max(0, self.min_samples - x.shape[2])))
         frames = None if samples is None else samples.clamp(min=self.min_samples)
         for i, conv in enumerate(self.convs):
             x, frames = conv(x), fewer_frames(frames, conv)                     # (B, C, fewer), (B,)
@@ -249,14 +251,15 @@ class PositionalConv(nn.Module):
 
 class Adapter(nn.Module):
     """Shortens the frames towards the length of text: `adapter_stride` times in each layer."""
+
     def __init__(self, config: EncoderConfig):
         super().__init__()
-        size, kernel, stride = config.output_size, config.adapter_kernel, config.adapter_stride
-        projects = size != config.hidden_size
-        self.proj = nn.Linear(config.hidden_size, size) if projects else nn.Identity()
-        self.norm = nn.LayerNorm(size) if projects else nn.Identity()
-        convs = (nn.Conv1d(size, 2 * size, kernel, stride, padding=1) for _ in range(config.adapter_layers))
-        self.convs = nn.ModuleList(convs)
+        size, taps, stride = config.output_size, config.adapter_kernel, config.adapter_stride
+        self.proj, self.norm = nn.Identity(), nn.Identity()
+        if size != config.hidden_size:
+            self.proj, self.norm = nn.Linear(config.hidden_size, size), nn.LayerNorm(size)
+        layers = range(config.adapter_layers)
+        self.convs = nn.ModuleList(nn.Conv1d(size, 2 * size, taps, stride, padding=1) for _ in layers)
 
     def forward(self, x: Tensor, frames: Tensor | None) -> tuple[Tensor, Tensor | None]:  # (B, T, H), (B,)
         x = self.norm(self.proj(x))

@@ -7,11 +7,27 @@ from torch import nn
 
 from nanos2t.model import SpeechEncoderDecoder
 
-ENCODER = {"hidden_size": 15, "num_hidden_layers": 3, "num_attention_heads": 3, "intermediate_size": 19,
-           "conv_dim": [6, 8, 10], "conv_kernel": [5, 3, 2], "conv_stride": [3, 2, 1],
-           "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 5, "layer_norm_eps": 1e-4}
-DECODER = {"hidden_size": 28, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 33,
-           "vocab_size": 43, "max_position_embeddings": 37, "layer_norm_eps": 1e-3}
+ENCODER = {
+    "hidden_size": 15,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 19,
+    "conv_dim": [6, 8, 10],
+    "conv_kernel": [5, 3, 2],
+    "conv_stride": [3, 2, 1],
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 5,
+    "layer_norm_eps": 1e-4,
+}
+DECODER = {
+    "hidden_size": 28,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 33,
+    "vocab_size": 43,
+    "max_position_embeddings": 37,
+    "layer_norm_eps": 1e-3,
+}
 IDS = {"pad_token_id": 1, "decoder_start_token_id": 2, "eos_token_id": 3}
 
 
@@ -26,14 +42,14 @@ def spread_(module: nn.Module, generator: torch.Generator | None = None) -> nn.M
     drawn = set()
     for part in module.modules():
         for name, weight in part.named_parameters(recurse=False):
-            if id(weight) in drawn:                                               # tied to one that is done
+            if id(weight) in drawn:  # tied to one that is done
                 continue
             drawn.add(id(weight))
             noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
             if name in ("gain", "original0", "weight_g"):
                 noise = 0.5 + torch.rand(weight.shape, generator=generator, dtype=torch.float64)
             elif name in ("direction", "original1", "weight_v"):
-                pass                                                            # its length has no effect
+                pass  # its length has no effect
             elif isinstance(part, (nn.LayerNorm, nn.GroupNorm)) and name == "weight":
                 noise = 1 + 0.3 * noise
             elif weight.ndim == 1:
@@ -45,8 +61,14 @@ def spread_(module: nn.Module, generator: torch.Generator | None = None) -> nn.M
     return module
 
 
-def tiny_pair(encoder_type: str = "wav2vec2", decoder_type: str = "bert", encoder: dict | None = None,
-              decoder: dict | None = None, seed: int = 0, **config):
+def tiny_pair(
+    encoder_type: str = "wav2vec2",
+    decoder_type: str = "bert",
+    encoder: dict | None = None,
+    decoder: dict | None = None,
+    seed: int = 0,
+    **config,
+):
     """A tiny spread float64 SpeechEncoderDecoderModel of transformers, in eval mode, with ids as in IDS.
 
     `encoder`, `decoder` and `config` change fields of the two parts' configs and of the whole's (HF's names):
@@ -61,7 +83,7 @@ def tiny_pair(encoder_type: str = "wav2vec2", decoder_type: str = "bert", encode
     model = SpeechEncoderDecoderModel(whole).double().eval()
     spread_(model, torch.Generator().manual_seed(seed))
     if hasattr(model.decoder, "cls"):
-        predictions = model.decoder.cls.predictions                             # untied: the first is unused
+        predictions = model.decoder.cls.predictions  # untied: the first is unused
         predictions.bias.data.copy_(predictions.decoder.bias.data)
     return model
 

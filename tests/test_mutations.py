@@ -374,6 +374,24 @@ def test_the_mistake_is_noticed(mistake, check, argument, monkeypatch):
     assert check(argument) < TOLERANCE
 
 
+@pytest.mark.parametrize(
+    ("check", "argument", "model"),
+    [
+        (encoder_parity, "base", lambda: test_wav2vec2.encoders("base")[1]),
+        (encoder_parity, "adapter, other width", lambda: test_wav2vec2.encoders("adapter, other width")[1]),
+        (decoder_parity, "bert", lambda: test_decoder.decoders("bert")[1]),
+    ],
+    ids=["base", "adapter, other width", "bert"],
+)
+def test_a_wrong_epsilon_is_noticed(check, argument, model, monkeypatch):
+    """The smallest mistake of all, of one norm: 1e-10 sees it, 1e-4 would not always."""
+    for part in model().modules():
+        if isinstance(part, (nn.LayerNorm, nn.GroupNorm)):
+            with monkeypatch.context() as patch:
+                patch.setattr(part, "eps", 1e-3 if part.eps == 1e-5 else 1e-5)
+                assert check(argument) > 1e3 * TOLERANCE
+
+
 def test_the_key_bias_cannot_be_noticed(monkeypatch):
     """Softmax does not care what all its inputs have in common: only the round trip of tensors guards it."""
 

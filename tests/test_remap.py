@@ -29,7 +29,9 @@ OFFICIAL = {  # file and changes of it; how many tensors HF's model has
 }
 PAIRS = {
     "group norm": {},
-    "layer norm": {"encoder": {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True}},
+    "layer norm": {
+        "encoder": {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True}
+    },
     "adapter": {"encoder": ADAPTER},
     "adapter of another width": {"encoder": {**ADAPTER, "output_hidden_size": 28}},
     "no masks": {"encoder": {"mask_time_prob": 0.0}},
@@ -75,7 +77,14 @@ def toy() -> dict[str, Tensor]:
     """A state dict of ours in the layout of GPT-2: 2 layers of width 3, 5 tokens."""
     ours = {"embed.tokens.weight": torch.randn(5, 3)}
     for i in range(2):
-        for name in ("self_attn.q", "self_attn.k", "self_attn.v", "cross_attn.q", "cross_attn.k", "cross_attn.v"):
+        for name in (
+            "self_attn.q",
+            "self_attn.k",
+            "self_attn.v",
+            "cross_attn.q",
+            "cross_attn.k",
+            "cross_attn.v",
+        ):
             ours[f"blocks.{i}.{name}_proj.weight"] = torch.randn(3, 3)
             ours[f"blocks.{i}.{name}_proj.bias"] = torch.randn(3)
         ours[f"blocks.{i}.mlp_norm.weight"] = torch.randn(3)
@@ -87,7 +96,9 @@ def test_official_names_and_shapes(name):
     changes, count = OFFICIAL[name]
     config = {**json.loads((CONFIGS / f"{name}.json").read_text()), **changes}
     family, is_decoder = config["model_type"], config["model_type"] == "bert"
-    part, kind, module = ("decoder", DecoderConfig, Decoder) if is_decoder else ("encoder", EncoderConfig, Encoder)
+    part, kind, module = (
+        ("decoder", DecoderConfig, Decoder) if is_decoder else ("encoder", EncoderConfig, Encoder)
+    )
     _, ours = pretrained.read_part({part: config}, part, kind, Path(name))
     with torch.device("meta"):
         config = hf.AutoConfig.for_model(**config)
@@ -97,9 +108,10 @@ def test_official_names_and_shapes(name):
     assert len(theirs) == count
     assert load(rows, theirs, ours).keys() == ours.keys()
     found = [right for _, right, words in remap.expand(rows, ours) if "legacy" not in words]
-    assert sorted(found) == sorted(theirs)                          # each by exactly one row
+    assert sorted(found) == sorted(theirs)  # each by exactly one row
     assert {right: part.shape for right, part in export(rows, ours).items()} == {
-        right: part.shape for right, part in theirs.items()}
+        right: part.shape for right, part in theirs.items()
+    }
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -127,9 +139,13 @@ def test_loading_copies_nothing():
 
 def test_older_names_are_read_and_not_written():
     theirs, empty, rows = pair("group norm")
-    old = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v",
-           "masked_spec_embed": "mask_time_emb_vector", "LayerNorm.weight": "LayerNorm.gamma",
-           "LayerNorm.bias": "LayerNorm.beta"}
+    old = {
+        "parametrizations.weight.original0": "weight_g",
+        "parametrizations.weight.original1": "weight_v",
+        "masked_spec_embed": "mask_time_emb_vector",
+        "LayerNorm.weight": "LayerNorm.gamma",
+        "LayerNorm.bias": "LayerNorm.beta",
+    }
     renamed = dict(theirs)
     for new, name in old.items():
         renamed = {right.replace(new, name): part for right, part in renamed.items()}
@@ -141,9 +157,13 @@ def test_older_names_are_read_and_not_written():
 
 def test_dropped_tensors():
     theirs, empty, rows = pair("group norm")
-    extra = {"encoder.quantizer.codevectors": torch.ones(1), "encoder.project_hid.bias": torch.ones(1),
-             "decoder.bert.embeddings.position_ids": torch.arange(3), "decoder.bert.pooler.dense.bias": torch.ones(1),
-             "decoder.cls.seq_relationship.weight": torch.ones(1)}
+    extra = {
+        "encoder.quantizer.codevectors": torch.ones(1),
+        "encoder.project_hid.bias": torch.ones(1),
+        "decoder.bert.embeddings.position_ids": torch.arange(3),
+        "decoder.bert.pooler.dense.bias": torch.ones(1),
+        "decoder.cls.seq_relationship.weight": torch.ones(1),
+    }
     assert same(export(rows, load(rows, {**theirs, **extra}, empty)), theirs)
 
 
@@ -156,18 +176,33 @@ def test_optional_tensors_on_either_side():
     assert same(load(rows, {**theirs, **masked}, empty), load(rows, theirs, empty))
 
 
-QUERY, EMBED = "decoder.bert.encoder.layer.1.attention.self.query.weight", "decoder.cls.predictions.decoder.weight"
+QUERY, EMBED = (
+    "decoder.bert.encoder.layer.1.attention.self.query.weight",
+    "decoder.cls.predictions.decoder.weight",
+)
 GAIN, BRIDGE = "encoder.encoder.pos_conv_embed.conv.weight_g", "enc_to_dec_proj.bias"
 DAMAGES = {  # what to do to their state dict, what the error says
     "missing": (lambda d: d.pop(QUERY), f"missing {QUERY} (our decoder.blocks.1.self_attn.q_proj.weight)"),
     "bridge missing": (lambda d: d.pop(BRIDGE), f"missing {BRIDGE} (our bridge.bias)"),
     "several missing": (lambda d: [d.pop(k) for k in [*d] if "query" in k], "and 5 more"),
-    "without a row": (lambda d: d.update({"encoder.extra": torch.ones(1)}), "no place in the model for encoder.extra"),
-    "a layer too many": (lambda d: d.update({QUERY.replace(".1.", ".2."): d[QUERY]}), QUERY.replace(".1.", ".2.")),
+    "without a row": (
+        lambda d: d.update({"encoder.extra": torch.ones(1)}),
+        "no place in the model for encoder.extra",
+    ),
+    "a layer too many": (
+        lambda d: d.update({QUERY.replace(".1.", ".2."): d[QUERY]}),
+        QUERY.replace(".1.", ".2."),
+    ),
     "shape": (lambda d: d.update({QUERY: d[QUERY][:27]}), f"{QUERY} has shape (27, 28), expected (28, 28)"),
     "vector": (lambda d: d.update({BRIDGE: d[BRIDGE][None]}), f"{BRIDGE} has shape (1, 28), expected (28,)"),
-    "unequal alias": (lambda d: d.update({EMBED: d[EMBED] + 1}), f"{EMBED} is a second tensor for our decoder.embed"),
-    "two names": (lambda d: d.update({GAIN: torch.ones(1, 1, 4)}), f"{GAIN} is a second tensor for our encoder.pos"),
+    "unequal alias": (
+        lambda d: d.update({EMBED: d[EMBED] + 1}),
+        f"{EMBED} is a second tensor for our decoder.embed",
+    ),
+    "two names": (
+        lambda d: d.update({GAIN: torch.ones(1, 1, 4)}),
+        f"{GAIN} is a second tensor for our encoder.pos",
+    ),
 }
 
 
@@ -194,10 +229,16 @@ def test_gpt2_rows_fuse_and_transpose():
     assert theirs["h.1.attn.c_attn.weight"].shape == (3, 9) and theirs["h.1.attn.c_attn.bias"].shape == (9,)
     keys = ours["blocks.1.self_attn.k_proj.weight"]
     assert torch.equal(theirs["h.1.attn.c_attn.weight"][:, 3:6], keys.T)
-    assert torch.equal(theirs["h.0.crossattention.c_attn.weight"][:, 3:], ours["blocks.0.cross_attn.v_proj.weight"].T)
-    assert torch.equal(theirs["h.0.crossattention.q_attn.weight"], ours["blocks.0.cross_attn.q_proj.weight"].T)
+    assert torch.equal(
+        theirs["h.0.crossattention.c_attn.weight"][:, 3:], ours["blocks.0.cross_attn.v_proj.weight"].T
+    )
+    assert torch.equal(
+        theirs["h.0.crossattention.q_attn.weight"], ours["blocks.0.cross_attn.q_proj.weight"].T
+    )
     assert all(part.is_contiguous() for part in theirs.values())
-    assert torch.equal(theirs["lm_head.weight"], ours["embed.tokens.weight"]) and "shared.weight" not in theirs
+    assert (
+        torch.equal(theirs["lm_head.weight"], ours["embed.tokens.weight"]) and "shared.weight" not in theirs
+    )
     mask = {"h.0.attn.bias": torch.ones(1, 1, 5, 5), "h.1.attn.bias": torch.ones(1, 1, 5, 5)}
     loaded = load(GPT2, {**theirs, **mask}, ours)
     assert same(loaded, ours) and same(export(GPT2, loaded), theirs)

@@ -254,7 +254,6 @@ def test_what_stands_in_the_padding_is_not_looked_at(variant):
     assert batch_difference(variant, LENGTHS, fill=1e3) < TOLERANCE
 
 
-@pytest.mark.xfail(strict=True, reason="samples behind the end of a clip shorter than a frame are read")
 @variants("base", "large")
 def test_padding_of_clips_shorter_than_one_frame_is_not_looked_at(variant):
     assert batch_difference(variant, fill=1e3) < TOLERANCE

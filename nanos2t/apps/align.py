@@ -63,8 +63,7 @@ def choose_heads(weights: Tensor, count: int = 2) -> Tensor:
     """
     pairs = weights.shape[2] * (weights.shape[2] - 1) / 2
     after = 2 * weights.cumsum(3) - weights - 1  # (layers, N, T, S)  P(heard before s) - P(heard after s)
-    earlier_tokens = after.cumsum(2)[:, :, :-1]  # (layers, N, T - 1, S)
-    tau = (weights[:, :, 1:] * earlier_tokens).sum((2, 3)) / max(1, pairs)  # (layers, N)
+    tau = (weights * after.cumsum(2)).sum((2, 3)) / max(1, pairs)  # (layers, N)  a token with itself counts 0
     score = tau + 0.01 * weights.amax(3).mean(2)  # (layers, N)
     best = score.flatten().topk(min(count, score.numel()))[1]  # (count,)
     return torch.stack([best // score.shape[1], best % score.shape[1]], 1)

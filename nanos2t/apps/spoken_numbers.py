@@ -1,7 +1,8 @@
-"""The bundled model's task: one to four spoken English digits in, the number in words out, in the language asked for.
+"""The bundled model's task: one to four spoken English digits in, the number in words out, in the language
+that is asked for.
 
-Everything is drawn from (seed, step), so a batch can be made again: a run that is resumed sees what it would have seen.
-Recordings are `{digit}_{speaker}_{index}.wav`, as in the Free Spoken Digit Dataset; the index tells the split.
+Everything is drawn from (seed, step): a run that is resumed sees what it would have seen. Recordings are
+named `{digit}_{speaker}_{index}.wav`, as in the Free Spoken Digit Dataset; the index tells the split.
 """
 
 import argparse
@@ -30,12 +31,13 @@ from nanos2t.wav2vec2 import EncoderConfig, EncoderTraining
 RATE = 8000
 LANGUAGES = ("verbatim", "en", "de", "fr", "es", "it", "nl", "pt", "da")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+Digits = tuple[int, ...]
 HELD_OUT = range(5, 10)  # indices of the validation recordings
 
 
 @lru_cache(None)
-def spell(digits: tuple[int, ...], language: str) -> str:
-    """(2, 4, 7), "de" -> "zweihundertsiebenundvierzig", as num2words prints it; "verbatim" -> "two four seven"."""
+def spell(digits: Digits, language: str) -> str:
+    """(2, 4, 7), "de" -> "zweihundertsiebenundvierzig", by num2words; "verbatim" -> "two four seven"."""
     if language == "verbatim":
         return " ".join(DIGITS[digit] for digit in digits)
     return num2words(int("".join(map(str, digits))), lang=language) if digits else ""
@@ -57,12 +59,13 @@ class Recordings:
                 clips = self.clips.setdefault(speaker, [[] for _ in DIGITS])
                 clips[int(digit)].append(clip / (np.sqrt(np.mean(clip**2)) + 1e-4) * 0.1)
         if not self.clips:
-            raise ValueError(f"no recordings {{digit}}_{{speaker}}_{{index}}.wav in {', '.join(map(str, folders))}")
+            where = ", ".join(map(str, folders))
+            raise ValueError(f"{where}: no recordings named {{digit}}_{{speaker}}_{{index}}.wav")
         self.people = [name for name in self.clips if "-" not in name]
         self.voices = [name for name in self.clips if "-" in name]
 
 
-def draw_digits(rng: np.random.Generator, most: int) -> tuple[int, ...]:
+def draw_digits(rng: np.random.Generator, most: int) -> Digits:
     """A number of up to `most` digits without leading zeros; now and then any digits at all, or silence."""
     count = int(rng.choice(np.arange(1, most + 1), p=np.arange(1, most + 1) / (most * (most + 1) / 2)))
     if rng.random() < 0.02:
@@ -126,8 +129,8 @@ class Conditions:
     snr: tuple[float, float] = (3.0, 35.0)
 
 
-def utter(digits: tuple[int, ...], recordings: Recordings, rng: np.random.Generator, how: Conditions) -> np.ndarray:
-    """Join recordings of the digits by one speaker into an utterance, with pauses, gains, colour, room and noise."""
+def utter(digits: Digits, recordings: Recordings, rng: np.random.Generator, how: Conditions) -> np.ndarray:
+    """Recordings of the digits by one speaker, joined with pauses, gains, colour, room and noise: (L,)."""
     human = rng.random() < how.people
     speakers = (recordings.people if human else recordings.voices) or [*recordings.clips]
     speaker = recordings.clips[speakers[rng.integers(len(speakers))]]
@@ -151,8 +154,8 @@ def utter(digits: tuple[int, ...], recordings: Recordings, rng: np.random.Genera
     return audio.normalise(x.astype(np.float32))
 
 
-def validation_set(recordings: Recordings, count: int, seed: int) -> list[tuple[tuple[int, ...], np.ndarray]]:
-    """`count` numbers, as many of each length 1 to 4, by real speakers, with moderate noise (SNR 15 to 30 dB)."""
+def validation_set(recordings: Recordings, count: int, seed: int) -> list[tuple[Digits, np.ndarray]]:
+    """`count` numbers, as many of each length 1 to 4, by people, with moderate noise (SNR 15 to 30 dB)."""
     how = Conditions(strength=0.0, people=1.0, speed=0.0, snr=(15.0, 30.0))
     items = []
     for i in range(count):
@@ -171,11 +174,13 @@ class Batch:
     attention_mask: Tensor
     decoder_input_ids: Tensor
     labels: Tensor
-    digits: list[tuple[int, ...]]
+    digits: list[Digits]
 
 
-def training_batches(step: int, seed: int, recordings: Recordings, tokenizer: Tokenizer, config: GenerationConfig,
-                     utterances: int = 32, targets: int = 4, parts: int = 4) -> list[Batch]:  # fmt: skip
+def training_batches(
+    step: int, seed: int, recordings: Recordings, tokenizer: Tokenizer, config: GenerationConfig,
+    utterances: int = 32, targets: int = 4, parts: int = 4,
+) -> list[Batch]:  # fmt: skip
     """The utterances of a step, each with `targets` languages drawn for it, in parts of similar length."""
     rng, most = np.random.default_rng((seed, step)), curriculum(step)
     items = []
@@ -184,7 +189,8 @@ def training_batches(step: int, seed: int, recordings: Recordings, tokenizer: To
         waveform = utter(digits, recordings, rng, Conditions())
         number = len(digits) < 2 or digits[0] != 0
         others = rng.permutation(LANGUAGES[1:])[: targets - 1] if number else ["verbatim"] * (targets - 1)
-        labels = [[config.lang_to_id[name], *tokenizer.encode(spell(digits, name))] for name in ("verbatim", *others)]
+        names = ("verbatim", *others)
+        labels = [[config.lang_to_id[name], *tokenizer.encode(spell(digits, name))] for name in names]
         items.append((waveform, labels, digits))
     items.sort(key=lambda item: len(item[0]))
     size = utterances // parts
@@ -205,9 +211,13 @@ def curriculum(step: int) -> int:
     return 1 if step < 250 else 2 if step < 600 else 3 if step < 1200 else 4
 
 
-def losses(step: int, model: SpeechEncoderDecoder, ctc: nn.Linear, batches: list[Batch], seed: int) -> Iterator[Tensor]:
-    """Parts whose sum is the loss of the step: mean cross-entropy, and 0.3 times CTC of the digits (Graves et al.
-    2006), which teaches the encoder where words are before the decoder can ask (Watanabe et al. 2017)."""
+def losses(
+    step: int, model: SpeechEncoderDecoder, ctc: nn.Linear, batches: list[Batch], seed: int
+) -> Iterator[Tensor]:
+    """Parts whose sum is the loss of the step: mean cross-entropy, and 0.3 times CTC of the digits.
+
+    CTC (Graves et al. 2006) teaches the encoder where words are before the decoder asks (Watanabe et al. 2017).
+    """
     rng = np.random.default_rng((seed, step, 2))
     tokens = sum(int((batch.labels != IGNORED).sum()) for batch in batches)
     utterances = sum(len(batch.digits) for batch in batches)
@@ -245,8 +255,10 @@ def build_model(backend) -> SpeechEncoderDecoder:
     encoder = EncoderConfig.large(
         hidden_size=192, num_layers=5, num_heads=6, intermediate_size=768, activation="relu",
         conv_channels=(32, 64, 96, 128, 192, 192, 192), conv_activation="relu", position_kernel=32,
-        training=EncoderTraining(hidden_dropout=0.1, attention_dropout=0.0, activation_dropout=0.0, layerdrop=0.0,
-                                 mask_time_prob=0.1, mask_time_length=3, mask_time_min_masks=0),
+        training=EncoderTraining(
+            hidden_dropout=0.1, attention_dropout=0.0, activation_dropout=0.0, layerdrop=0.0,
+            mask_time_prob=0.1, mask_time_length=3, mask_time_min_masks=0,
+        ),
     )  # fmt: skip
     decoder = DecoderConfig.bert(
         backend.get_vocab_size(), hidden_size=192, num_layers=2, num_heads=6, intermediate_size=768,
@@ -260,7 +272,7 @@ def build_model(backend) -> SpeechEncoderDecoder:
     return SpeechEncoderDecoder.from_configs(encoder, decoder, generation)
 
 
-def score(stt: transcribe.SpeechToText, items: list[tuple[tuple[int, ...], np.ndarray]]) -> dict[str, float]:
+def score(stt: transcribe.SpeechToText, items: list[tuple[Digits, np.ndarray]]) -> dict[str, float]:
     """The share of utterances written exactly right, over all languages ("exact") and in each."""
     shares = {}
     for language in LANGUAGES:
@@ -308,13 +320,17 @@ def export(stt: transcribe.SpeechToText, output: Path) -> None:
     """The trained model as a folder in transformers' layout, its weights rounded to float16 to be small."""
     pretrained.save_pretrained(copy.deepcopy(stt.model).half(), output)
     config = json.loads((output / "config.json").read_text())
-    (output / "config.json").write_text(json.dumps({**config, "dtype": "float32"}, indent=2, sort_keys=True) + "\n")
-    features = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1, "padding_side": "right"}
-    features |= {"sampling_rate": RATE, "do_normalize": True, "return_attention_mask": True, "padding_value": 0.0}
-    (output / "preprocessor_config.json").write_text(json.dumps(features, indent=2) + "\n")
-    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    special |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    (output / "tokenizer_config.json").write_text(json.dumps(special, indent=2) + "\n")
+    config["dtype"] = "float32"
+    features = {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1, "padding_side": "right",
+        "sampling_rate": RATE, "do_normalize": True, "return_attention_mask": True, "padding_value": 0.0,
+    }  # fmt: skip
+    special = {
+        "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
+        "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
+    }  # fmt: skip
+    for name, content in ("config", config), ("preprocessor_config", features), ("tokenizer_config", special):
+        (output / f"{name}.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -322,9 +338,9 @@ def evaluate(options: argparse.Namespace) -> None:
     stt = transcribe.load(options.model)
     held_out = Recordings(options.data, held_out=True)
     if options.speaker:
-        both = [Recordings(options.data, half, set(held_out.clips) - {options.speaker}) for half in (True, False)]
-        held_out = both[0]
-        for digit, clips in enumerate(both[1].clips[options.speaker]):
+        others = set(held_out.clips) - {options.speaker}
+        held_out, rest = (Recordings(options.data, half, without=others) for half in (True, False))
+        for digit, clips in enumerate(rest.clips[options.speaker]):
             held_out.clips[options.speaker][digit] += clips
     items = validation_set(held_out, options.count, options.seed)
     print(json.dumps({"count": options.count, "speakers": held_out.people, **score(stt, items)}))
@@ -344,7 +360,7 @@ def main() -> None:
     parsers["evaluate"].add_argument("--model", help="folder; default: the bundled model")
     parsers["evaluate"].add_argument("--count", type=int, default=1000)
     parsers["evaluate"].add_argument("--seed", type=int, default=11)
-    parsers["evaluate"].add_argument("--speaker", help="only this one, training recordings too (one left out)")
+    parsers["evaluate"].add_argument("--speaker", help="only this one, who was left out: all recordings")
     options = parser.parse_args()
     {"train": train, "evaluate": evaluate}[options.command](options)
 

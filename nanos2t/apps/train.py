@@ -1,4 +1,4 @@
-"""A training loop that can be killed at any time and repeated to the bit: everything follows from (seed, step)."""
+"""A training loop that can be killed at any time and repeated to the bit: all follows from (seed, step)."""
 
 import json
 import os
@@ -30,11 +30,13 @@ class TrainConfig:
     validate_every: int = 250
 
 
-def spec_augment(frames: Tensor, total: int, config: EncoderTraining, rng: np.random.Generator) -> Tensor | None:
-    """Spans of frames to mask (B, total) bool, by the law of transformers' _compute_mask_indices; padding never.
+def spec_augment(
+    frames: Tensor, total: int, config: EncoderTraining, rng: np.random.Generator
+) -> Tensor | None:
+    """Frames to mask (B, total) bool, never padding, by the law of transformers' _compute_mask_indices.
 
-    Each item gets int(p * frames / length + u) spans, u uniform in [0, 1), at least mask_time_min_masks and no more
-    than fit, at distinct starts. None if the config masks nothing.
+    Each item gets int(p * frames / length + u) spans, u uniform in [0, 1), at least mask_time_min_masks and
+    no more than fit, at distinct starts. None if the config masks nothing.
     """
     if not config.mask_time_prob:
         return None
@@ -57,7 +59,7 @@ def count_frames(encoder: Encoder, samples: Tensor) -> Tensor:
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, constant, linear to zero over the last steps: a run may be made longer while it runs."""
+    """Linear warm-up, constant, linear to zero at the end: a run can be made longer while it runs."""
     up, down = (step + 1) / config.warmup_steps, (config.steps - step) / config.decay_steps
     return config.learning_rate * min(1.0, up, down)
 
@@ -84,8 +86,8 @@ def fit(module: nn.Module, losses_of: Callable[[int], Iterable[Tensor]], config:
         validate: Callable[[], dict] | None = None) -> None:  # fmt: skip
     """Train `module`: the loss of a step is the sum of the parts that `losses_of(step)` yields.
 
-    A run goes on from output/state.pt, to the same bits as if it had never stopped; output/log.jsonl has a line
-    of metrics every 10 steps. ValueError, with the last good state kept, when a gradient is not finite.
+    A run goes on from output/state.pt, to the same bits as if it had never stopped; output/log.jsonl gets a
+    line of metrics every 10 steps. ValueError, with the last good state kept, when a gradient is not finite.
     """
     output.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(decay_groups(module, config.weight_decay), betas=(0.9, 0.98))

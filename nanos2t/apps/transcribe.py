@@ -1,8 +1,13 @@
-"""Speech in, text out: a model, its tokenizer and the rate of its audio, behind `transcribe`."""
+"""Speech in, text out: a model, its tokenizer and the rate of its audio, behind `transcribe`.
 
-import os
-from collections.abc import Callable, Iterable, Iterator
+    sources -> read: waveforms (L,) -> prepare: (B, L) -> model.generate: tokens (B * K, T) -> Results
+
+B utterances of a batch, L samples, K hypotheses of each (num_return_sequences), T tokens, start token first.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice, repeat
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +15,7 @@ import torch
 from torch import Tensor
 
 from nanos2t import audio, pretrained, tokenizer
+from nanos2t.apps import align  # which imports this file: name nothing of it before a call
 from nanos2t.generate import with_options
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import Tokenizer
@@ -40,7 +46,11 @@ class Segment:
 
 @dataclass(frozen=True)
 class Result:
-    """What was heard. `score`: sum of log-probabilities / length ** length_penalty; `nbest`: best text first."""
+    """What was heard; str(result) is its text.
+
+    `score`: sum of log-probabilities / length ** length_penalty. `tokens` (T,): start token to EOS, with
+    `token_logprobs` (T - 1,). `nbest`: num_return_sequences texts, the best first. Silence has no tokens.
+    """
 
     text: str
     score: float
@@ -58,7 +68,8 @@ class Result:
 class SpeechToText:
     """A model with what it needs to hear and to write. Without a tokenizer the text is the token ids."""
 
-    def __init__(self, model: SpeechEncoderDecoder, tokenizer: Tokenizer | None, sample_rate: int, normalise: bool):
+    def __init__(self, model: SpeechEncoderDecoder, tokenizer: Tokenizer | None, sample_rate: int,
+                 normalise: bool):  # fmt: skip
         self.model, self.tokenizer = model, tokenizer
         self.sample_rate, self.normalise = sample_rate, normalise
 
@@ -67,123 +78,152 @@ class SpeechToText:
         """What `language=` accepts; () for a model that writes one language."""
         return tuple(self.model.generation.lang_to_id or ())
 
-    def options(self, language: str | None, generation: dict) -> tuple[str | None, dict]:
-        """The language that will be written and all generation options; ValueError if one of them is wrong."""
-        languages = self.model.generation.lang_to_id or {}
-        if language is not None and language not in languages:
-            known = ", ".join(languages) or "none: the model writes one language"
-            raise ValueError(f"unknown language {language!r}, expected one of {known}")
+    def options(self, language: str | None, generation: dict) -> dict:
+        """The options of a call, with its language among them; ValueError if one is wrong or unknown."""
+        config, known = self.model.generation, self.model.generation.lang_to_id or {}
+        if language is not None and language not in known:
+            raise ValueError(f"unknown language {language!r}, the model's are: {', '.join(known) or 'none'}")
         if language is not None:
-            generation = {**generation, "forced_bos_token_id": languages[language]}
-        config = with_options(self.model.generation, generation)
-        names = {token: name for name, token in languages.items()}
-        return names.get(config.forced_bos_token_id), generation
+            generation = {**generation, "forced_bos_token_id": known[language]}
+        most = self.model.decoder.config.max_positions + 1  # the last token is written, but never read
+        if config.longest > most and generation.keys().isdisjoint(("max_length", "max_new_tokens")):
+            generation = {**generation, "max_length": most}
+        if (longest := with_options(config, generation).longest) > most:
+            raise ValueError(f"max_length is {longest}, expected {most} at most: the decoder's positions")
+        return generation
 
-    def prepare(self, waveforms: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Waveforms (L,) at the model's rate -> input_values (B, L), normalised and padded, attention_mask (B, L)."""
-        if self.normalise:
-            waveforms = [audio.normalise(waveform) for waveform in waveforms]
+    def prepare(self, waveforms: Sequence[np.ndarray | Tensor]) -> tuple[Tensor, Tensor]:
+        """Waveforms (L,) at the model's rate, normalised and padded: input_values, attention_mask (B, L)."""
+        waveforms = [audio.from_array(waveform, self.sample_rate, self.sample_rate) for waveform in waveforms]
+        waveforms = [audio.normalise(item) if self.normalise else item for item in waveforms]
         values, mask = audio.pad(waveforms, self.model.encoder.config.min_samples)
         weight = self.model.decoder.embed.tokens.weight
         return values.to(weight.device, weight.dtype), mask.to(weight.device)
 
     def read(self, source, sample_rate: int | None = None) -> np.ndarray:
-        """A path, bytes, file object, or 1-D array or tensor with its rate -> waveform (L,) at the model's rate."""
+        """What `transcribe` takes -> waveform (L,) at the model's rate."""
         if isinstance(source, (np.ndarray, Tensor)):
-            if sample_rate is None:
-                raise ValueError("an array needs sample_rate=, its samples per second")
             return audio.from_array(source, sample_rate, self.sample_rate)
         return audio.load(source, self.sample_rate)
 
     def transcribe(self, source, *, sample_rate: int | None = None, language: str | None = None,
                    words: bool = False, **generation) -> Result:  # fmt: skip
-        """What is said in `source` (see `read`). `generation`: options of nanos2t.generate.GenerationConfig.
+        """What is said in `source`: a path, bytes, a binary file object, or a 1-D array or tensor.
 
-        ValueError for audio that cannot be read, an unknown language or a wrong option.
+        `sample_rate`: of an array; files know theirs. `language`: one of `languages`. `words`: find when each
+        word is said. `generation`: options of nanos2t.generate.GenerationConfig, as num_beams.
+        ValueError for audio that cannot be read, an unknown language, a wrong or unknown option.
         """
+        self.options(language, generation)
         return self.transcribe_waveforms([self.read(source, sample_rate)], language, words, generation)[0]
 
-    def transcribe_many(self, sources: Iterable, batch_size: int = 8, *, language: str | None = None,
-                        words: bool = False, on_error: Callable[[object, ValueError], None] | None = None,
-                        **generation) -> Iterator[Result]:  # fmt: skip
-        """Results in the order of `sources`, read and transcribed `batch_size` at a time.
-
-        A source that cannot be read raises ValueError, or, with `on_error(source, error)`, is told to it and
-        has no result.
+    def transcribe_many(self, sources: Iterable, batch_size: int = 8, *, sample_rate: int | None = None,
+                        language: str | None = None, words: bool = False, return_errors: bool = False,
+                        **generation) -> Iterator[Result | ValueError]:  # fmt: skip
+        """Results in the order of `sources`, `batch_size` at a time: see `transcribe`. One that fails raises
+        its ValueError when its turn comes, or with `return_errors` gives it in the place of a result.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         self.options(language, generation)
-        batch = []
-        for source in sources:
-            try:
-                batch.append(self.read(source))
-            except ValueError as error:
-                if on_error is None:
-                    raise
-                on_error(source, error)
-            if len(batch) == batch_size:
-                yield from self.transcribe_waveforms(batch, language, words, generation)
-                batch = []
-        if batch:
-            yield from self.transcribe_waveforms(batch, language, words, generation)
+        sources = iter(sources)
+        while batch := [attempt(self.read, source, sample_rate) for source in islice(sources, batch_size)]:
+            waveforms = [item for item in batch if not isinstance(item, ValueError)]
+            results = attempt(self.transcribe_waveforms, waveforms, language, words, generation)
+            results = repeat(results) if isinstance(results, ValueError) else iter(results)
+            for item in batch:
+                outcome = item if isinstance(item, ValueError) else next(results)
+                if isinstance(outcome, ValueError) and not return_errors:
+                    raise outcome
+                yield outcome
 
+    @torch.no_grad()
     def transcribe_waveforms(self, waveforms: list[np.ndarray], language: str | None, words: bool,
                              generation: dict) -> list[Result]:  # fmt: skip
-        """Results for waveforms (L,) at the model's rate, as one batch."""
-        language, generation = self.options(language, generation)
-        values, mask = self.prepare(waveforms)
-        found = self.model.generate(values, mask, return_dict_in_generate=True, **generation)
-        count = len(found.sequences) // len(waveforms)  # sequences of each utterance
-        texts = self.text(found.sequences.tolist())
-        results = []
+        """Results for waveforms (L,) at the model's rate, as one batch; a constant one is silence."""
+        options = self.options(language, generation)
+        config = with_options(self.model.generation, options)
+        names = {token: name for name, token in (config.lang_to_id or {}).items()}
+        language, count, results = names.get(config.forced_bos_token_id), config.num_return_sequences, []
+        values, mask = self.prepare(waveforms)  # 2 x (B, L)
+        found = self.model.generate(values, mask, return_dict_in_generate=True, **options)
+        scores = found.sequences_scores.tolist()  # B * K
         for i, waveform in enumerate(waveforms):
-            text, row = texts[i * count], i * count
-            tokens, logprobs = trim(found.sequences[row], found.token_logprobs[row], self.model.generation.eos_ids)
-            seconds = len(waveform) / self.sample_rate
-            said = []
+            if waveform.min() == waveform.max():
+                results.append(Result("", 0.0, [], [], language, nbest=[""] * count))
+                continue
+            rows = sorted(range(i * count, (i + 1) * count), key=lambda row: -scores[row])  # best first
+            hypotheses = [trim(found.sequences[row].tolist(), config.eos_ids) for row in rows]
+            tokens, nbest = hypotheses[0], [self.text(tokens) for tokens in hypotheses]
+            logprobs = found.token_logprobs[rows[0], : len(tokens) - 1].tolist()
+            text, seconds, said = nbest[0], len(waveform) / self.sample_rate, []
             if words and text:
-                samples = mask[i].sum()
-                memory, frames = self.model.encode(values[i : i + 1, :samples])
-                monotone = language in (None, "verbatim")
+                memory, _ = self.model.encode(values[i : i + 1, : mask[i].sum()])  # (1, S, H)
+                monotone = language in (None, "verbatim")  # in a translation words change places
                 said = align.words(self, memory, tokens, logprobs, seconds, monotone)
             segments = [Segment(0.0, seconds, text, tuple(said))] if text else []
-            results.append(Result(text, found.sequences_scores[row].item(), tokens, logprobs, language, segments,
-                                  said, texts[row : row + count]))  # fmt: skip
+            results.append(Result(text, scores[rows[0]], tokens, logprobs, language, segments, said, nbest))
         return results
 
-    def text(self, rows: list[list[int]]) -> list[str]:
-        if self.tokenizer is None:
-            return [" ".join(map(str, row)) for row in rows]
-        return self.tokenizer.batch_decode(rows)
+    def text(self, tokens: list[int]) -> str:
+        return " ".join(map(str, tokens)) if self.tokenizer is None else self.tokenizer.decode(tokens)
 
 
-def trim(tokens: Tensor, logprobs: Tensor, eos: list[int]) -> tuple[list[int], list[float]]:
-    """A row without the padding behind its EOS: tokens (T,) with the start token, log-probabilities (T - 1,)."""
-    tokens, logprobs = tokens.tolist(), logprobs.tolist()
-    end = next((i for i, token in enumerate(tokens) if i and token in eos), len(tokens) - 1)
-    return tokens[: end + 1], logprobs[:end]
+def trim(tokens: list[int], eos: list[int]) -> list[int]:
+    """Tokens (T,), start token first, up to the first EOS behind it: padding goes."""
+    end = next((i for i, token in enumerate(tokens) if i and token in eos), len(tokens))
+    return tokens[: end + 1]
 
 
-def load(name_or_path: str | os.PathLike | None = None, *, device: str = "cpu",
+def attempt(function: Callable, *arguments):
+    """What a call returns, or the ValueError that it raises; want of memory becomes one."""
+    try:
+        return function(*arguments)
+    except ValueError as error:
+        return error
+    except (MemoryError, RuntimeError) as error:
+        if "memory" not in repr(error).lower():
+            raise
+        return ValueError("not enough memory: expected shorter audio, a smaller batch or fewer beams")
+
+
+def choose_device(name: str | torch.device) -> str:
+    """A device of this machine, "auto" for its GPU if it has one; ValueError if it is not there."""
+    possible = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    possible += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
+    found = {"auto": possible[0], "cuda": "cuda:0"}.get(str(name), str(name))
+    if found not in possible:
+        raise ValueError(f"device is {str(name)!r}, expected one of auto, {', '.join(possible)}")
+    return found
+
+
+def choose_dtype(name: str | torch.dtype) -> torch.dtype:
+    """float32 or "float32", as any of DTYPES; ValueError for another."""
+    if (dtype := DTYPES.get(str(name).removeprefix("torch."))) is None:
+        raise ValueError(f"dtype is {str(name)!r}, expected one of {', '.join(DTYPES)}")
+    return dtype
+
+
+def read_preprocessor(folder: Path) -> tuple[int, bool]:
+    """Samples per second, and whether the model wants them normalised; 16000 and True if no file says it."""
+    names = "preprocessor_config.json", "processor_config.json"
+    file = next((folder / name for name in names if (folder / name).exists()), None)
+    config = pretrained.read_json(file) if file else {}
+    config = config.get("feature_extractor", config)  # so in the second, which transformers 5 writes
+    rate, normalise = config.get("sampling_rate", 16000), config.get("do_normalize", True)
+    if type(rate) is not int or rate < 1000 or type(normalise) is not bool:
+        raise ValueError(f"{file}: {rate!r} Hz, normalised: {normalise!r}, expected 1000+ Hz, true or false")
+    return rate, normalise
+
+
+def load(name_or_path: str | Path | None = None, *, device: str | torch.device = "cpu",
          dtype: torch.dtype | str = torch.float32, revision: str | None = None,
          local_files_only: bool = False) -> SpeechToText:  # fmt: skip
-    """A transcriber from a folder or hub id in transformers' layout; None is the bundled model.
-
-    device "auto" is the GPU if there is one. Without preprocessor_config.json audio is normalised, at 16 kHz.
-    ValueError in one line for what is missing or broken.
+    """A transcriber from a folder or hub id in transformers' layout, None: the bundled model; on a device
+    that choose_device knows, in one of DTYPES. ValueError, in one line, for what is missing or broken.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if isinstance(dtype, str):
-        if dtype not in DTYPES:
-            raise ValueError(f"dtype is {dtype!r}, expected one of {', '.join(DTYPES)}")
-        dtype = DTYPES[dtype]
-    folder = pretrained.find_folder(name_or_path or BUNDLED, revision, local_files_only)
+    device, dtype = choose_device(device), choose_dtype(dtype)
+    name = BUNDLED if name_or_path is None else name_or_path
+    folder = pretrained.find_folder(name, revision, local_files_only)
     model = pretrained.from_pretrained(folder, dtype=dtype, device=device)
-    file = folder / "preprocessor_config.json"
-    config = pretrained.read_json(file) if file.exists() else {}
-    rate, normalise = config.get("sampling_rate", 16000), config.get("do_normalize", True)
-    if not isinstance(rate, int) or rate < 1:
-        raise ValueError(f"{file}: sampling_rate is {rate!r}, expected a number of samples per second")
-    return SpeechToText(model, tokenizer.load(folder), rate, bool(normalise))
+    return SpeechToText(model, tokenizer.load(folder), *read_preprocessor(folder))

@@ -1,0 +1,133 @@
+"""Audio files as they are found: nanos2t.audio, and what it does not know of containers and of soundfile.
+
+    source -> opened: from its start, what libsndfile misreads set right -> audio.decode, audio.resample
+           -> checked: for most files that were cut short libsndfile raises nothing, so look for the signs
+"""
+
+import io
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+
+from nanos2t import audio
+
+SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
+FORMATS = "WAV, FLAC, Ogg, MP3, AIFF, AU or CAF (convert others: ffmpeg -i FILE out.wav)"
+
+
+def load(source: audio.Source, sample_rate: int) -> np.ndarray:
+    """An audio file as a mono waveform (L,), float32, full scale [-1, 1), at `sample_rate` Hz.
+
+    `source`: a path, the bytes of a file, or a binary file object, read from its start. ValueError, one line
+    with its name, if it is missing, empty, not audio, damaged, without samples, or holds NaN or infinity.
+    A WAV whose data chunk is cut short is only a warning.
+    """
+    return np.concatenate(list(blocks(source, sample_rate)))
+
+
+def blocks(source: audio.Source, sample_rate: int, seconds: float = 30.0) -> Iterator[np.ndarray]:
+    """What `load` returns, in blocks of `seconds` (the last is shorter), one of them in memory at a time.
+    Raises and warns as `load` does, but on the way: a damaged file may yield blocks first.
+    """
+    if not (sample_rate > 0 and 1 <= seconds * sample_rate < np.inf):
+        raise ValueError(f"expected a sample rate and seconds above 0, found {sample_rate} Hz, {seconds} s")
+    size = round(seconds * sample_rate)
+    with opened(source) as (file, name):
+        held = np.zeros(0, np.float32)
+        for piece in audio.resample(checked(file, name), file.samplerate, sample_rate):
+            held = np.concatenate([held, piece])
+            while len(held) >= size:
+                yield held[:size]
+                held = held[size:]
+        if len(held):
+            yield held
+
+
+class Decoder(soundfile.SoundFile):
+    def seekable(self) -> bool:
+        return False  # else soundfile seeks after each read, which spoils the end of Opus and stops some FLAC
+
+
+@contextmanager
+def opened(source: audio.Source) -> Iterator[tuple[Decoder, str]]:
+    """A decoder at the start of the source, and its name, which stands in all errors."""
+    is_path = isinstance(source, str | os.PathLike)
+    name = os.fsdecode(source) if is_path else "audio bytes" if isinstance(source, bytes) else "audio stream"
+    stream = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        with open(source, "rb") if is_path else nullcontext(stream) as stream:
+            if not hasattr(stream, "read") or stream.read(0) != b"":
+                raise ValueError(f"expected a path, bytes or binary file, found {type(source)}")
+            with Decoder(from_start(stream)) as file:
+                if file.samplerate < 1000:
+                    raise ValueError(f"expected 1000 Hz or more, found {file.samplerate} Hz")
+                yield file, name
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{name}: damaged or not audio ({error.error_string}), expected {FORMATS}") from None
+    except OSError as error:
+        raise ValueError(f"{name}: {error.strerror or error}, expected an audio file") from None
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def from_start(stream: BinaryIO) -> BinaryIO:
+    """The stream at its start, from memory if it can not seek, or is a WAV with 0 for an unknown length."""
+    if not stream.seekable() or str(getattr(stream, "name", "")).lower().endswith(".raw"):
+        stream = io.BytesIO(stream.read())  # has no name: soundfile takes .raw for samples without a header
+    stream.seek(0)
+    head = stream.read(4096)
+    if not head:
+        raise ValueError("empty, expected an audio file")
+    if wav := re.match(rb"RIFF.*?data\0{4}(?![\w ]{4})", head, re.DOTALL):  # what follows is not a next chunk
+        stream = io.BytesIO(head[: wav.end() - 4] + b"\xff" * 4 + head[wav.end() :] + stream.read())
+    stream.seek(0)
+    return stream
+
+
+def checked(file: Decoder, name: str) -> Iterator[np.ndarray]:
+    """The sound of a file in mono pieces (L,), then an error if it was cut short, or for a WAV a warning."""
+    decoded = 0
+    for piece in audio.decode(file):
+        decoded += len(piece)
+        yield piece
+    if file.format == "OGG" and not ends_with_whole_page(file.name):  # soundfile's "name" is the stream
+        raise ValueError(f"cut short, found {decoded} samples and part of a page")
+    announced = announced_by_mp3(file, decoded) if file.format == "MP3" else announced_by_chunk(file, decoded)
+    if decoded < announced:
+        text = f"cut short or damaged, found {decoded} of {announced} samples"
+        if file.format not in ("WAV", "WAVEX"):
+            raise ValueError(text)
+        warnings.warn(f"{name}: {text}", stacklevel=2)
+
+
+def announced_by_chunk(file: Decoder, decoded: int) -> int:
+    """The samples that a WAV, AIFF, AU or W64 says it has; `decoded` if all of them are there."""
+    log = re.search(r"(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", file.extra_info)
+    promised, found = map(int, log.groups()) if log else (0, 0)  # bytes
+    if found < promised and 0 < promised % 2**31 < 2**31 - 2**16:  # a pipe: 0, or just under 2**31 or 2**32
+        return int(promised / (found // decoded or found / decoded))
+    return decoded
+
+
+def announced_by_mp3(file: Decoder, decoded: int) -> int:
+    """The samples that an MP3 says it has, else an estimate; `decoded` if that is right, give or take."""
+    stream, position = file.name, file.name.tell()
+    size, _ = stream.seek(0, os.SEEK_END), stream.seek(0)
+    if re.search(rb"(Xing|Info)\0\0\0[\1\3\5\7\11\13\15\17]", stream.read(2**20)):
+        frame = 1152 if file.samplerate > 24_000 else 576  # some encoders count the header's
+        return file.frames if decoded + frame < file.frames else decoded
+    return decoded if size - position < 2**14 else decoded * size // position
+
+
+def ends_with_whole_page(stream: BinaryIO) -> bool:
+    """Whether the last page of an Ogg is all there: 26 bytes, n, the sizes of n segments, the segments."""
+    stream.seek(max(0, stream.seek(0, os.SEEK_END) - 2**16))
+    tail = stream.read()
+    page = tail[tail.rfind(b"OggS") :]
+    return len(page) > 26 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])

@@ -1,0 +1,645 @@
+# pytest tests/test_generate.py          (500 more random cases: pytest -m slow tests/test_generate.py)
+"""nanos2t/generate.py: by hand with scripted logits, by exhaustion on tiny vocabularies, and token for token
+against transformers' generate, through whole float64 models with spread weights.
+
+Tokens in scripts are written as letters: "-" pad, "^" start, "." EOS, the others are words.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from itertools import product
+from math import exp, inf, log
+from tempfile import TemporaryDirectory
+
+import pytest
+import torch
+from helpers import IDS, ours_from, tiny_pair
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_wav2vec2 import LARGE, items, waves
+from torch import Tensor, nn
+
+from nanos2t import decoder
+from nanos2t.decoder import DecoderConfig
+from nanos2t.generate import (
+    IMPOSSIBLE, Decoding, Generated, GenerationConfig, ban_repeats, ban_words, beam_search, constrain, generate,
+    greedy, warp, with_options,
+)  # fmt: skip
+from nanos2t.model import SpeechEncoderDecoder
+from nanos2t.wav2vec2 import EncoderConfig, valid_frames
+
+hf = pytest.importorskip("transformers")
+
+LETTERS = "-^.abcdef"
+CONFIG = GenerationConfig(pad_token_id=0, decoder_start_token_id=1, eos_token_id=2)
+
+
+# Scripts: next_logits without a model
+
+Table = Callable[[int, tuple[int, ...]], list[float]]  # utterance, tokens so far -> logits of the next
+
+
+class Script:
+    """A NextLogits that looks them up. It checks that every row goes on from the row that `parents` names."""
+
+    def __init__(self, table: Table, utterances: int = 1):
+        self.table, self.utterances = table, utterances
+        self.rows = None
+        self.calls = 0
+
+    def __call__(self, tokens: Tensor, parents: Tensor | None) -> Tensor:
+        if self.rows is not None:
+            assert torch.equal(tokens[:, :-1], self.rows if parents is None else self.rows[parents])
+        self.rows, self.calls = tokens.clone(), self.calls + 1
+        each = len(tokens) // self.utterances
+        return torch.tensor([self.table(i // each, tuple(row)) for i, row in enumerate(tokens.tolist())])
+
+
+def tree(*branches: dict[str, dict[str, float]], default: str = ".") -> Table:
+    """One dict for each utterance: words so far -> the next letters with their probabilities.
+
+    A letter that is not named is as good as impossible; after words that are not named comes `default`.
+    """
+
+    def table(utterance: int, tokens: tuple[int, ...]) -> list[float]:
+        words = "".join(LETTERS[token] for token in tokens[1:])
+        chances = branches[utterance].get(words, {default: 1.0})
+        return [log(chances.get(letter, 1e-12)) for letter in LETTERS]
+
+    return table
+
+
+def noise(seed: int, V: int, spread: float = 1.5) -> Table:
+    """Logits that depend on utterance and tokens, and on nothing else."""
+
+    def table(utterance: int, tokens: tuple[int, ...]) -> list[float]:
+        rng = random.Random(f"{seed} {utterance} {tokens}")
+        return [rng.gauss(0, spread) for _ in range(V)]
+
+    return table
+
+
+def start(utterances: int = 1) -> Tensor:
+    return torch.full((utterances, 1), CONFIG.decoder_start_token_id)
+
+
+def search(table: Table, utterances: int = 1, **options) -> Generated:
+    """What a search finds: `greedy` unless num_beams is given, even if it is 1."""
+    config = with_options(CONFIG, options)
+    if "num_beams" in options:
+        return beam_search(Script(table, utterances), start(utterances), config)
+    rows = config.num_return_sequences
+    return greedy(Script(table, utterances), start(utterances).repeat_interleave(rows, 0), config)
+
+
+def letters(found: Generated) -> list[str]:
+    """Each row without the start token."""
+    return ["".join(LETTERS[token] for token in row[1:]) for row in found.sequences.tolist()]
+
+
+MISLEADING = {"": {"a": 0.6, "b": 0.4}, "a": {"a": 0.3, "b": 0.3, ".": 0.4}, "b": {".": 1.0}}
+
+
+def test_greedy_takes_the_likeliest_token_and_beams_the_likeliest_sequence():
+    found = search(tree(MISLEADING))
+    assert letters(found) == ["a."]
+    assert found.sequences_scores.tolist() == pytest.approx([log(0.6 * 0.4) / 2])
+    assert found.token_logprobs[0].tolist() == pytest.approx([log(0.6), log(0.4)])
+    found = search(tree(MISLEADING), num_beams=2, num_return_sequences=2)
+    assert letters(found) == ["b.", "a."]
+    assert found.sequences_scores.tolist() == pytest.approx([log(0.4) / 2, log(0.6 * 0.4) / 2])
+    assert found.token_logprobs.flatten().tolist() == pytest.approx([log(0.4), 0, log(0.6), log(0.4)], abs=1e-6)
+
+
+def test_greedy_pads_behind_the_eos_and_stops_when_all_have_ended():
+    script = Script(tree({}, {"": {"a": 1}, "a": {"b": 1}}, {"": {"a": 1}}), 3)
+    found = greedy(script, start(3), replace(CONFIG, pad_token_id=0))
+    assert letters(found) == [".--", "ab.", "a.-"]
+    assert script.calls == 3
+    found = search(tree({}, {"": {"a": 1}}), 2, pad_token_id=None)
+    assert letters(found) == ["..", "a."]  # no pad: EOS
+    assert letters(search(tree({}, {"": {"a": 1}}), 2, pad_token_id=4)) == [".b", "a."]
+
+
+def test_what_a_row_says_behind_its_eos_costs_nothing():
+    table = tree({".": {"a": 0.5, "b": 0.5}}, {"": {"a": 0.9, "b": 0.1}})
+    for options in {}, {"num_beams": 1}, {"num_beams": 2}:
+        found = search(table, 2, **options)
+        assert letters(found) == [".-" if not options else "..", "a."]
+        assert found.token_logprobs[0].tolist() == pytest.approx([0, 0], abs=1e-6)
+        assert found.sequences_scores.tolist() == pytest.approx([0, log(0.9) / 2], abs=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 1}, {"num_beams": 3}])
+def test_the_last_token_need_not_be_eos(options):
+    table = tree({}, default="a")
+    assert letters(search(table, max_length=4, **options)) == ["aaa"]
+    assert letters(search(table, max_new_tokens=4, **options)) == ["aaaa"]
+    assert letters(search(table, **options)) == ["a" * 20]
+    assert letters(search(table, max_length=4, eos_token_id=None, **options)) == ["aaa"]
+    assert letters(search(tree({}), max_length=4, eos_token_id=None, **options)) == ["..."]
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 1}, {"num_beams": 2}])
+def test_any_of_several_eos_ends(options):
+    table = tree({"": {"a": 1}, "a": {"b": 1}}, {"": {"c": 1}}, {"": {"a": 1}, "a": {"a": 1}})
+    found = search(table, 3, eos_token_id=[4, 5, 2], pad_token_id=1, **options)
+    assert letters(found) == ["ab^", "c^^", "aa."]
+
+
+def test_beams_fill_up_with_eos_if_the_pad_id_is_0():
+    """As transformers has it: its beam search takes `pad or eos`."""
+    table = tree({}, {"": {"a": 1}})
+    assert letters(search(table, 2, num_beams=2, pad_token_id=0)) == ["..", "a."]
+    assert letters(search(table, 2, num_beams=2, pad_token_id=1)) == [".^", "a."]
+    assert letters(search(table, 2, pad_token_id=0)) == [".-", "a."]
+
+
+def test_only_the_first_num_beams_candidates_may_end():
+    """The others of the 2 * num_beams are there to run on: a second-best EOS is not recorded."""
+    table = tree({"": {"a": 0.6, ".": 0.4}, "a": {"a": 0.1, ".": 0.9}})
+    assert letters(search(table, num_beams=1, length_penalty=0.0)) == ["a."]
+    assert letters(search(table, num_beams=2, length_penalty=0.0)) == ["a."]
+    table = tree({"": {"a": 0.6, ".": 0.4}, "a": {"a": 0.7, ".": 0.3}, "aa": {"b": 0.6, ".": 0.4}})
+    assert letters(search(table, num_beams=1, max_length=4, length_penalty=0.0)) == ["aab"]
+    assert letters(search(table, num_beams=2, max_length=4, length_penalty=0.0)) == ["."]
+
+
+def test_a_beam_runs_on_although_all_likelier_tokens_are_eos():
+    """With n EOS ids, (n + 1) * num_beams candidates are looked at."""
+    table = tree({"": {".": 0.3, "a": 0.25, "b": 0.2, "c": 0.15, "d": 0.1}}, default="c")
+    options = {"eos_token_id": [2, 3, 4], "max_length": 6, "length_penalty": 2.0, "early_stopping": "never"}
+    found = search(table, num_beams=1, **options)
+    assert letters(found) == ["ccccc"]
+    assert found.sequences_scores.item() == pytest.approx(log(0.15) / 25)
+    found = search(table, num_beams=2, num_return_sequences=2, **options)
+    assert letters(found) == ["ccccc", "dcccc"]
+
+
+@pytest.mark.parametrize(
+    ("penalty", "best"), [(-1.0, "."), (0.0, "."), (0.2, "."), (0.5, "a."), (1.0, "a."), (2, "a.")]
+)
+def test_length_penalty_chooses_between_shorter_and_longer(penalty, best):
+    table = tree({"": {".": 0.4, "a": 0.6}, "a": {".": 0.5, "a": 0.3, "b": 0.2}})
+    found = search(table, num_beams=2, num_return_sequences=2, length_penalty=penalty)
+    scores = {".": log(0.4), "a.": log(0.6 * 0.5) / 2**penalty}
+    assert [row.rstrip(".") + "." for row in letters(found)] == sorted(scores, key=scores.get, reverse=True)
+    assert letters(found)[0].rstrip(".") + "." == best
+    assert found.sequences_scores.tolist() == pytest.approx(sorted(scores.values(), reverse=True))
+
+
+@pytest.mark.parametrize("penalty", [-1, -0.5, 0, 0.5, 1, 2])
+def test_the_length_penalty_of_greedy_is_that_of_a_beam(penalty):
+    table = tree({"": {"a": 0.6, "b": 0.4}, "a": {".": 0.9, "a": 0.1}}, {"": {".": 0.8, "a": 0.2}})
+    for beams in {}, {"num_beams": 1}:
+        found = search(table, 2, length_penalty=penalty, early_stopping=True, **beams)
+        assert found.sequences_scores.tolist() == pytest.approx([log(0.54) / 2**penalty, log(0.8)])
+
+
+IMPROVES = {
+    "": {"a": 0.65, ".": 0.3, "b": 0.05},
+    "a": {"a": 0.55, ".": 0.4, "b": 0.05},
+    "aa": {".": 0.9, "a": 0.1},
+}
+LATE = {"": {".": 0.55, "a": 0.45}, "a": {"a": 1.0}, "aa": {".": 1.0}}
+
+
+def test_early_stopping():
+    best = search(tree(IMPROVES), num_beams=2, num_return_sequences=2, early_stopping=True)
+    assert letters(best) == ["a.", ".."]  # two ended: enough
+    for never in False, "never":
+        best = search(tree(IMPROVES), num_beams=2, num_return_sequences=2, early_stopping=never)
+        assert letters(best) == ["aa.", "a.."]
+    # at its present length the running beam is worse than the one that ended, as a longer one it will be better
+    assert letters(search(tree(LATE), num_beams=1, early_stopping=True)) == ["."]
+    assert letters(search(tree(LATE), num_beams=1, early_stopping=False)) == ["."]
+    assert letters(search(tree(LATE), num_beams=1, early_stopping="never")) == ["aa."]
+    assert letters(search(tree(LATE), num_beams=1, early_stopping="never", length_penalty=0.0)) == ["."]
+    assert letters(search(tree(LATE), num_beams=1, early_stopping="never", length_penalty=-1.0)) == ["."]
+    assert letters(search(tree(LATE), num_beams=1, early_stopping="never", max_length=2)) == ["."]
+    assert letters(search(tree(LATE), num_beams=1, early_stopping="never", max_length=3)) == ["aa"]
+
+
+@pytest.mark.parametrize(
+    ("branch", "options", "alone", "calls"),
+    [(IMPROVES, {"num_beams": 2, "early_stopping": True}, "a.", 2), (LATE, {"num_beams": 1}, ".", 1)],
+)
+def test_what_is_decided_stays_decided_while_the_batch_goes_on(branch, options, alone, calls):
+    long = {"a" * n: {"a": 0.98, "b": 0.01, "c": 0.01} for n in range(7)}
+    config = with_options(CONFIG, {**options, "max_length": 20, "pad_token_id": 3})
+    script = Script(tree(branch))
+    assert letters(beam_search(script, start(), config)) == [alone]
+    assert script.calls == calls
+    script = Script(tree(branch, long), 2)
+    assert letters(beam_search(script, start(2), config)) == [alone.ljust(8, "a"), "a" * 7 + "."]
+    assert script.calls > 7
+
+
+def test_ties_go_to_the_first_index():
+    flat = tree({}, default="none")
+    assert letters(search(flat, max_length=4)) == ["---"]
+    assert letters(search(tree({"": {"c": 0.3, "b": 0.3, "d": 0.3}}))) == ["b."]
+
+
+def test_more_beams_than_words():
+    found = search(noise(0, 3), num_beams=8, num_return_sequences=8, max_length=4)
+    assert found.sequences.tolist()[0] == brute_force(noise(0, 3), 3, 3, 1.0)[0][0]
+    assert len({tuple(row) for row in found.sequences.tolist()}) == 8
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_num_return_sequences_returns_the_best_of_each_utterance(size):
+    all_ = search(noise(1, 7), 3, num_beams=5, num_return_sequences=5, max_length=6)
+    some = search(noise(1, 7), 3, num_beams=5, num_return_sequences=size, max_length=6)
+    assert torch.equal(some.sequences_scores, all_.sequences_scores.view(3, 5)[:, :size].flatten())
+    assert (all_.sequences_scores.view(3, 5).diff() <= 0).all()
+    width = some.sequences.shape[1]
+    assert torch.equal(some.sequences, all_.sequences.view(3, 5, -1)[:, :size, :width].flatten(0, 1))
+
+
+# Batches
+
+SEARCHES = {
+    "greedy": {},
+    "greedy, constrained": {"no_repeat_ngram_size": 2, "repetition_penalty": 1.3, "min_length": 3},
+    "one beam": {"num_beams": 1, "early_stopping": "never"},
+    "beams": {"num_beams": 3, "num_return_sequences": 3},
+    "beams, eager": {"num_beams": 3, "num_return_sequences": 2, "early_stopping": True},
+    "beams, never": {"num_beams": 4, "length_penalty": 2.0, "early_stopping": "never"},
+    "beams, short": {"num_beams": 4, "length_penalty": -1.0, "num_return_sequences": 4},
+    "beams, two EOS": {"num_beams": 2, "num_return_sequences": 2, "eos_token_id": [2, 4]},
+    "beams, constrained": {"num_beams": 3, "bad_words_ids": [[3], [4, 5]], "forced_bos_token_id": 4},
+    "more beams than words": {"num_beams": 9, "num_return_sequences": 3},
+}
+
+
+@pytest.mark.parametrize("options", SEARCHES.values(), ids=SEARCHES)
+@pytest.mark.parametrize("seed", range(4))
+def test_each_utterance_of_a_batch_is_searched_as_if_alone(options, seed):
+    B, table = 5, noise(seed, 7)
+    options = {**options, "max_length": 8, "pad_token_id": 6}
+    batch = search(table, B, **options)
+    each = options.get("num_return_sequences", 1)
+    for i in range(B):
+        alone = search(lambda _, tokens, i=i: table(i, tokens), **options)
+        rows, width = slice(i * each, (i + 1) * each), alone.sequences.shape[1]
+        assert torch.equal(batch.sequences[rows, :width], alone.sequences)
+        assert (batch.sequences[rows, width:] == 6).all()
+        assert torch.equal(batch.sequences_scores[rows], alone.sequences_scores)
+        assert torch.equal(batch.token_logprobs[rows, : width - 1], alone.token_logprobs)
+        assert (batch.token_logprobs[rows, width - 1 :] == 0).all()
+
+
+# All sequences there are
+
+Hypotheses = list[tuple[list[int], float]]  # tokens with the start token, score; the best first
+
+
+def log_softmax(logits: list[float]) -> list[float]:
+    total = log(sum(exp(logit) for logit in logits))
+    return [logit - total for logit in logits]
+
+
+def brute_force(table: Table, V: int, T: int, penalty: float) -> Hypotheses:
+    """Every sequence of up to T tokens that ends by EOS or is T tokens long, of utterance 0."""
+    found = []
+
+    def grow(tokens: tuple[int, ...], total: float) -> None:
+        for token, logprob in enumerate(log_softmax(table(0, tokens))):
+            longer = (*tokens, token)
+            if token == CONFIG.eos_token_id or len(longer) == T + 1:
+                found.append(([*longer], (total + logprob) / len(longer[1:]) ** penalty))
+            else:
+                grow(longer, total + logprob)
+
+    grow((CONFIG.decoder_start_token_id,), 0.0)
+    return sorted(found, key=lambda hypothesis: -hypothesis[1])
+
+
+def slow_beams(table: Table, K: int, T: int, penalty: float) -> Hypotheses:
+    """Beam search in lists, which never stops early."""
+    running, ended = [((CONFIG.decoder_start_token_id,), 0.0)], []
+    for length in range(1, T + 1):
+        longer = [
+            ((*tokens, token), total + logprob)
+            for tokens, total in running
+            for token, logprob in enumerate(log_softmax(table(0, tokens)))
+        ]
+        longer.sort(key=lambda hypothesis: -hypothesis[1])
+        ends = [tokens[-1] == CONFIG.eos_token_id or length == T for tokens, _ in longer]
+        ended += [([*longer[i][0]], longer[i][1] / length**penalty) for i in range(K) if ends[i]]
+        running = [longer[i] for i in range(len(longer)) if not ends[i]][:K]
+    return sorted(ended, key=lambda hypothesis: -hypothesis[1])[:K]
+
+
+def assert_found(found: Generated, want: Hypotheses) -> None:
+    for tokens, score, (want_tokens, want_score) in zip(
+        found.sequences.tolist(), found.sequences_scores.tolist(), want, strict=True
+    ):
+        assert tokens == want_tokens + [2] * (len(tokens) - len(want_tokens))
+        assert score == pytest.approx(want_score, rel=1e-5)
+
+
+@pytest.mark.parametrize(("V", "T"), [(3, 1), (3, 4), (4, 3), (5, 3)])
+@pytest.mark.parametrize("stopping", [False, "never"])
+@pytest.mark.parametrize("penalty", [-1.0, 0.0, 0.5, 1.0, 2.0])
+def test_beams_as_wide_as_the_tree_find_all_sequences_in_order(V, T, stopping, penalty):
+    want = brute_force(noise(V, V), V, T, penalty)
+    options = {"length_penalty": penalty, "early_stopping": stopping, "max_new_tokens": T}
+    K = max(len(want), 2)
+    assert_found(search(noise(V, V), num_beams=K, num_return_sequences=K, **options), want)
+    assert_found(search(noise(V, V), num_beams=(V - 1) ** (T - 1) * V, **options), want[:1])
+
+
+@pytest.mark.parametrize("V", [3, 4, 5])
+@pytest.mark.parametrize("penalty", [-1.0, 0.0, 0.5, 1.0, 2.0])
+def test_never_stops_only_when_nothing_better_can_come(V, penalty):
+    for K, T, seed in product(range(1, V), [2, 5], range(4)):
+        options = {"length_penalty": penalty, "early_stopping": "never", "max_new_tokens": T}
+        found = search(noise(seed, V), num_beams=K, num_return_sequences=K, **options)
+        assert_found(found, slow_beams(noise(seed, V), K, T, penalty))
+
+
+@pytest.mark.parametrize("penalty", [-1.0, 0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("eager", [True, False])
+def test_one_beam_is_greedy(penalty, eager):
+    for seed in range(8):
+        options = {"length_penalty": penalty, "pad_token_id": 1, "max_length": 9}
+        want = search(noise(seed, 6), 3, **options)
+        found = search(noise(seed, 6), 3, num_beams=1, early_stopping=eager, **options)
+        assert torch.equal(found.sequences, want.sequences)
+        assert torch.allclose(found.sequences_scores, want.sequences_scores, rtol=1e-5)
+        assert torch.allclose(found.token_logprobs, want.token_logprobs, atol=1e-6)
+
+
+# Scores
+
+
+def assert_scores_add_up(found: Generated, config: GenerationConfig) -> None:
+    """token_logprobs summed / length ** penalty is the score; what stands behind EOS has 0."""
+    for tokens, logprobs, score in zip(found.sequences, found.token_logprobs, found.sequences_scores):
+        ends = torch.isin(tokens[1:], torch.tensor(config.eos_ids)).nonzero()
+        length = int(ends[0]) + 1 if len(ends) else len(tokens) - 1
+        assert len(logprobs) == len(tokens) - 1
+        assert (logprobs[length:] == 0).all()
+        if score > IMPOSSIBLE / 100:  # else one of those that fill up when there are fewer sequences than beams
+            total = float(logprobs[:length].double().sum()) / length**config.length_penalty
+            assert float(score) == pytest.approx(total, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("options", SEARCHES.values(), ids=SEARCHES)
+@pytest.mark.parametrize("sample", [False, True])
+def test_scores_are_the_sum_of_what_the_tokens_cost(options, sample):
+    options = {**options, "max_length": 8, "pad_token_id": 6, "do_sample": sample, "temperature": 0.8}
+    for seed in range(3):
+        found = search(noise(seed, 20), 3, **options)
+        assert_scores_add_up(found, with_options(CONFIG, options))
+        assert (found.token_logprobs <= 0).all()
+
+
+@pytest.mark.parametrize("beams", [{}, {"num_beams": 1}, {"num_beams": 3}])
+@pytest.mark.parametrize("sample", [False, True])
+def test_forced_tokens_cost_nothing(beams, sample):
+    options = {"forced_bos_token_id": 5, "forced_eos_token_id": 4, "eos_token_id": [2, 4], "max_length": 5}
+    found = search(noise(0, 9), **options, bad_words_ids=[[2]], min_length=5, do_sample=sample, **beams)
+    tokens, logprobs = found.sequences[0, 1:], found.token_logprobs[0]
+    assert (tokens[0], tokens[-1], len(tokens)) == (5, 4, 4)
+    assert (logprobs[0], logprobs[-1]) == (0, 0)
+    assert (logprobs[1:-1] < 0).all()
+
+
+def test_a_forced_last_token_goes_before_a_forced_first():
+    options = {"forced_bos_token_id": 5, "forced_eos_token_id": 2, "max_length": 2}
+    assert letters(search(noise(0, 9), **options)) == letters(search(noise(0, 9), num_beams=2, **options)) == ["."]
+
+
+def test_greedy_scores_are_probabilities_after_the_constraints():
+    table = tree({"": {"a": 0.5, "b": 0.3, ".": 0.2}})
+    found = search(table, bad_words_ids=[[3]])
+    assert letters(found) == ["b."]
+    assert found.token_logprobs[0].tolist() == pytest.approx([log(0.3 / 0.5), 0], abs=1e-6)
+    found = search(table, bad_words_ids=[[3]], num_beams=1)
+    assert found.token_logprobs[0].tolist() == pytest.approx([log(0.3), 0], abs=1e-6)  # as in transformers
+
+
+# Constraints, one by one
+
+EOS = CONFIG.eos_token_id
+
+
+def constrained(tokens: list[int], V: int = 6, **options) -> list[float]:
+    """What constrain makes of logits 1, 2, 3, ... V."""
+    scores = torch.arange(1.0, V + 1)[None]
+    before = scores.clone()
+    after = constrain(scores, torch.tensor([tokens]), with_options(CONFIG, options))
+    assert torch.equal(scores, before)
+    return after[0].tolist()
+
+
+def test_constraints():
+    assert constrained([1]) == [1, 2, 3, 4, 5, 6]
+    assert constrained([1, 3, 3], repetition_penalty=2.0) == [1, 1, 3, 2, 5, 6]
+    assert constrained([1, 3, 4, 3], no_repeat_ngram_size=2) == [1, 2, 3, 4, -inf, 6]
+    assert constrained([1], no_repeat_ngram_size=1) == [1, -inf, 3, 4, 5, 6]
+    assert constrained([1, 4], bad_words_ids=[[5], [4, 0], [3, 1], [2]]) == [-inf, 2, 3, 4, 5, -inf]  # EOS may
+    assert constrained([1, 4], bad_words_ids=[[4, 2]]) == [1, 2, -inf, 4, 5, 6]
+    assert constrained([1], suppress_tokens=[0, 5]) == [-inf, 2, 3, 4, 5, -inf]
+    assert constrained([1], forced_bos_token_id=4) == [-inf, -inf, -inf, -inf, 0, -inf]
+    assert constrained([1, 4], forced_bos_token_id=4) == [1, 2, 3, 4, 5, 6]
+    assert constrained([1, 4], forced_eos_token_id=4, max_length=3) == [-inf, -inf, -inf, -inf, 0, -inf]
+    assert constrained([1], forced_eos_token_id=4, max_length=3) == [1, 2, 3, 4, 5, 6]
+    assert constrained([1], forced_bos_token_id=4, suppress_tokens=[4]) == [-inf] * 6
+
+
+@pytest.mark.parametrize(("shortest", "free"), [({"min_length": 3}, 3), ({"min_new_tokens": 3}, 4)])
+def test_min_length_counts_the_start_token_and_min_new_tokens_does_not(shortest, free):
+    for length in range(1, 6):
+        row = constrained([1] * length, eos_token_id=[2, 4], **shortest)
+        assert row == ([1, 2, -inf, 4, -inf, 6] if length < free else [1, 2, 3, 4, 5, 6])
+
+
+def test_the_repetition_penalty_makes_negative_scores_more_negative():
+    config = with_options(CONFIG, {"repetition_penalty": 2.0})
+    scores = constrain(torch.tensor([[-1.0, 3.0, -2.0, 5.0]]), torch.tensor([[1, 2, 2]]), config)
+    assert scores.tolist() == [[-1.0, 1.5, -4.0, 5.0]]
+
+
+rows_of_tokens = st.integers(1, 9).flatmap(
+    lambda T: st.lists(st.lists(st.integers(0, 3), min_size=T, max_size=T), min_size=1, max_size=3)
+)
+lists_of_words = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), min_size=1, max_size=4)
+
+
+def banned(scores: Tensor) -> list[set[int]]:
+    """The tokens of each row that are forbidden; the others' scores must be as they were."""
+    untouched = torch.arange(scores.shape[1], dtype=scores.dtype).expand_as(scores)
+    assert torch.equal(scores.where(scores != -inf, untouched), untouched)
+    return [{token for token, score in enumerate(row) if score == -inf} for row in scores.tolist()]
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows_of_tokens, st.integers(0, 5))
+def test_ban_repeats_is_the_naive_one(rows, size):
+    want = [set() for _ in rows]
+    for i, row in enumerate(rows):
+        for token in range(4):
+            longer = [*row, token]
+            grams = [longer[j : j + size] for j in range(len(longer) - size + 1)]
+            if size and longer[len(longer) - size :] in grams[:-1]:
+                want[i].add(token)
+    scores = torch.arange(4.0).repeat(len(rows), 1)
+    assert banned(ban_repeats(scores, torch.tensor(rows), size)) == want
+    assert torch.equal(scores, torch.arange(4.0).repeat(len(rows), 1))
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows_of_tokens, lists_of_words)
+def test_ban_words_is_the_naive_one(rows, words):
+    want = [
+        {token for token in range(4) for word in words if [*row, token][-len(word) :] == word} for row in rows
+    ]
+    scores = torch.arange(4.0).repeat(len(rows), 1)
+    assert banned(ban_words(scores, torch.tensor(rows), words)) == want
+    assert torch.equal(scores, torch.arange(4.0).repeat(len(rows), 1))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.permutations(range(6)), st.sampled_from([0.5, 1.0, 3.0]), st.sampled_from([None, 0, 1, 3, 9]),
+    st.sampled_from([None, 0.0, 0.3, 0.7, 0.95, 1.0]), st.integers(1, 3),
+)  # fmt: skip
+def test_warp_keeps_the_likeliest_tokens(order, temperature, top_k, top_p, keep):
+    logits = [0.7 * i for i in order]
+    config = GenerationConfig(do_sample=True, temperature=temperature, top_k=top_k, top_p=top_p)
+    kept = sorted(range(6), key=lambda token: -logits[token])[: max(top_k, keep) if top_k else 6]
+    chances = [exp(logits[token] / temperature) for token in kept]
+    if top_p is not None and top_p < 1:  # the fewest that have top_p together
+        enough = next(n for n in range(1, 7) if sum(chances[:n]) >= top_p * sum(chances) - 1e-6)
+        kept = kept[: max(enough, keep)]
+    found = warp(torch.tensor([logits]), config, keep)[0].tolist()
+    want = [logits[token] / temperature if token in kept else -inf for token in range(6)]
+    assert found == pytest.approx(want, rel=1e-6)
+
+
+# Options
+
+
+def test_options_override_the_defaults_and_leave_them_alone():
+    before = replace(CONFIG)
+    config = with_options(CONFIG, {"num_beams": 4, "length_penalty": 2.0})
+    assert config == replace(CONFIG, num_beams=4, length_penalty=2.0)
+    assert CONFIG == before
+
+
+def test_defaults_are_those_of_transformers():
+    theirs = hf.GenerationConfig()
+    defaults = theirs._get_default_generation_params()
+    for field in fields(GenerationConfig):
+        if field.name not in ("lang_to_id", "max_length"):
+            value = getattr(theirs, field.name)
+            assert field.default == (defaults.get(field.name) if value is None else value), field.name
+    assert GenerationConfig().longest == 1 + defaults["max_length"]
+
+
+@pytest.mark.parametrize(
+    ("defaults", "options", "longest"),
+    [({}, {}, 21), ({}, {"max_length": 9}, 9), ({}, {"max_new_tokens": 9}, 10),
+     ({"max_length": 5}, {}, 5), ({"max_length": 5}, {"max_new_tokens": 9}, 10),
+     ({"max_new_tokens": 5}, {"max_length": 9}, 9), ({"max_new_tokens": 5}, {"max_length": None}, 6),
+     ({"max_length": 5, "max_new_tokens": 6}, {}, 7), ({"max_length": 5}, {"max_length": 7}, 7)],
+)  # fmt: skip
+def test_longest(defaults, options, longest):
+    assert with_options(replace(CONFIG, **defaults), options).longest == longest
+
+
+@pytest.mark.parametrize(
+    ("defaults", "options", "shortest"),
+    [({}, {}, 0), ({}, {"min_length": 9}, 9), ({}, {"min_new_tokens": 9}, 10), ({"min_length": 5}, {}, 5),
+     ({"min_length": 5}, {"min_new_tokens": 9}, 10), ({"min_new_tokens": 5}, {"min_length": 9}, 9)],
+)  # fmt: skip
+def test_shortest(defaults, options, shortest):
+    assert with_options(replace(CONFIG, **defaults), options).shortest == shortest
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"num_beam": 2}, "num_beam'.*num_beams"), ({"use_cache": False}, "use_cache"),
+     ({"max_length": 5, "max_new_tokens": 5}, "max_new_tokens=5 and max_length=5"),
+     ({"min_length": 0, "min_new_tokens": 3}, "min_new_tokens=3 and min_length=0"),
+     ({"num_beams": 0}, "num_beams is 0"), ({"num_beams": -3}, "num_beams is -3"),
+     ({"num_return_sequences": 0}, "num_return_sequences is 0"),
+     ({"num_return_sequences": 2}, "num_return_sequences is 2.*num_beams, 1"),
+     ({"num_return_sequences": 4, "num_beams": 3}, "num_return_sequences is 4.*num_beams, 3"),
+     ({"num_return_sequences": 4, "num_beams": 3, "do_sample": True}, "num_return_sequences is 4"),
+     ({"num_return_sequences": -1, "do_sample": True}, "num_return_sequences is -1"),
+     ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size is -1"),
+     ({"temperature": 0.0}, "temperature is 0.0"), ({"temperature": -1.0}, "temperature is -1.0"),
+     ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
+     ({"top_p": 1.1}, "top_p is 1.1"), ({"top_p": -0.1}, "top_p is -0.1"),
+     ({"early_stopping": "always"}, "early_stopping is 'always'.*never"),
+     ({"max_length": 1}, "1, expected at least 2"), ({"max_new_tokens": 0}, "1, expected at least 2"),
+     ({"min_length": -1}, "-1, expected 0"),
+     ({"min_length": 9, "max_length": 8}, "9, expected 0 to the longest, 8"),
+     ({"min_new_tokens": 9, "max_new_tokens": 8}, "10, expected 0 to the longest, 9")],
+)  # fmt: skip
+def test_errors_name_the_option(options, said):
+    with pytest.raises(ValueError, match=said):
+        with_options(CONFIG, options)
+    with pytest.raises(ValueError, match=said):
+        tiny().generate(torch.zeros(1, 99), **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"num_return_sequences": 3, "do_sample": True}, {"num_return_sequences": 3, "num_beams": 3},
+     {"top_p": 0.0, "do_sample": True}, {"top_p": None, "top_k": None}, {"top_k": 0}, {"max_length": 2},
+     {"max_new_tokens": 1}, {"min_length": 8, "max_length": 8}, {"early_stopping": True}],
+)  # fmt: skip
+def test_the_ends_of_the_ranges_are_allowed(options):
+    assert isinstance(with_options(CONFIG, options), GenerationConfig)
+
+
+def test_a_missing_start_token_says_how_to_give_one():
+    model = tiny()
+    model.generation = GenerationConfig(eos_token_id=2)
+    with pytest.raises(ValueError, match="no decoder_start_token_id: pass decoder_start_token_id=... or set it"):
+        model.generate(torch.zeros(1, 99))
+    assert model.generate(torch.zeros(1, 99), decoder_start_token_id=3)[0, 0] == 3
+
+
+# Through a model
+
+
+def tiny(max_positions: int = 30) -> SpeechEncoderDecoder:
+    """Our own model, new."""
+    encoder = EncoderConfig(
+        hidden_size=10, num_layers=1, num_heads=2, intermediate_size=11, conv_channels=(6, 7),
+        conv_kernels=(5, 3), conv_strides=(3, 2), position_kernel=4, position_groups=5,
+    )  # fmt: skip
+    text = DecoderConfig.bert(
+        9, hidden_size=14, num_layers=1, num_heads=2, intermediate_size=9, max_positions=max_positions
+    )
+    return SpeechEncoderDecoder.from_configs(encoder, text, CONFIG).eval()
+
+
+def test_generate_returns_tokens_or_all_of_it():
+    model, waveforms = tiny(), torch.randn(3, 99)
+    full = model.generate(waveforms, num_beams=3, num_return_sequences=2, return_dict_in_generate=True)
+    assert isinstance(full, Generated)
+    assert full.sequences.shape == (6, full.token_logprobs.shape[1] + 1)
+    assert full.sequences_scores.shape == (6,)
+    assert (full.sequences[:, 0] == CONFIG.decoder_start_token_id).all()
+    assert not full.sequences_scores.requires_grad
+    assert torch.equal(generate(model, waveforms, num_beams=3, num_return_sequences=2), full.sequences)
+    assert model.generation == CONFIG
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_last_position_of_the_decoder_is_used_and_no_more(beams):
+    options = {"num_beams": beams, "eos_token_id": None}
+    assert tiny(5).generate(torch.randn(1, 99), max_length=6, **options).shape == (1, 6)
+    with pytest.raises(ValueError, match="6 tokens, .* positions for 5"):
+        tiny(5).generate(torch.randn(1, 99), max_length=7, **options)

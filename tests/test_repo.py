@@ -1,0 +1,155 @@
+# pytest tests/test_repo.py
+"""The project's promises about itself: budgets, the README, what importing needs."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CORE = sorted(path for path in (ROOT / "nanos2t").glob("*.py") if path.name != "__main__.py")
+APPS = sorted((ROOT / "nanos2t" / "apps").glob("*.py"))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKED = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {blocked!r}:
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Block())
+"""
+
+
+def lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def functions(path: Path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node.name, node.end_lineno - node.lineno + 1
+
+
+def run(code: str, *blocked: str) -> subprocess.CompletedProcess:
+    code = BLOCKED.format(blocked=blocked) + code
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+
+
+def test_core_is_nine_files_of_1500_lines():
+    names = "__init__ audio decoder generate model pretrained remap tokenizer wav2vec2".split()
+    assert [path.stem for path in CORE] == names
+    assert sum(map(lines, CORE)) <= 1500
+    assert max(map(lines, CORE)) <= 300
+
+
+def test_apps_are_small():
+    assert sum(map(lines, APPS)) <= 2500
+    assert max(map(lines, APPS)) <= 400
+
+
+@pytest.mark.parametrize("path", CORE + APPS, ids=lambda path: path.stem)
+def test_functions_and_lines_are_short(path: Path):
+    long = [name for name, length in functions(path) if length > 40]
+    assert not long, f"over 40 lines: {long}"
+    text = path.read_text(encoding="utf-8").splitlines()
+    assert not [number for number, line in enumerate(text, 1) if len(line) > 110]
+    tokens = [line for line in text if ";" in re.sub(r"([\"']).*?\1|#.*", "", line)]
+    docstrings = {
+        line
+        for node in ast.walk(ast.parse("\n".join(text)))
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node)
+        for line in text[node.body[0].lineno - 1 : node.body[0].end_lineno]
+    }
+    assert not [line for line in tokens if line not in docstrings]
+
+
+def test_core_imports_only_itself():
+    for path in CORE:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            module = node.module if isinstance(node, ast.ImportFrom) else None
+            if module == "nanos2t.apps":
+                assert path.stem == "__init__"
+            elif module and module.startswith("nanos2t."):
+                assert module.removeprefix("nanos2t.") in {other.stem for other in CORE}, f"{path}: {module}"
+
+
+def test_each_module_has_its_tests():
+    tested = {path.stem for path in (ROOT / "tests").glob("test_*.py")}
+    assert {f"test_{path.stem}" for path in CORE + APPS if path.stem != "__init__"} <= tested
+
+
+def test_imports_without_transformers_and_friends():
+    code = (
+        "import torch, nanos2t\n"
+        "small = dict(hidden_size=12, num_layers=1, num_heads=3, intermediate_size=7)\n"
+        "encoder = nanos2t.EncoderConfig(**small, conv_channels=(4,) * 7, position_groups=2)\n"
+        "model = nanos2t.SpeechEncoderDecoder.from_configs(encoder, nanos2t.DecoderConfig.bert(9, **small))\n"
+        "print(model.generate(torch.randn(1, 900), decoder_start_token_id=1, eos_token_id=2, max_length=4).shape[0])"
+    )
+    done = run(code, "transformers", "soxr", "tokenizers", "sentencepiece", "tqdm", "num2words")
+    assert done.stdout.strip() == "1", done.stderr
+
+
+def test_readme_code_runs():
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        expected = [line.partition("# -> ")[2] for line in block.splitlines() if "# -> " in line]
+        assert done.stdout.splitlines() == expected
+
+
+def test_readme_table_has_the_real_line_counts():
+    rows = dict(re.findall(r"^\| `(?:nanos2t/)?(\w+\.py)` \| (\d+) \|", README, re.MULTILINE))
+    assert {path.name: rows.get(path.name) for path in CORE} == {path.name: str(lines(path)) for path in CORE}
+    total = re.search(r"\*\*([\d,]+)\*\*", README)
+    assert total and int(total[1].replace(",", "")) == sum(map(lines, CORE))
+
+
+def test_readme_commands_exist():
+    from nanos2t.apps.cli import build_parser
+
+    for line in re.findall(r"^(?:\$ )?nanos2t (.+?)(?:\s+#.*)?$", README, re.MULTILINE):
+        arguments = line.split(" >")[0].split(" | ")[0].split()
+        build_parser().parse_args(arguments)
+
+
+def test_nothing_big_and_no_recordings_are_committed():
+    listed = subprocess.run(["git", "ls-files"], capture_output=True, text=True, cwd=ROOT)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    for name in listed.stdout.splitlines():
+        path = ROOT / name
+        assert not path.exists() or path.stat().st_size <= 15_000_000, name
+        assert not re.fullmatch(r"\d_[a-z]+_\d+\.wav", path.name), f"{name} is a recording of the data set"
+
+
+@pytest.mark.slow
+def test_wheel_transcribes_in_an_empty_environment(tmp_path: Path):
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL"))
+    }
+
+    def do(*command: object, **more) -> str:
+        done = subprocess.run(
+            list(map(str, command)), capture_output=True, text=True, env=environment, **more
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    do(sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", tmp_path, ROOT)
+    do(sys.executable, "-m", "venv", tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    do(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", *tmp_path.glob("*.whl"))
+    where = do(python, "-c", "import nanos2t; print(nanos2t.__file__)", cwd=tmp_path)
+    assert where.startswith(str(tmp_path))
+    demo = do(tmp_path / "venv" / "bin" / "nanos2t", "demo", cwd=tmp_path)
+    sample = ROOT / "nanos2t" / "assets" / "sample.wav"
+    text = do(python, "-m", "nanos2t", "transcribe", sample, "--language", "de", cwd=tmp_path)
+    assert text.strip() and text.strip() in demo
