@@ -18,7 +18,7 @@ Source = str | os.PathLike | bytes | BinaryIO
 
 
 def load(source: Source, sample_rate: int) -> np.ndarray:
-    """A path, bytes or seekable binary file as a mono waveform (L,), float32 in [-1, 1), at `sample_rate` Hz.
+    """Path, bytes or binary file (at its start) -> mono waveform (L,), float32, [-1, 1), at `sample_rate` Hz.
     ValueError, one line with its name, if missing, not audio, damaged, cut short, empty, NaN or infinite.
     """
     return np.concatenate(list(blocks(source, sample_rate)))

@@ -20,12 +20,8 @@ IMPOSSIBLE = -1e9  # a sum of log-probabilities that nothing real reaches
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """Options of `generate`, named as in transformers.GenerationConfig.
-
-    Lengths count tokens: max_length and min_length with the start token, max_new_tokens and min_new_tokens,
-    which go before them, without. 20 new tokens are the most if nothing is said.
-    """
-
+    """Options of `generate`, named as in transformers.GenerationConfig. max_length and min_length count the
+    start token; max_new_tokens and min_new_tokens go before them and do not. Default: 20 new tokens."""
     max_length: int | None = None
     max_new_tokens: int | None = None
     min_length: int = 0
@@ -59,14 +55,13 @@ class GenerationConfig:
 
     @property
     def eos_ids(self) -> list[int]:
-        eos = self.eos_token_id
-        return [] if eos is None else [eos] if isinstance(eos, int) else list(eos)
+        ids = self.eos_token_id
+        return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
 
     @property
     def longest(self) -> int:
-        if self.max_new_tokens is not None:
-            return self.max_new_tokens + 1
-        return 21 if self.max_length is None else self.max_length
+        length = 21 if self.max_length is None else self.max_length
+        return length if self.max_new_tokens is None else self.max_new_tokens + 1
 
     @property
     def shortest(self) -> int:
@@ -75,8 +70,7 @@ class GenerationConfig:
 
 @dataclass
 class Generated:
-    """`sequences` (R, T), start token first, `sequences_scores` (R,), `token_logprobs` (R, T - 1), 0 at pads."""
-
+    """`sequences` (R, T), the start token first; `sequences_scores` (R,); `token_logprobs` (R, T - 1)."""
     sequences: Tensor
     sequences_scores: Tensor
     token_logprobs: Tensor
@@ -95,16 +89,16 @@ def with_options(config: GenerationConfig, options: dict) -> GenerationConfig:
             options = {**options, new: None}
     config = replace(config, **options)
     many = config.num_beams if config.num_beams > 1 or not config.do_sample else config.num_return_sequences
-    rules = {"num_beams": (config.num_beams >= 1, "at least 1"),
-             "num_return_sequences": (1 <= config.num_return_sequences <= many, f"1 to num_beams, {many}"),
-             "no_repeat_ngram_size": (config.no_repeat_ngram_size >= 0, "at least 0"),
-             "temperature": (config.temperature > 0, "above 0"),
-             "repetition_penalty": (config.repetition_penalty > 0, "above 0"),
-             "top_p": (config.top_p is None or 0 <= config.top_p <= 1, "from 0 to 1"),
-             "early_stopping": (config.early_stopping in (True, False, "never"), 'True, False or "never"'),
-             "longest": (config.longest > 1, "at least 2: the start token and one more"),
-             "shortest": (0 <= config.shortest <= config.longest, f"0 to the longest, {config.longest}")}
-    for name, (holds, expected) in rules.items():
+    for name, holds, expected in (
+            ("num_beams", config.num_beams >= 1, "at least 1"),
+            ("num_return_sequences", 1 <= config.num_return_sequences <= many, f"1 to num_beams, {many}"),
+            ("no_repeat_ngram_size", config.no_repeat_ngram_size >= 0, "at least 0"),
+            ("temperature", config.temperature > 0, "above 0"),
+            ("repetition_penalty", config.repetition_penalty > 0, "above 0"),
+            ("top_p", config.top_p is None or 0 <= config.top_p <= 1, "0 to 1"),
+            ("early_stopping", config.early_stopping in (True, False, "never"), 'True, False or "never"'),
+            ("longest", config.longest > 1, "at least 2: the start token and one more"),
+            ("shortest", 0 <= config.shortest <= config.longest, f"0 to the longest, {config.longest}")):
         if not holds:
             raise ValueError(f"generation option {name} is {getattr(config, name)!r}, expected {expected}")
     return config
@@ -142,13 +136,10 @@ def constrain(scores: Tensor, tokens: Tensor, config: GenerationConfig) -> Tenso
     scores = ban_words(scores, tokens, words) if words else scores
     if length < config.shortest and config.eos_ids:
         scores = scores.index_fill(1, torch.tensor(config.eos_ids, device=scores.device), -torch.inf)
-    forced = [config.forced_bos_token_id] if length == 1 else []
-    if length == config.longest - 1 and config.forced_eos_token_id is not None:
-        forced = [config.forced_eos_token_id]
-    for token in forced:
-        if token is not None:
+    for forced, at in (config.forced_bos_token_id, 1), (config.forced_eos_token_id, config.longest - 1):
+        if forced is not None and length == at:
             scores = torch.full_like(scores, -torch.inf)
-            scores[:, token] = 0.0
+            scores[:, forced] = 0.0
     if config.suppress_tokens:
         scores = scores.index_fill(1, torch.tensor(config.suppress_tokens, device=scores.device), -torch.inf)
     return scores
@@ -174,7 +165,7 @@ def greedy(next_logits: NextLogits, start: Tensor, config: GenerationConfig) -> 
     tokens, logprobs, eos = start, [], start.new_tensor(config.eos_ids)
     pad = config.pad_token_id if config.pad_token_id is not None else next(iter(config.eos_ids), None)
     done = torch.zeros(len(start), dtype=torch.bool, device=start.device)       # (R,)
-    length = torch.zeros_like(start[:, 0])                                      # (R,)
+    length = torch.zeros(len(start), device=start.device)                       # (R,) float, for any power
     while tokens.shape[1] < config.longest and not done.all():
         scores = constrain(next_logits(tokens, None), tokens, config)           # (R, V)
         if config.do_sample:
@@ -206,10 +197,10 @@ class Beams:
 
     def join(self, others: "Beams", fill: int) -> "Beams":
         """These, filled up to be a token longer, and the others: (B, K + C)."""
-        tokens = torch.cat([F.pad(self.tokens, (0, 1), value=fill), others.tokens], 1)
-        logprobs = torch.cat([F.pad(self.logprobs, (0, 1), value=torch.nan), others.logprobs], 1)
-        scores, ended = torch.cat([self.scores, others.scores], 1), torch.cat([self.ended, others.ended], 1)
-        return Beams(tokens, logprobs, scores, ended)
+        tokens = F.pad(self.tokens, (0, 1), value=fill)                         # (B, K, T + 1)
+        logprobs = F.pad(self.logprobs, (0, 1), value=torch.nan)                # (B, K, T)
+        pairs = zip((tokens, logprobs, self.scores, self.ended), vars(others).values())
+        return Beams(*(torch.cat(pair, 1) for pair in pairs))
 
 
 def first_beams(start: Tensor, K: int) -> tuple[Beams, Beams]:
@@ -295,10 +286,8 @@ def generate(model, input_values: Tensor, attention_mask: Tensor | None = None,
              return_dict_in_generate: bool = False, **options) -> Tensor | Generated:
     """Waveforms (B, L) -> tokens (B * num_return_sequences, T), start token first, padded on the right.
 
-    `options` are fields of GenerationConfig and override those of `model.generation`. With
-    return_dict_in_generate the result is Generated, with scores. ValueError names an option that is unknown,
-    out of range or at odds with another.
-    """
+    `options`: fields of GenerationConfig, before those of `model.generation`; ValueError names a wrong one.
+    With return_dict_in_generate the result is Generated, with scores."""
     config = with_options(model.generation, options)
     memory, frames = model.encode(input_values, attention_mask)                 # (B, S, H), (B,)
     rows = config.num_beams if config.num_beams > 1 else config.num_return_sequences

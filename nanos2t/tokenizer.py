@@ -25,10 +25,8 @@ class Tokenizer:
 
 
 def load(folder: Path) -> Tokenizer | None:
-    """The tokenizer of a checkpoint's folder, from tokenizer.json or BERT's vocab.txt; None if it has neither.
-
-    ValueError, naming the file, if it cannot be read.
-    """
+    """The tokenizer in a checkpoint's folder, from tokenizer.json or BERT's vocab.txt; None without either.
+    ValueError names a file that cannot be read."""
     import tokenizers
 
     if (file := folder / "tokenizer.json").exists():
@@ -44,7 +42,7 @@ def load(folder: Path) -> Tokenizer | None:
 def lowercases(file: Path) -> bool:
     """`do_lower_case` of a BERT tokenizer_config.json; true if nothing is said, as in transformers."""
     try:
-        return json.loads(file.read_text(encoding="utf-8")).get("do_lower_case", True) if file.exists() else True
+        return not file.exists() or json.loads(file.read_text(encoding="utf-8")).get("do_lower_case", True)
     except ValueError as error:
         raise ValueError(f"{file}: not JSON: {error}") from None
 
@@ -55,18 +53,18 @@ def word_piece(file: Path, lowercase: bool):
     from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
     try:
-        tokens = file.read_text(encoding="utf-8").splitlines()
+        vocabulary = {token: i for i, token in enumerate(file.read_text(encoding="utf-8").splitlines())}
     except ValueError as error:
         raise ValueError(f"{file}: not UTF-8 text: {error}") from None
-    vocabulary = {token: i for i, token in enumerate(tokens)}
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     for token in special:
         if token not in vocabulary:
-            raise ValueError(f"{file}: no {token} among its {len(tokens)} tokens")
+            raise ValueError(f"{file}: no {token} among its {len(vocabulary)} tokens")
     backend = Backend(models.WordPiece(vocabulary, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
+    sep, cls = (("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
+    backend.post_processor = processors.BertProcessing(sep, cls)
     backend.decoder = decoders.WordPiece()
     backend.add_special_tokens(special)
     return backend

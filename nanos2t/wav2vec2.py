@@ -129,7 +129,6 @@ def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor | None = None)
 
 class Attention(nn.Module):
     """Multi-head attention. Queries come from x; whoever calls decides where keys and values come from."""
-
     def __init__(self, config):
         super().__init__()
         self.num_heads = config.num_heads
@@ -200,7 +199,6 @@ class ChannelNorm(nn.LayerNorm):
 
 class FeatureEncoder(nn.Module):
     """Strided convolutions from samples to frames (wav2vec 2.0, section 2)."""
-
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.min_samples = config.min_samples
@@ -236,7 +234,6 @@ class FeatureProjection(nn.Module):
 
 class PositionalConv(nn.Module):
     """Relative positions from a convolution instead of a table; its weight is kept as gain and direction."""
-
     def __init__(self, config: EncoderConfig):
         super().__init__()
         size, taps, self.groups = config.hidden_size, config.position_kernel, config.position_groups
@@ -251,7 +248,6 @@ class PositionalConv(nn.Module):
 
 class Adapter(nn.Module):
     """Shortens the frames towards the length of text: `adapter_stride` times in each layer."""
-
     def __init__(self, config: EncoderConfig):
         super().__init__()
         size, taps, stride = config.output_size, config.adapter_kernel, config.adapter_stride
@@ -287,8 +283,8 @@ class Encoder(nn.Module):
                 masked: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Waveforms (B, L), their lengths (B,) -> frames (B, T, H), how many of them are real (B,).
 
-        Without `samples` every item fills its row, and the second result is None. `masked` (B, T) bool marks
-        frames to replace by the learned vector (SpecAugment; wav2vec 2.0, section 3.1).
+        Without `samples` all are real, and the second result is None. `masked` (B, T) bool: frames to replace
+        by the learned vector (SpecAugment; wav2vec 2.0, section 3.1).
         """
         x, frames = self.feature_encoder(input_values, samples)                 # (B, T, C), (B,)
         x = self.feature_projection(x)                                          # (B, T, H)

@@ -180,15 +180,16 @@ def test_a_beam_runs_on_although_all_likelier_tokens_are_eos():
 
 
 @pytest.mark.parametrize(
-    ("penalty", "best"), [(-1.0, "."), (0.0, "."), (0.2, "."), (0.5, "a."), (1.0, "a."), (2, "a.")]
+    ("penalty", "best"),
+    [(-1.0, [".-", "a."]), (0.0, [".-", "a."]), (0.2, [".-", "a."]), (0.5, ["a.", ".-"]), (1, ["a.", "aa"])],
 )
 def test_length_penalty_chooses_between_shorter_and_longer(penalty, best):
     table = tree({"": {".": 0.4, "a": 0.6}, "a": {".": 0.5, "a": 0.3, "b": 0.2}})
-    found = search(table, num_beams=2, num_return_sequences=2, length_penalty=penalty)
-    scores = {".": log(0.4), "a.": log(0.6 * 0.5) / 2**penalty}
-    assert [row.rstrip(".") + "." for row in letters(found)] == sorted(scores, key=scores.get, reverse=True)
-    assert letters(found)[0].rstrip(".") + "." == best
-    assert found.sequences_scores.tolist() == pytest.approx(sorted(scores.values(), reverse=True))
+    options = {"length_penalty": penalty, "max_length": 3}
+    found = search(table, num_beams=2, num_return_sequences=2, **options)
+    assert [row if row[0] == "a" else ".-" for row in letters(found)] == best
+    scores = {".-": log(0.4), "a.": log(0.6 * 0.5) / 2**penalty, "aa": log(0.6 * 0.3) / 2**penalty}
+    assert found.sequences_scores.tolist() == pytest.approx([scores[row] for row in best])
 
 
 @pytest.mark.parametrize("penalty", [-1, -0.5, 0, 0.5, 1, 2])
@@ -228,7 +229,7 @@ def test_early_stopping():
     [(IMPROVES, {"num_beams": 2, "early_stopping": True}, "a.", 2), (LATE, {"num_beams": 1}, ".", 1)],
 )
 def test_what_is_decided_stays_decided_while_the_batch_goes_on(branch, options, alone, calls):
-    long = {"a" * n: {"a": 0.98, "b": 0.01, "c": 0.01} for n in range(7)}
+    long = {"".join(word): {"a": 0.6, "b": 0.4} for n in range(7) for word in product("ab", repeat=n)}
     config = with_options(CONFIG, {**options, "max_length": 20, "pad_token_id": 3})
     script = Script(tree(branch))
     assert letters(beam_search(script, start(), config)) == [alone]
@@ -643,3 +644,211 @@ def test_the_last_position_of_the_decoder_is_used_and_no_more(beams):
     assert tiny(5).generate(torch.randn(1, 99), max_length=6, **options).shape == (1, 6)
     with pytest.raises(ValueError, match="6 tokens, .* positions for 5"):
         tiny(5).generate(torch.randn(1, 99), max_length=7, **options)
+
+
+PAIRS = {  # encoder, vocabulary, decoder layers; ours and transformers'
+    "group norm, 6 words": ("wav2vec2", {}, 6, 1),
+    "layer norm, 6 words": ("wav2vec2", LARGE, 6, 2),
+    "group norm, 23 words": ("hubert", {}, 23, 2),
+    "layer norm, 23 words": ("wav2vec2", LARGE, 23, 1),
+    "layer norm, 57 words": ("hubert", LARGE, 57, 1),
+}
+LENGTHS = 130, 58, 97
+BATCHED = [pair for pair in PAIRS if pair.startswith("layer norm")]  # HF's batches are HF's items
+
+
+@cache
+@torch.no_grad()
+def models(pair: str, seed: int = 0) -> tuple[nn.Module, SpeechEncoderDecoder]:
+    """HF's and ours. Spread weights alone make one token win everywhere: the head's bias takes that away.
+
+    What is left differs from place to place, and EOS, with a little more, is said after some tokens.
+    """
+    family, encoder, V, layers = PAIRS[pair]
+    text = {"vocab_size": V, "num_hidden_layers": layers}
+    theirs = tiny_pair(family, encoder={"num_hidden_layers": 1, **encoder}, decoder=text, seed=seed)
+    rng = torch.Generator().manual_seed(seed)
+    predictions = theirs.decoder.cls.predictions
+    predictions.transform.LayerNorm.weight.mul_(0.4)
+    waveforms = torch.randn(40, 100, generator=rng, dtype=torch.float64)
+    logits = theirs(waveforms, decoder_input_ids=torch.randint(V, (40, 9), generator=rng)).logits
+    bias = predictions.decoder.bias - logits.mean((0, 1))
+    bias[IDS["eos_token_id"]] += 1.0
+    predictions.bias.copy_(bias)
+    predictions.decoder.bias.copy_(bias)
+    with TemporaryDirectory() as folder:
+        return theirs, ours_from(theirs, folder)
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    waveforms, samples = waves(*LENGTHS)
+    return waveforms, valid_frames(samples, waveforms.shape[1]).long()
+
+
+class Uncached:
+    """What Decoding does, from the first token on every time."""
+
+    def __init__(self, model: SpeechEncoderDecoder, memory: Tensor, frames: Tensor, rows: int):
+        self.decoder, self.mask = model.decoder, model.memory_mask(memory, frames)
+        self.memory = model.decoder.read(memory.repeat_interleave(rows, 0))
+        self.mask = self.mask.repeat_interleave(rows, 0)
+
+    def __call__(self, tokens: Tensor, parents: Tensor | None) -> Tensor:
+        return self.decoder(tokens, self.memory, self.mask)[:, -1].float()
+
+
+@pytest.mark.parametrize("options", SEARCHES.values(), ids=SEARCHES)
+@pytest.mark.parametrize("sample", [False, True])
+@torch.no_grad()
+def test_with_a_cache_and_shared_memory_or_without(options, sample):
+    model = models("group norm, 23 words")[1]
+    options = {**options, "max_length": 12, "do_sample": sample}
+    config = with_options(model.generation, options)
+    memory, frames = model.encode(*batch())
+    first = torch.full((len(memory), 1), config.decoder_start_token_id)
+    found = beam_search if "num_beams" in options else greedy
+    torch.manual_seed(0)
+    want = found(Uncached(model, memory, frames, config.num_beams), first, config)
+    torch.manual_seed(0)
+    got = found(Decoding(model, memory, frames, 3 * config.num_beams, config.longest), first, config)
+    assert torch.equal(got.sequences, want.sequences)
+    assert torch.allclose(got.token_logprobs, want.token_logprobs, rtol=1e-5)
+    assert len(want.sequences.unique(dim=0)) > 1
+
+
+@pytest.mark.parametrize(("options", "rows"), [({"num_beams": 4}, 12), ({}, 3), ({"do_sample": True}, 6)])
+def test_beams_of_an_utterance_share_its_keys_and_values(options, rows, monkeypatch):
+    model, seen = models("layer norm, 23 words")[1], []
+    attend = decoder.Block.attend_memory
+
+    def watched(self, x, memory, mask):
+        seen.append((len(x), *(len(part) for part in memory), *(part.data_ptr() for part in memory)))
+        return attend(self, x, memory, mask)
+
+    monkeypatch.setattr(decoder.Block, "attend_memory", watched)
+    model.generate(*batch(), max_length=6, num_return_sequences=rows // 3, **options)
+    assert len(seen) > 1
+    assert {call[:3] for call in seen} == {(rows, 3, 3)}
+    assert len(set(seen)) == 1  # never copied or put in another order
+
+
+# Transformers
+
+
+def draw(rng: random.Random, V: int) -> dict:
+    """Options of one call that go together, and mostly so that they have something to change."""
+    words = [token for token in range(V) if token != IDS["eos_token_id"]]
+    many, K, sample = len(words) // 3, rng.choice([1, 2, 3, 4, 7]), rng.random() < 0.35
+    options = {rng.choice(["max_length", "max_new_tokens"]): rng.choice([5, 7, 9])}
+    menu = {
+        "no_repeat_ngram_size": (0.2, [2] if V < 10 else [1, 2]),
+        "repetition_penalty": (0.2, [0.4, 0.7, 1.5, 3.0]),
+        "forced_bos_token_id": (0.15, range(V)),
+        "forced_eos_token_id": (0.25, range(V)),
+        "suppress_tokens": (0.2, [rng.sample(words, many)]),
+        "bad_words_ids": (0.25, [[[3], *([token] for token in rng.sample(words, many)), rng.sample(words, 3)]]),
+        "eos_token_id": (0.25, [[3, *rng.sample(words, 1)], [3, *rng.sample(words, 2)], None]),
+        "decoder_start_token_id": (0.2, range(V)),
+        "pad_token_id": (0.2, [0, 4]),
+        rng.choice(["min_length", "min_new_tokens"]): (0.3, [3, 4]),
+    }
+    if sample:
+        options["do_sample"] = True
+        menu |= {"temperature": (0.5, [0.4, 2.0]), "top_k": (0.5, [2, 3]), "top_p": (0.5, [0.3, 0.7])}
+    if K > 1:
+        options["num_beams"] = K
+        menu |= {"length_penalty": (0.5, [-1.0, 0.0, 0.5, 2.0]), "num_return_sequences": (0.6, [K, K // 2])}
+    elif sample:
+        menu["num_return_sequences"] = 0.5, [3]
+    if K > 1 and rng.random() < 0.4:  # what stops a search, in one that would go on for long
+        options |= {"early_stopping": rng.choice([True, "never"]), "num_return_sequences": K}
+        menu["length_penalty"] = 0.8, [2.0]
+    for name, (chance, values) in menu.items():
+        if rng.random() < chance:
+            options.setdefault(name, rng.choice(values))
+    return options
+
+
+@dataclass
+class Case:
+    pair: str
+    options: dict
+    seed: int
+
+
+def cases(numbers: range) -> Iterator[Case]:
+    for number in numbers:
+        pair = list(PAIRS)[number % len(PAIRS)]
+        yield Case(pair, draw(random.Random(number), PAIRS[pair][2]), number)
+
+
+def theirs_of(case: Case, waveforms: Tensor, mask: Tensor, **options):
+    """What HF's generate returns."""
+    model = models(case.pair)[0]
+    torch.manual_seed(case.seed)
+    return model.generate(
+        waveforms, attention_mask=mask, return_dict_in_generate=True, output_scores=True, **options
+    )
+
+
+def ours_of(case: Case, waveforms: Tensor, mask: Tensor) -> Generated:
+    torch.manual_seed(case.seed)
+    return models(case.pair)[1].generate(waveforms, mask, return_dict_in_generate=True, **case.options)
+
+
+def assert_same(got: Generated, want, case: Case) -> None:
+    """Tokens equal, scores equal to 1e-5 of their size."""
+    config = with_options(models(case.pair)[1].generation, case.options)
+    assert got.sequences.tolist() == want.sequences.tolist()
+    assert_scores_add_up(got, config)
+    beams = config.num_beams > 1
+    if beams:
+        assert got.sequences_scores.tolist() == pytest.approx(want.sequences_scores.tolist(), rel=1e-5)
+    costs = models(case.pair)[0].compute_transition_scores(
+        want.sequences, want.scores, want.beam_indices if beams else None, normalize_logits=not beams
+    )
+    costs = costs.where(got.token_logprobs != 0, 0)  # HF gives pads behind a greedy row's EOS a score
+    assert torch.allclose(got.token_logprobs, costs, rtol=1e-5, atol=1e-5)
+
+
+def assert_rows_of(batch: Generated, i: int, alone: Generated, fill: int | None) -> None:
+    """Utterance i of a batch is what it is alone, with more padding."""
+    each, width = len(alone.sequences), alone.sequences.shape[1]
+    rows = slice(i * each, (i + 1) * each)
+    assert batch.sequences[rows, :width].tolist() == alone.sequences.tolist()
+    assert all(token == fill for token in batch.sequences[rows, width:].flatten())
+    assert torch.allclose(batch.sequences_scores[rows], alone.sequences_scores, rtol=1e-5, atol=1e-6)
+
+
+def check(case: Case) -> None:
+    """Item by item; an encoder that HF can batch in a batch, and then each item is as in the batch."""
+    waveforms, mask = batch()
+    got = ours_of(case, waveforms, mask)
+    if case.pair in BATCHED:
+        assert_same(got, theirs_of(case, waveforms, mask, **case.options), case)
+    for i, item in enumerate(items(waveforms, mask.sum(1))):
+        alone = ours_of(case, item, torch.ones_like(item).long())
+        if case.pair not in BATCHED:
+            want = theirs_of(case, item, torch.ones_like(item).long(), **case.options)
+            assert_same(alone, want, case)
+        if "do_sample" not in case.options:
+            config = with_options(models(case.pair)[1].generation, case.options)
+            fill = config.pad_token_id
+            if config.num_beams > 1:
+                fill = fill or next(iter(config.eos_ids), None)
+            assert_rows_of(got, i, alone, fill)
+
+
+ONLY_WITH = {
+    "num_beams": ("length_penalty", "early_stopping", "num_return_sequences"),
+    "do_sample": ("temperature", "top_k", "top_p", "num_return_sequences"),
+}
+
+
+def spoken(case: Case, options: dict) -> list[tuple[int, ...]]:
+    """What HF says, up to EOS, for a whole batch."""
+    eos = options.get("eos_token_id", IDS["eos_token_id"])
+    eos = eos if isinstance(eos, list) else [eos]
+    rows = theirs_of(case, *batch(), **options).sequences[:, 1:].tolist()
+    ends = [next((i + 1 for i, token in enumerate(row) if token in eos), len(row) + 1) for row in rows]
+    return [tuple(row[:end]) for row, end in zip(rows, ends)]

@@ -23,7 +23,6 @@ from nanos2t.apps.formats import FORMATS, render
 if TYPE_CHECKING:
     from nanos2t.apps.transcribe import Result, SpeechToText
 
-AUDIO = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
 FAILED, USAGE, NO_MODEL, INTERRUPTED = 1, 2, 3, 130
 
 
@@ -115,19 +114,24 @@ def load(name: str | None, device: str = "cpu", dtype: str = "float32") -> "Spee
         raise Stop(error, NO_MODEL) from None
 
 
-def find_files(names: list[str]) -> tuple[list[str], list[str]]:
-    """The inputs, with the audio files of a folder in its place, by name; and the folders that have none."""
+def find_files(names: list[str]) -> tuple[list[str], list[ValueError]]:
+    """The inputs, the audio files of a folder in its place, by name; an error for each folder without any."""
     if names.count("-") > 1:
         raise Stop("- is given more than once, but stdin can be read once", USAGE)
-    files, empty = [], []
+    files, errors = [], []
     for name in names:
-        inside = [name]
-        if os.path.isdir(name):
-            found = (path for path in Path(name).rglob("*") if path.suffix.lower() in AUDIO)
-            inside = sorted(str(path) for path in found if path.is_file())
-            empty += [] if inside else [name]
-        files += inside
-    return files, empty
+        if not os.path.isdir(name):
+            files.append(name)
+            continue
+        from nanos2t.apps.sound_files import SUFFIXES
+
+        found = [path for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+        files += sorted(map(str, found))
+        if not found:
+            errors.append(
+                ValueError(f"{name}: no audio in this folder, expected {' '.join(sorted(SUFFIXES))}")
+            )
+    return files, errors
 
 
 def output_paths(files: list[str], folder: Path, format: str) -> list[Path]:
@@ -193,10 +197,10 @@ def prepare(options: argparse.Namespace) -> tuple["SpeechToText", dict]:
 
 
 def run_transcribe(options: argparse.Namespace) -> int:
-    files, empty = find_files(options.files)
+    files, errors = find_files(options.files)
     paths = output_paths(files, options.output, options.format) if options.output else [None] * len(files)
-    for folder in empty:
-        say(f"{folder}: no audio files in this folder, expected one of {' '.join(sorted(AUDIO))}")
+    for error in errors:
+        say(error)
     if not files:
         return FAILED
     logging.getLogger("nanos2t").setLevel(logging.ERROR if options.quiet else logging.NOTSET)
@@ -213,7 +217,7 @@ def run_transcribe(options: argparse.Namespace) -> int:
     outcomes = stt.transcribe_many(
         (stdin if name == "-" else name for name in files), options.batch_size, **how
     )
-    failed = len(empty)
+    failed = len(errors)
     hidden = options.quiet or not (sys.stderr and sys.stderr.isatty())
     with tqdm(total=len(files), unit="file", disable=hidden) as bar:
         for name, path, outcome in zip(files, paths, outcomes, strict=True):

@@ -1,7 +1,8 @@
 """Audio files as they are found: nanos2t.audio, and what it does not know of containers and of soundfile.
 
-    source -> opened: from its start, what libsndfile misreads set right -> audio.decode, audio.resample
-           -> checked: for most files that were cut short libsndfile raises nothing, so look for the signs
+    source -> opened -> audio.decode -> checked -> audio.resample -> blocks (L,), (L,) ... -> load (L,)
+
+For most files that were cut short libsndfile raises nothing: `checked` looks for the signs. L samples.
 """
 
 import io
@@ -23,7 +24,6 @@ FORMATS = "WAV, FLAC, Ogg, MP3, AIFF, AU or CAF (convert others: ffmpeg -i FILE 
 
 def load(source: audio.Source, sample_rate: int) -> np.ndarray:
     """An audio file as a mono waveform (L,), float32, full scale [-1, 1), at `sample_rate` Hz.
-
     `source`: a path, the bytes of a file, or a binary file object, read from its start. ValueError, one line
     with its name, if it is missing, empty, not audio, damaged, without samples, or holds NaN or infinity.
     A WAV whose data chunk is cut short is only a warning.
@@ -32,14 +32,11 @@ def load(source: audio.Source, sample_rate: int) -> np.ndarray:
 
 
 def blocks(source: audio.Source, sample_rate: int, seconds: float = 30.0) -> Iterator[np.ndarray]:
-    """What `load` returns, in blocks of `seconds` (the last is shorter), one of them in memory at a time.
-    Raises and warns as `load` does, but on the way: a damaged file may yield blocks first.
-    """
+    """What `load` returns, in blocks of `seconds` (the last is shorter); an error may come after some."""
     if not (sample_rate > 0 and 1 <= seconds * sample_rate < np.inf):
         raise ValueError(f"expected a sample rate and seconds above 0, found {sample_rate} Hz, {seconds} s")
-    size = round(seconds * sample_rate)
+    size, held = round(seconds * sample_rate), np.zeros(0, np.float32)
     with opened(source) as (file, name):
-        held = np.zeros(0, np.float32)
         for piece in audio.resample(checked(file, name), file.samplerate, sample_rate):
             held = np.concatenate([held, piece])
             while len(held) >= size:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nanos2t import audio, pretrained, tokenizer
-from nanos2t.apps import align  # which imports this file: name nothing of it before a call
+from nanos2t.apps import align, sound_files  # align imports this file: name nothing of it before a call
 from nanos2t.generate import with_options
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import Tokenizer
@@ -104,7 +104,7 @@ class SpeechToText:
         """What `transcribe` takes -> waveform (L,) at the model's rate."""
         if isinstance(source, (np.ndarray, Tensor)):
             return audio.from_array(source, sample_rate, self.sample_rate)
-        return audio.load(source, self.sample_rate)
+        return sound_files.load(source, self.sample_rate)
 
     def transcribe(self, source, *, sample_rate: int | None = None, language: str | None = None,
                    words: bool = False, **generation) -> Result:  # fmt: skip
