@@ -1,4 +1,4 @@
-"""Sound in: any audio file or array -> mono waveform at the model's rate, normalised and padded.
+"""Sound in: any audio file -> mono waveform at the model's rate, normalised and padded.
 
     path, bytes, stream -> blocks (L,), (L,) ... -> load (L,) -> normalise (L,) -> pad (B, L) and its mask
 
@@ -41,35 +41,11 @@ def decode(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
         if not np.isfinite(block).all():
             raise ValueError("expected finite samples, found NaN or infinity")
         decoded += len(block)
-        yield to_mono(block)
+        yield block.mean(axis=1)  # (L,)
     if decoded == 0:
         raise ValueError("expected samples, found none")
     if decoded < file.frames < 2**62 and file.format != "MP3":  # 2**63 - 1: unknown; MP3: an estimate
         raise ValueError(f"cut short or damaged, found {decoded} of {file.frames} samples")
-
-
-def from_array(waveform: np.ndarray | torch.Tensor, sample_rate: int, target_rate: int) -> np.ndarray:
-    """A 1-D array or tensor at `sample_rate` Hz as a waveform (L,), float32, at `target_rate` Hz.
-    Integers of b bits are divided by 2**(b-1), unsigned ones about their middle, like the samples of a WAV.
-    ValueError for another type or shape, no samples, NaN or infinity, a rate that is not above 0.
-    """
-    if isinstance(waveform, torch.Tensor):
-        waveform = (waveform.float() if waveform.is_floating_point() else waveform).detach().cpu().numpy()
-    waveform = np.asarray(waveform)
-    kind, found = waveform.dtype.kind, f"{waveform.dtype} {waveform.shape}"
-    if kind not in "fiu" or waveform.ndim != 1 or len(waveform) == 0:
-        raise ValueError(f"waveform: expected numbers (L,), found {found}: average the channels first")
-    if kind != "f":
-        waveform = waveform / 2.0 ** (8 * waveform.itemsize - 1) - (kind == "u")
-    samples = waveform.astype(np.float32)
-    if not np.isfinite(samples).all():
-        raise ValueError("waveform: expected finite samples, found NaN or infinity")
-    return np.concatenate(list(resample([samples], sample_rate, target_rate)))
-
-
-def to_mono(block: np.ndarray) -> np.ndarray:
-    """The mean over the channels of a block (L, C), as (L,)."""
-    return block.mean(axis=1)
 
 
 def resample(pieces: Iterable[np.ndarray], found: int, wanted: int) -> Iterator[np.ndarray]:

@@ -19,7 +19,6 @@ from nanos2t.wav2vec2 import ACTIVATIONS, MLP, Attention
 @dataclass(frozen=True)
 class DecoderTraining:
     """Read in training mode only."""
-
     hidden_dropout: float = 0.1
     attention_dropout: float = 0.1
     activation_dropout: float = 0.0
@@ -54,7 +53,6 @@ class DecoderConfig:
 
 class Cache:
     """Keys and values of the tokens that one block has seen: room for `size` of them, `length` filled."""
-
     def __init__(self, rows: int, config: DecoderConfig, size: int, like: Tensor):
         shape = (rows, config.num_heads, size, config.hidden_size // config.num_heads)
         self.keys, self.values = like.new_empty(shape), like.new_empty(shape)   # (B, N, size, D)
@@ -75,8 +73,7 @@ class Embedding(nn.Module):
     def __init__(self, config: DecoderConfig):
         super().__init__()
         size = config.hidden_size
-        self.max_positions = config.max_positions
-        self.scale, self.offset = config.embed_scale, config.position_offset
+        self.config = config
         self.tokens = nn.Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
         self.positions = nn.Embedding(config.max_positions + config.position_offset, size)
         self.token_types = nn.Embedding(config.num_token_types, size) if config.num_token_types else None
@@ -85,10 +82,10 @@ class Embedding(nn.Module):
 
     def forward(self, tokens: Tensor, past: int) -> Tensor:                     # (B, T)
         end = past + tokens.shape[1]
-        if end > self.max_positions:
-            raise ValueError(f"{end} tokens, but the decoder has positions for {self.max_positions} only")
-        positions = torch.arange(past, end, device=tokens.device) + self.offset  # (T,)
-        x = self.tokens(tokens) * self.scale + self.positions(positions)        # (B, T, H)
+        if end > self.config.max_positions:
+            raise ValueError(f"{end} tokens, but the decoder has {self.config.max_positions} positions")
+        positions = torch.arange(past, end, device=tokens.device) + self.config.position_offset  # (T,)
+        x = self.tokens(tokens) * self.config.embed_scale + self.positions(positions)  # (B, T, H)
         if self.token_types is not None:
             x = x + self.token_types.weight[0]                                  # (B, T, H)
         return self.dropout(self.norm(x))
@@ -171,9 +168,7 @@ class Decoder(nn.Module):
     def forward(self, tokens: Tensor, memory: list[tuple[Tensor, Tensor]], memory_mask: Tensor | None = None,
                 cache: list[Cache] | None = None) -> Tensor:
         """Tokens (B * K, T), keys and values from `read`, real frames (B, 1, 1, S) -> logits (B * K, T, V).
-
-        With a cache, `tokens` are the new ones only, and the cache grows by them.
-        """
+        With a cache, `tokens` are the new ones only, and the cache grows by them."""
         x = self.embed(tokens, 0 if cache is None else cache[0].length)         # (B * K, T, H)
         for i, block in enumerate(self.blocks):
             x = block(x, memory[i], memory_mask, None if cache is None else cache[i])

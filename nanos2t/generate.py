@@ -293,8 +293,6 @@ def generate(model, input_values: Tensor, attention_mask: Tensor | None = None,
     rows = config.num_beams if config.num_beams > 1 else config.num_return_sequences
     start = torch.full((len(memory), 1), config.need("decoder_start_token_id"), device=memory.device)
     next_logits = Decoding(model, memory, frames, len(memory) * rows, config.longest)
-    if config.num_beams > 1:
-        found = beam_search(next_logits, start, config)
-    else:
-        found = greedy(next_logits, start.repeat_interleave(rows, 0), config)
+    search, count = (beam_search, 1) if config.num_beams > 1 else (greedy, rows)
+    found = search(next_logits, start.repeat_interleave(count, 0), config)
     return found if return_dict_in_generate else found.sequences

@@ -21,7 +21,6 @@ IGNORED = -100  # a label that no loss looks at
 @dataclass
 class Output:
     """`loss` () and `logits` (B, T, V) or None, `memory` (B, S, H), `frames` (B,): how many are real."""
-
     loss: Tensor | None
     logits: Tensor | None
     memory: Tensor
@@ -51,19 +50,15 @@ class SpeechEncoderDecoder(nn.Module):
         self.decoder = Decoder(decoder)
         self.generation = generation or GenerationConfig(pad_token_id=decoder.pad_token_id)
 
-    @classmethod
-    def from_pretrained(cls, name_or_path, *, dtype: torch.dtype = torch.float32, device: str = "cpu",
-                        revision: str | None = None, local_files_only: bool = False):
+    @staticmethod
+    def from_pretrained(name_or_path, **options) -> "SpeechEncoderDecoder":
         """The model in a folder or hub id in transformers' layout: see nanos2t.pretrained.from_pretrained."""
         from nanos2t import pretrained
-
-        where = {"revision": revision, "local_files_only": local_files_only}
-        return pretrained.from_pretrained(name_or_path, dtype=dtype, device=device, **where)
+        return pretrained.from_pretrained(name_or_path, **options)
 
     def save_pretrained(self, folder) -> None:
-        """Write the folder so that transformers loads it: see nanos2t.pretrained.save_pretrained."""
+        """Write a folder that transformers loads: see nanos2t.pretrained.save_pretrained."""
         from nanos2t import pretrained
-
         pretrained.save_pretrained(self, folder)
 
     @classmethod
@@ -89,9 +84,7 @@ class SpeechEncoderDecoder(nn.Module):
                 labels: Tensor | None = None, decoder_input_ids: Tensor | None = None,
                 masked: Tensor | None = None) -> Output:
         """Waveforms (B, L) and labels or decoder input (B * K, T): K targets for each utterance, usually 1.
-
-        Without decoder input the labels are shifted right to make it. `masked` (B, T): see Encoder.forward.
-        """
+        Without decoder input the labels are shifted right to make it. `masked` (B, T): see Encoder.forward."""
         memory, frames = self.encode(input_values, attention_mask, masked)      # (B, S, H), (B,)
         loss = logits = None
         if decoder_input_ids is None and labels is not None:
@@ -130,34 +123,20 @@ def count_samples(input_values: Tensor, attention_mask: Tensor) -> Tensor | None
 def init_weights(model: SpeechEncoderDecoder) -> None:
     """Draw every weight by the law that transformers' `_init_weights` has in effect for it."""
     encoder, decoder = model.encoder, model.decoder
-    parts = (encoder, encoder.config), (model.bridge, decoder.config), (decoder, decoder.config)
-    for part, config in parts:
-        for module in part.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                module.weight.normal_(0.0, config.init_std)
-            if isinstance(module, nn.Linear):
-                module.bias.zero_()
-            if isinstance(module, nn.Conv1d):                                   # feature encoder and adapter
-                nn.init.kaiming_normal_(module.weight)
-                uniform(module.bias, module.weight[0].numel())
-            if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
-                module.reset_parameters()                                       # ones and zeros
-    uniform(encoder.feature_projection.proj.weight, encoder.config.conv_channels[-1])
-    uniform(encoder.feature_projection.proj.bias, encoder.config.conv_channels[-1])
-    uniform(encoder.positions.direction, encoder.positions.direction[0].numel())
-    encoder.positions.gain.copy_(encoder.positions.direction.norm(dim=(0, 1), keepdim=True))
-    encoder.positions.bias.zero_()
+    for part, config in (encoder, encoder.config), (model.bridge, decoder.config), (decoder, decoder.config):
+        for name, parameter in part.named_parameters():                         # matrices and norms; biases 0
+            parameter.normal_(0.0, config.init_std) if parameter.ndim > 1 else parameter.zero_()
+            if "norm" in name and name.endswith("weight"):
+                parameter.fill_(1.0)
+    convs = *encoder.feature_encoder.convs, *encoder.adapter.convs
+    for conv in convs:
+        nn.init.kaiming_normal_(conv.weight)
+    proj, direction = encoder.feature_projection.proj, encoder.positions.direction
+    biases = [(part.bias, part.weight[0].numel()) for part in (*convs, proj) if part.bias is not None]
+    for tensor, fan_in in (*biases, (proj.weight, proj.in_features), (direction, direction[0].numel())):
+        tensor.uniform_(-(fan_in**-0.5), fan_in**-0.5)
+    encoder.positions.gain.copy_(direction.norm(dim=(0, 1), keepdim=True))
     if encoder.masked_embed is not None:
         encoder.masked_embed.uniform_()
     if decoder.config.pad_token_id is not None:
         decoder.embed.tokens.weight[decoder.config.pad_token_id].zero_()
-    if decoder.head.weight is not None:
-        decoder.head.weight.normal_(0.0, decoder.config.init_std)
-    if decoder.head.bias is not None:
-        decoder.head.bias.zero_()
-
-
-def uniform(parameter: Tensor | None, fan_in: int) -> None:
-    """Uniform between -1 / sqrt(fan_in) and 1 / sqrt(fan_in), in place."""
-    if parameter is not None:
-        parameter.uniform_(-(fan_in**-0.5), fan_in**-0.5)

@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from nanos2t import remap
 from nanos2t.decoder import DecoderConfig
@@ -34,10 +35,10 @@ def from_pretrained(name_or_path: str | os.PathLike, *, dtype: torch.dtype = tor
                     device: str | torch.device = "cpu", revision: str | None = None,
                     local_files_only: bool = False) -> SpeechEncoderDecoder:
     """The model in a folder or hub repository of transformers' SpeechEncoderDecoderModel, in eval mode.
-
-    ValueError, in one line naming file and tensor or key, for what is missing, broken or not implemented.
-    Optional tensors that the file lacks are initialised, and listed on the logger "nanos2t".
-    """
+    ValueError, one line naming file and tensor or key, for what is missing, broken or not implemented.
+    Optional tensors that the file lacks are initialised, and listed on the logger "nanos2t"."""
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype is {dtype!r}, expected a floating point type such as torch.float32")
     folder = find_folder(name_or_path, revision, local_files_only)
     model = empty_model(folder)
     path, theirs = read_tensors(folder)
@@ -45,36 +46,39 @@ def from_pretrained(name_or_path: str | os.PathLike, *, dtype: torch.dtype = tor
     absent = {name: torch.rand(part.shape) for name, part in model.state_dict().items() if name not in state}
     if absent:                                                                  # masked_embed
         log.warning("%s: initialised, not in the file: %s", path, ", ".join(absent))
-    try:
-        state = {name: part.to(device, dtype) for name, part in (state | absent).items()}
-        model.load_state_dict(state, assign=True)
-    except (AssertionError, RuntimeError, TypeError) as error:
-        raise ValueError(f"device {str(device)!r}, dtype {dtype}: expected others ({brief(error)})") from None
+    state = {name: part.to(device, dtype) for name, part in (state | absent).items()}
+    model.load_state_dict(state, assign=True)
     return model.eval()
 
 
 def save_pretrained(model: SpeechEncoderDecoder, folder: str | os.PathLike) -> None:
     """Write config.json, generation_config.json and model.safetensors so that transformers loads them.
-
     Files are written under another name and then renamed: none is ever half there, even if `model` maps it.
-    ValueError if no family's config can say what the model's say, or the folder can not be written.
-    """
+    ValueError if no family's config can say what the model's say, or the folder can not be written."""
     folder, rows = Path(folder), remap.read_table(PAIR).config
+    parts = {part: write_part(model, part) for part in ("encoder", "decoder")}
+    if isinstance(model.bridge, nn.Linear) and model.bridge.in_features != model.encoder.config.hidden_size:
+        log.warning("transformers can not load this model: its bridge takes hidden_size, not adapter_size")
+    families, untied = [part["model_type"] for part in parts.values()], not model.decoder.config.tied
+    tensors = remap.export(rows_of(families), model.state_dict(), aliases=untied)
+    tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     options = write_config(rows, vars(model.generation))
     options = {key: value for key, value in options.items() if value != rows[key][2]}
-    families, config = write_configs(model)
-    config |= {key: value for key, value in options.items() if key.endswith("_token_id")}
-    tensors, seen = remap.export(rows_of(families), model.state_dict(), not model.decoder.config.tied), set()
-    for name, value in tensors.items():
-        tensors[name] = value.cpu().clone() if value.data_ptr() in seen else value.cpu().contiguous()
-        seen.add(value.data_ptr())
+    config = {"model_type": PAIR, "architectures": ["SpeechEncoderDecoderModel"], "is_encoder_decoder": True,
+              "tie_word_embeddings": False, "dtype": str(model.encoder.norm.weight.dtype)[6:], **parts,
+              **{key: value for key, value in options.items() if key.endswith("_token_id")}}
+    texts = {"generation_config.json": options, "config.json": config}
+    partial = folder / "model.safetensors.partial"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        replace_file(folder / "model.safetensors", lambda path: save_file(tensors, path, {"format": "pt"}))
-        for name, content in (("generation_config.json", options), ("config.json", config)):
-            text = json.dumps(content, indent=2, sort_keys=True) + "\n"
-            replace_file(folder / name, lambda path, text=text: path.write_text(text))
+        save_file(tensors, partial, {"format": "pt"})
+        os.replace(partial, folder / "model.safetensors")
+        for name, content in texts.items():
+            partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+            os.replace(partial, folder / name)
     except (OSError, SafetensorError) as error:
+        if partial.exists():
+            partial.unlink()
         raise ValueError(f"{folder}: can not write there ({brief(error)})") from None
 
 
@@ -95,6 +99,11 @@ def find_folder(name_or_path: str | os.PathLike, revision: str | None = None,
         raise ValueError(f"{name}: no such folder, and none from the hub ({brief(error)})") from None
 
 
+class Undrawn(TorchFunctionMode):  # nothing to draw on the meta device, where normal_ imports all of sympy
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return None if getattr(func, "__module__", "") == "torch.nn.init" else func(*args, **(kwargs or {}))
+
+
 def empty_model(folder: Path) -> SpeechEncoderDecoder:
     """The model that config.json describes, on the meta device: shapes without weights."""
     path = folder / "config.json"
@@ -105,7 +114,7 @@ def empty_model(folder: Path) -> SpeechEncoderDecoder:
     decoder_family, decoder = read_part(config, "decoder", DecoderConfig, path)
     generation = read_generation(folder, config, decoder.pad_token_id, remap.read_table(decoder_family).ids)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), Undrawn():
             model = SpeechEncoderDecoder(encoder, decoder, generation)
     except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: expected sizes of which a model can be built ({brief(error)})") from None
@@ -138,9 +147,7 @@ def rows_of(families: Iterable[str]) -> list[remap.Row]:
 
 def read_generation(folder: Path, config: dict, pad: int | None, ids: Mapping[str, list]) -> GenerationConfig:
     """Generation options from generation_config.json or, in folders older than this file, config.json.
-
-    An id in neither may be that of a token, or equal another, as the decoder's table says, or stays None.
-    """
+    An id in neither may be that of a token, or equal another, as the decoder's table says, or stays None."""
     path, rows, found = folder / "generation_config.json", remap.read_table(PAIR).config, {}
     own = read_json(path) if path.exists() else {}
     places = own, config, {"pad_token_id": pad} | config["decoder"]
@@ -194,18 +201,6 @@ def read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     return path, tensors
 
 
-def write_configs(model: SpeechEncoderDecoder) -> tuple[list[str], dict[str, Any]]:
-    """The families that the two parts are written as, and config.json."""
-    parts = {part: write_part(model, part) for part in ("encoder", "decoder")}
-    if isinstance(model.bridge, nn.Linear) and model.bridge.in_features != model.encoder.config.hidden_size:
-        log.warning("transformers can not load this model: its bridge takes hidden_size, not adapter_size")
-    return [part["model_type"] for part in parts.values()], {
-        "model_type": PAIR, "architectures": ["SpeechEncoderDecoderModel"], "is_encoder_decoder": True,
-        "tie_word_embeddings": False, "dtype": str(model.encoder.norm.weight.dtype).removeprefix("torch."),
-        **parts,
-    }
-
-
 def write_part(model: SpeechEncoderDecoder, part: str) -> dict[str, Any]:
     """What our config says, in the words of the model's own family, or else of the first that can say it."""
     config, own, lost = getattr(model, part).config, getattr(model, "families", ()), {}
@@ -223,27 +218,17 @@ def write_part(model: SpeechEncoderDecoder, part: str) -> dict[str, Any]:
     raise ValueError(f"no family's config.json can say what the {part}'s config says: {lost}")
 
 
-def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        write(partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def read_config(rows: Mapping[str, tuple], theirs: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """Their config -> our fields. Null is the default, and a key without a row is not looked at.
-
-    ValueError naming `where`, key and value for one that we do not implement, or of another type.
-    """
+    ValueError naming `where`, key and value for one that we do not implement, or of another type."""
     fields = {}
     for ours, key, default, rule in rows.values():
         rule, _, argument = rule.partition(":")
         value = default if theirs.get(key) is None else theirs[key]
         known = choices(argument) if rule == "only" else [(default, default)] if ours == "-" else []
         match = [left for left, right in known if right == value]
-        if rule != "write" and not (match if known else alike(value, default)):
+        kinds = (type(default), int) if isinstance(default, float) else (type(default),)
+        if rule != "write" and not (match if known else default is None or type(value) in kinds):
             expected = " or ".join(json.dumps(right) for _, right in known) or type(default).__name__
             raise ValueError(f"{where}{key} is {json.dumps(value)}, expected {expected}")
         if rule == "only":
@@ -279,11 +264,6 @@ def choices(text: str) -> list[tuple[Any, Any]]:
     """'relu,gelu_tanh=gelu_new' -> (ours, theirs): [('relu', 'relu'), ('gelu_tanh', 'gelu_new')]"""
     pairs = (choice.partition("=") for choice in text.split(","))
     return [(remap.literal(ours), remap.literal(theirs or ours)) for ours, _, theirs in pairs]
-
-
-def alike(value: Any, default: Any) -> bool:
-    """Whether a value may stand where the default stands: an int will do for a float, anything for null."""
-    return default is None or type(value) is type(default) or (type(value), type(default)) == (int, float)
 
 
 def brief(error: Exception) -> str:

@@ -21,7 +21,6 @@ Row = tuple[str, str, Words]
 @dataclass
 class Table:
     """`part`: what `config` is about: encoder, decoder or generation. `base`: the table that is included."""
-
     tensors: list[Row] = field(default_factory=list)
     config: dict[str, tuple[str, str, Any, str]] = field(default_factory=dict)
     ids: dict[str, list[str]] = field(default_factory=dict)
@@ -99,9 +98,7 @@ def pattern(name: str) -> re.Pattern:
 
 def expand(rows: Iterable[Row], ours: Iterable[str]) -> Iterator[tuple[list[str], str, Words]]:
     """Each row once per tensor of ours it covers: (our names, several if theirs is fused; their name; words).
-
-    Aliases come last, and give way to another row for the same tensor of theirs (the head, when untied).
-    """
+    Aliases come last, and give way to another row for the same tensor of theirs (the head, when untied)."""
     ours, taken = list(ours), set()
     for left, right, words in sorted(rows, key=lambda row: "alias" in row[2]):
         for match in filter(None, map(pattern(alternatives(left)[0]).fullmatch, ours)):
@@ -118,10 +115,8 @@ def expand(rows: Iterable[Row], ours: Iterable[str]) -> Iterator[tuple[list[str]
 def load(rows: list[Row], theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor],
          where: str = "state dict") -> dict[str, Tensor]:
     """Their state dict -> ours, as views: nothing is copied. Optional tensors may be missing in the result.
-
     `ours` is the state dict to fill; its names and shapes are read, so a model on the meta device will do.
-    ValueError, naming `where` and the tensor, if one is missing, misshapen, unknown, or given twice.
-    """
+    ValueError, naming `where` and the tensor, if one is missing, misshapen, unknown, or given twice."""
     filled, unread, needed = {}, dict(theirs), dict.fromkeys(ours, "any row of the table")
     for names, right, words in expand(rows, ours):
         if not words & {"alias", "legacy"}:
@@ -146,7 +141,8 @@ def export(rows: list[Row], ours: Mapping[str, Tensor], aliases: bool = True) ->
     theirs, written = {}, set()
     for names, right, words in expand(rows, ours):
         if "legacy" not in words and (aliases or "alias" not in words):
-            theirs[right] = join([ours[name] for name in names], words)
+            value = join([ours[name] for name in names], words)
+            theirs[right] = value.clone() if "alias" in words else value
             written.update(names)
     if unwritten := [name for name in ours if name not in written]:
         raise ValueError(f"no row of the table for our {some(unwritten)}")

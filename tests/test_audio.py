@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanos2t import audio
+from nanos2t.apps import sound_files
 
 RATE = 16_000  # what a model wants
 LOSSLESS = [  # format, subtype, rate, channels, error of one sample
@@ -126,12 +127,6 @@ def test_soxr_is_not_needed_at_the_models_rate(monkeypatch):
         audio.load(encode(sine(8_000), 8_000), RATE)
 
 
-def test_maths_is_called_through_the_module(monkeypatch):
-    monkeypatch.setattr(audio, "to_mono", lambda block: block[:, 1])
-    sound = np.stack([noise(100, 1), noise(100, 2)], axis=1)
-    np.testing.assert_allclose(silently(encode(sound, RATE, subtype="FLOAT")), sound[:, 1], atol=1e-7)
-
-
 # load: sources and blocks
 
 
@@ -168,7 +163,7 @@ def test_rate_out_of_range(rate):
     with pytest.raises(ValueError, match="rate"):
         audio.load(encode(sine(RATE), RATE), rate)
     with pytest.raises(ValueError, match="rate"):
-        audio.from_array(np.ones(10), rate, RATE)
+        sound_files.from_array(np.ones(10), rate, RATE)
 
 
 # load: files that are refused
@@ -247,7 +242,7 @@ def test_damaged_file_yields_what_comes_before_the_damage():
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
 def test_float_arrays(dtype):
     sound = sine(RATE)
-    waveform = audio.from_array(sound.astype(dtype), RATE, RATE)
+    waveform = sound_files.from_array(sound.astype(dtype), RATE, RATE)
     assert waveform.dtype == np.float32
     np.testing.assert_allclose(waveform, sound, atol=3e-4 if dtype == "float16" else 1e-7)
 
@@ -255,7 +250,7 @@ def test_float_arrays(dtype):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_float_tensors(dtype):
     sound = torch.from_numpy(sine(RATE)).to(dtype).requires_grad_()
-    waveform = audio.from_array(sound, RATE, RATE)
+    waveform = sound_files.from_array(sound, RATE, RATE)
     assert waveform.dtype == np.float32
     np.testing.assert_array_equal(waveform, sound.detach().float().numpy())
 
@@ -267,25 +262,25 @@ def test_integers_are_scaled_to_one(dtype):
     quarter = (int(info.max) - int(info.min) + 1) // 4
     samples = np.array([info.min, middle - quarter, middle, middle + quarter, info.max], dtype)
     top = min(1.0, 1 - 2.0 ** (1 - info.bits)) if info.bits < 25 else 1.0
-    waveform = audio.from_array(samples, RATE, RATE)
+    waveform = sound_files.from_array(samples, RATE, RATE)
     assert waveform.dtype == np.float32
     np.testing.assert_array_equal(waveform, np.array([-1.0, -0.5, 0.0, 0.5, top], np.float32))
     if dtype in ("int8", "int16", "int32", "int64", "uint8"):
-        np.testing.assert_array_equal(audio.from_array(torch.from_numpy(samples), RATE, RATE), waveform)
+        np.testing.assert_array_equal(sound_files.from_array(torch.from_numpy(samples), RATE, RATE), waveform)
 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
 def test_array_equals_file(rate):
     samples = np.round(sine(rate) * 2**15).astype(np.int16)
     data = encode(samples, rate)
-    np.testing.assert_array_equal(audio.from_array(samples, rate, RATE), silently(data))
-    np.testing.assert_array_equal(audio.from_array(samples[::-1][::-1], rate, RATE), silently(data))
-    assert audio.from_array(samples[:1], rate, RATE).size >= 1
+    np.testing.assert_array_equal(sound_files.from_array(samples, rate, RATE), silently(data))
+    np.testing.assert_array_equal(sound_files.from_array(samples[::-1][::-1], rate, RATE), silently(data))
+    assert sound_files.from_array(samples[:1], rate, RATE).size >= 1
 
 
 def test_from_array_does_not_share_memory():
     samples = np.ones(10, np.float32)
-    audio.from_array(samples, RATE, RATE)[:] = 0
+    sound_files.from_array(samples, RATE, RATE)[:] = 0
     assert samples.sum() == 10
 
 
@@ -307,12 +302,12 @@ def test_from_array_does_not_share_memory():
 )
 def test_array_is_refused(waveform, found):
     with pytest.raises(ValueError, match=found):
-        audio.from_array(waveform, RATE, RATE)
+        sound_files.from_array(waveform, RATE, RATE)
 
 
 def test_array_without_a_rate():
     with pytest.raises(ValueError, match="sample_rate.*None"):
-        audio.from_array(np.ones(10), None, RATE)
+        sound_files.from_array(np.ones(10), None, RATE)
 
 
 # normalise and pad

@@ -385,10 +385,12 @@ def assert_scores_add_up(found: Generated, config: GenerationConfig) -> None:
         ends = torch.isin(tokens[1:], torch.tensor(config.eos_ids)).nonzero()
         length = int(ends[0]) + 1 if len(ends) else len(tokens) - 1
         assert len(logprobs) == len(tokens) - 1
+        if score < IMPOSSIBLE / 1000:  # no sequence: there are fewer than beams, and transformers too returns it
+            continue
         assert (logprobs[length:] == 0).all()
-        if score > IMPOSSIBLE / 100:  # else one of those that fill up when there are fewer sequences than beams
-            total = float(logprobs[:length].double().sum()) / length**config.length_penalty
-            assert float(score) == pytest.approx(total, rel=1e-5, abs=1e-6)
+        assert float(score) == pytest.approx(
+            float(logprobs[:length].double().sum()) / length**config.length_penalty, rel=1e-5, abs=1e-6
+        )
 
 
 @pytest.mark.parametrize("options", SEARCHES.values(), ids=SEARCHES)
@@ -642,7 +644,7 @@ def test_generate_returns_tokens_or_all_of_it():
 def test_the_last_position_of_the_decoder_is_used_and_no_more(beams):
     options = {"num_beams": beams, "eos_token_id": None}
     assert tiny(5).generate(torch.randn(1, 99), max_length=6, **options).shape == (1, 6)
-    with pytest.raises(ValueError, match="6 tokens, .* positions for 5"):
+    with pytest.raises(ValueError, match="6 tokens, .* 5 positions"):
         tiny(5).generate(torch.randn(1, 99), max_length=7, **options)
 
 
@@ -673,7 +675,7 @@ def models(pair: str, seed: int = 0) -> tuple[nn.Module, SpeechEncoderDecoder]:
     waveforms = torch.randn(40, 100, generator=rng, dtype=torch.float64)
     logits = theirs(waveforms, decoder_input_ids=torch.randint(V, (40, 9), generator=rng)).logits
     bias = predictions.decoder.bias - logits.mean((0, 1))
-    bias[IDS["eos_token_id"]] += 1.0
+    bias[IDS["eos_token_id"]] += 0.4 + log(V) / 3
     predictions.bias.copy_(bias)
     predictions.decoder.bias.copy_(bias)
     with TemporaryDirectory() as folder:
@@ -739,7 +741,7 @@ def draw(rng: random.Random, V: int) -> dict:
     """Options of one call that go together, and mostly so that they have something to change."""
     words = [token for token in range(V) if token != IDS["eos_token_id"]]
     many, K, sample = len(words) // 3, rng.choice([1, 2, 3, 4, 7]), rng.random() < 0.35
-    options = {rng.choice(["max_length", "max_new_tokens"]): rng.choice([5, 7, 9])}
+    options = {rng.choice(["max_length", "max_new_tokens"]): rng.choice([6, 8, 10])}
     menu = {
         "no_repeat_ngram_size": (0.2, [2] if V < 10 else [1, 2]),
         "repetition_penalty": (0.2, [0.4, 0.7, 1.5, 3.0]),
@@ -757,7 +759,7 @@ def draw(rng: random.Random, V: int) -> dict:
         menu |= {"temperature": (0.5, [0.4, 2.0]), "top_k": (0.5, [2, 3]), "top_p": (0.5, [0.3, 0.7])}
     if K > 1:
         options["num_beams"] = K
-        menu |= {"length_penalty": (0.5, [-1.0, 0.0, 0.5, 2.0]), "num_return_sequences": (0.6, [K, K // 2])}
+        menu |= {"length_penalty": (0.5, [-1.0, 0.0, 0.5, 2.0]), "num_return_sequences": (0.8, [K, K, K // 2])}
     elif sample:
         menu["num_return_sequences"] = 0.5, [3]
     if K > 1 and rng.random() < 0.4:  # what stops a search, in one that would go on for long
@@ -766,77 +768,84 @@ def draw(rng: random.Random, V: int) -> dict:
     for name, (chance, values) in menu.items():
         if rng.random() < chance:
             options.setdefault(name, rng.choice(values))
+    if "suppress_tokens" in options:  # transformers refuses to force a token and suppress it
+        forced = options.get("forced_bos_token_id"), options.get("forced_eos_token_id")
+        options["suppress_tokens"] = [token for token in options["suppress_tokens"] if token not in forced]
     return options
 
 
 @dataclass
 class Case:
+    number: int
     pair: str
     options: dict
-    seed: int
+
+    def models(self) -> tuple[nn.Module, SpeechEncoderDecoder]:
+        return models(self.pair, self.number // 100)
 
 
-def cases(numbers: range) -> Iterator[Case]:
-    for number in numbers:
-        pair = list(PAIRS)[number % len(PAIRS)]
-        yield Case(pair, draw(random.Random(number), PAIRS[pair][2]), number)
+def case(number: int) -> Case:
+    pair = list(PAIRS)[number % len(PAIRS)]
+    return Case(number, pair, draw(random.Random(number), PAIRS[pair][2]))
 
 
-def theirs_of(case: Case, waveforms: Tensor, mask: Tensor, **options):
+def theirs_of(case: Case, waveforms: Tensor, mask: Tensor, options: dict):
     """What HF's generate returns."""
-    model = models(case.pair)[0]
-    torch.manual_seed(case.seed)
-    return model.generate(
+    torch.manual_seed(case.number)
+    return case.models()[0].generate(
         waveforms, attention_mask=mask, return_dict_in_generate=True, output_scores=True, **options
     )
 
 
 def ours_of(case: Case, waveforms: Tensor, mask: Tensor) -> Generated:
-    torch.manual_seed(case.seed)
-    return models(case.pair)[1].generate(waveforms, mask, return_dict_in_generate=True, **case.options)
+    torch.manual_seed(case.number)
+    return case.models()[1].generate(waveforms, mask, return_dict_in_generate=True, **case.options)
 
 
-def assert_same(got: Generated, want, case: Case) -> None:
-    """Tokens equal, scores equal to 1e-5 of their size."""
-    config = with_options(models(case.pair)[1].generation, case.options)
+def assert_same(case: Case, waveforms: Tensor, mask: Tensor) -> None:
+    """Tokens are HF's, scores are HF's to 1e-5 of their size, and so is what each token costs."""
+    theirs, ours = case.models()
+    config = with_options(ours.generation, case.options)
+    got, want = ours_of(case, waveforms, mask), theirs_of(case, waveforms, mask, case.options)
     assert got.sequences.tolist() == want.sequences.tolist()
     assert_scores_add_up(got, config)
-    beams = config.num_beams > 1
-    if beams:
+    if config.num_beams > 1:
         assert got.sequences_scores.tolist() == pytest.approx(want.sequences_scores.tolist(), rel=1e-5)
-    costs = models(case.pair)[0].compute_transition_scores(
-        want.sequences, want.scores, want.beam_indices if beams else None, normalize_logits=not beams
-    )
-    costs = costs.where(got.token_logprobs != 0, 0)  # HF gives pads behind a greedy row's EOS a score
-    assert torch.allclose(got.token_logprobs, costs, rtol=1e-5, atol=1e-5)
+        costs = theirs.compute_transition_scores(want.sequences, want.scores, want.beam_indices)
+    else:
+        costs = theirs.compute_transition_scores(want.sequences, want.scores, normalize_logits=True)
+        costs = costs.where(got.token_logprobs != 0, 0)  # HF says what pads cost
+    assert torch.allclose(got.token_logprobs, costs, rtol=1e-5, atol=1e-6)
 
 
-def assert_rows_of(batch: Generated, i: int, alone: Generated, fill: int | None) -> None:
-    """Utterance i of a batch is what it is alone, with more padding."""
-    each, width = len(alone.sequences), alone.sequences.shape[1]
-    rows = slice(i * each, (i + 1) * each)
-    assert batch.sequences[rows, :width].tolist() == alone.sequences.tolist()
-    assert all(token == fill for token in batch.sequences[rows, width:].flatten())
-    assert torch.allclose(batch.sequences_scores[rows], alone.sequences_scores, rtol=1e-5, atol=1e-6)
-
-
-def check(case: Case) -> None:
-    """Item by item; an encoder that HF can batch in a batch, and then each item is as in the batch."""
-    waveforms, mask = batch()
-    got = ours_of(case, waveforms, mask)
-    if case.pair in BATCHED:
-        assert_same(got, theirs_of(case, waveforms, mask, **case.options), case)
+def assert_batch_is_items(case: Case, waveforms: Tensor, mask: Tensor) -> None:
+    """Each utterance of a batch gets what it gets alone, with more padding."""
+    config = with_options(case.models()[1].generation, case.options)
+    fill = config.pad_token_id or (config.eos_ids[0] if config.num_beams > 1 and config.eos_ids else 0)
+    whole = ours_of(case, waveforms, mask)
     for i, item in enumerate(items(waveforms, mask.sum(1))):
-        alone = ours_of(case, item, torch.ones_like(item).long())
-        if case.pair not in BATCHED:
-            want = theirs_of(case, item, torch.ones_like(item).long(), **case.options)
-            assert_same(alone, want, case)
-        if "do_sample" not in case.options:
-            config = with_options(models(case.pair)[1].generation, case.options)
-            fill = config.pad_token_id
-            if config.num_beams > 1:
-                fill = fill or next(iter(config.eos_ids), None)
-            assert_rows_of(got, i, alone, fill)
+        alone = ours_of(case, item, torch.ones_like(item))
+        each, width = len(alone.sequences), alone.sequences.shape[1]
+        rows = slice(i * each, (i + 1) * each)
+        assert whole.sequences[rows, :width].tolist() == alone.sequences.tolist()
+        assert (whole.sequences[rows, width:] == fill).all()
+        assert torch.allclose(whole.sequences_scores[rows], alone.sequences_scores, rtol=1e-5, atol=1e-6)
+
+
+NUMBERS = [*range(50), *(pytest.param(number, marks=pytest.mark.slow) for number in range(50, 550))]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_same_as_transformers(number):
+    waveforms, mask = batch()
+    if case(number).pair in BATCHED:
+        assert_same(case(number), waveforms, mask)
+    else:
+        for item in items(waveforms, mask.sum(1)):
+            assert_same(case(number), item, torch.ones_like(item))
+    if "do_sample" not in case(number).options:  # draws depend on the rows that there are
+        assert_batch_is_items(case(number), waveforms, mask)
 
 
 ONLY_WITH = {
@@ -845,10 +854,33 @@ ONLY_WITH = {
 }
 
 
-def spoken(case: Case, options: dict) -> list[tuple[int, ...]]:
-    """What HF says, up to EOS, for a whole batch."""
-    eos = options.get("eos_token_id", IDS["eos_token_id"])
-    eos = eos if isinstance(eos, list) else [eos]
-    rows = theirs_of(case, *batch(), **options).sequences[:, 1:].tolist()
-    ends = [next((i + 1 for i, token in enumerate(row) if token in eos), len(row) + 1) for row in rows]
-    return [tuple(row[:end]) for row, end in zip(rows, ends)]
+def said(case: Case, options: dict, best: bool = False) -> list[tuple[int, ...]]:
+    """What HF says for a batch, the EOS included and nothing behind it; `best`: once for each utterance."""
+    rows = theirs_of(case, *batch(), options).sequences[:, 1:].tolist()
+    eos = replace(CONFIG, eos_token_id=options.get("eos_token_id", IDS["eos_token_id"])).eos_ids
+    ends = [next((i for i, token in enumerate(row) if token in eos), len(row)) for row in rows]
+    rows = [tuple(row[: end + 1]) for row, end in zip(rows, ends)]
+    return rows[:: len(rows) // len(LENGTHS)] if best else rows
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "numbers", [range(50), pytest.param(range(50, 550), marks=pytest.mark.slow)], ids=["50", "500"]
+)
+def test_the_cases_above_have_something_to_compare(numbers):
+    """In half of them rows end by EOS at different lengths; each option matters in 30 % of its cases."""
+    ended, used, changed = 0, Counter(), Counter()
+    for one in map(case, numbers):
+        rows, eos = said(one, one.options), with_options(CONFIG, {"eos_token_id": 3, **one.options}).eos_ids
+        ended += len({len(row) for row in rows if row[-1] in eos}) > 1
+        for name in one.options.keys() - {"num_return_sequences", "pad_token_id"}:  # they are what they are
+            gone, best = (name, *ONLY_WITH.get(name, ())), name in ONLY_WITH
+            rest = {other: value for other, value in one.options.items() if other not in gone}
+            used[name] += 1
+            changed[name] += said(one, one.options, best) != said(one, rest, best)
+    shares = {name: round(changed[name] / used[name], 2) for name in sorted(used)}
+    print(f"{ended} of {len(numbers)} end by EOS at different lengths; shares changed: {shares}; of {dict(used)}")
+    assert ended >= len(numbers) / 2
+    assert len(used) == 18
+    assert min(used.values()) >= len(numbers) / 12
+    assert min(shares.values()) >= 0.3

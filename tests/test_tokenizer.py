@@ -94,10 +94,10 @@ def test_a_folder_without_tokenizer_has_none(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "content", "found"),
     [
-        ("tokenizer.json", b"{", "tokenizer.json: not a tokenizer"),
-        ("tokenizer.json", b"{}", "tokenizer.json: not a tokenizer"),
-        ("vocab.txt", b"\xff\xfe", "vocab.txt: not UTF-8"),
-        ("vocab.txt", b"a\nb\n", r"vocab.txt: no \[PAD\]"),
+        ("tokenizer.json", b"{", "tokenizer.json: EOF"),
+        ("tokenizer.json", b"{}", "tokenizer.json: Model missing"),
+        ("vocab.txt", b"\xff\xfe", "vocab.txt: .*UTF-8"),
+        ("vocab.txt", b"a\nb\n", "vocab.txt: .*sep_token not found"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes, found: str):
@@ -108,5 +108,5 @@ def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes, found
 
 def test_a_broken_tokenizer_config_is_named(vocab: Path):
     (vocab / "tokenizer_config.json").write_text("{")
-    with pytest.raises(ValueError, match="tokenizer_config.json: not JSON"):
+    with pytest.raises(ValueError, match="tokenizer_config.json: .*expected JSON"):
         tokenizer.load(vocab)

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 import soundfile
+import torch
 
 from nanos2t import audio
 
@@ -44,6 +45,25 @@ def blocks(source: audio.Source, sample_rate: int, seconds: float = 30.0) -> Ite
                 held = held[size:]
         if len(held):
             yield held
+
+
+def from_array(waveform: np.ndarray | torch.Tensor, sample_rate: int, target_rate: int) -> np.ndarray:
+    """A 1-D array or tensor at `sample_rate` Hz as a waveform (L,), float32, at `target_rate` Hz.
+    Integers of b bits are divided by 2**(b-1), unsigned ones about their middle, like the samples of a WAV.
+    ValueError for another type or shape, no samples, NaN or infinity, a rate that is not above 0.
+    """
+    if isinstance(waveform, torch.Tensor):
+        waveform = (waveform.float() if waveform.is_floating_point() else waveform).detach().cpu().numpy()
+    waveform = np.asarray(waveform)
+    kind, found = waveform.dtype.kind, f"{waveform.dtype} {waveform.shape}"
+    if kind not in "fiu" or waveform.ndim != 1 or len(waveform) == 0:
+        raise ValueError(f"waveform: expected numbers (L,), found {found}: average the channels first")
+    if kind != "f":
+        waveform = waveform / 2.0 ** (8 * waveform.itemsize - 1) - (kind == "u")
+    samples = waveform.astype(np.float32)
+    if not np.isfinite(samples).all():
+        raise ValueError("waveform: expected finite samples, found NaN or infinity")
+    return np.concatenate(list(audio.resample([samples], sample_rate, target_rate)))
 
 
 class Decoder(soundfile.SoundFile):

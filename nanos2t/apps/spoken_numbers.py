@@ -354,7 +354,7 @@ def main() -> None:
         command.add_argument("--data", nargs="+", type=Path, required=True, help="folders of recordings")
     parsers["train"].add_argument("--output", type=Path, required=True, help="resumes what is there")
     parsers["train"].add_argument("--leave-out", default="", metavar="SPEAKER")
-    parsers["train"].add_argument("--steps", type=int, default=3200)
+    parsers["train"].add_argument("--steps", type=int, default=4200)
     parsers["train"].add_argument("--seed", type=int, default=1)
     parsers["train"].add_argument("--threads", type=int, default=2)
     parsers["evaluate"].add_argument("--model", help="folder; default: the bundled model")

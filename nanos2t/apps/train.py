@@ -18,10 +18,10 @@ from nanos2t.wav2vec2 import Encoder, EncoderTraining, fewer_frames
 
 @dataclass(frozen=True)
 class TrainConfig:
-    steps: int = 3200
+    steps: int = 4200
     learning_rate: float = 1e-3
     warmup_steps: int = 300
-    decay_steps: int = 1000
+    decay_steps: int = 1500
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     seed: int = 1

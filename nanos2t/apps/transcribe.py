@@ -94,8 +94,9 @@ class SpeechToText:
 
     def prepare(self, waveforms: Sequence[np.ndarray | Tensor]) -> tuple[Tensor, Tensor]:
         """Waveforms (L,) at the model's rate, normalised and padded: input_values, attention_mask (B, L)."""
-        waveforms = [audio.from_array(waveform, self.sample_rate, self.sample_rate) for waveform in waveforms]
-        waveforms = [audio.normalise(item) if self.normalise else item for item in waveforms]
+        rate = self.sample_rate
+        waveforms = [sound_files.from_array(waveform, rate, rate) for waveform in waveforms]
+        waveforms = [audio.normalise(waveform) for waveform in waveforms] if self.normalise else waveforms
         values, mask = audio.pad(waveforms, self.model.encoder.config.min_samples)
         weight = self.model.decoder.embed.tokens.weight
         return values.to(weight.device, weight.dtype), mask.to(weight.device)
@@ -103,7 +104,7 @@ class SpeechToText:
     def read(self, source, sample_rate: int | None = None) -> np.ndarray:
         """What `transcribe` takes -> waveform (L,) at the model's rate."""
         if isinstance(source, (np.ndarray, Tensor)):
-            return audio.from_array(source, sample_rate, self.sample_rate)
+            return sound_files.from_array(source, sample_rate, self.sample_rate)
         return sound_files.load(source, self.sample_rate)
 
     def transcribe(self, source, *, sample_rate: int | None = None, language: str | None = None,
