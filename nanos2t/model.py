@@ -84,7 +84,7 @@ class SpeechEncoderDecoder(nn.Module):
                 labels: Tensor | None = None, decoder_input_ids: Tensor | None = None,
                 masked: Tensor | None = None) -> Output:
         """Waveforms (B, L) and labels or decoder input (B * K, T): K targets for each utterance, usually 1.
-        Without decoder input the labels are shifted right to make it. `masked` (B, T): see Encoder.forward."""
+        Without decoder input the labels are shifted right to make it. `masked`: see Encoder.forward."""
         memory, frames = self.encode(input_values, attention_mask, masked)      # (B, S, H), (B,)
         loss = logits = None
         if decoder_input_ids is None and labels is not None:

@@ -14,7 +14,7 @@ from nanos2t.apps import align
 from nanos2t.decoder import DecoderConfig
 from nanos2t.generate import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder
-from nanos2t.tokenizer import Tokenizer, word_piece
+from nanos2t.tokenizer import Tokenizer
 from nanos2t.wav2vec2 import EncoderConfig, attend
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -288,7 +288,7 @@ def bert_tokenizer(tmp_path_factory) -> Tokenizer:
     pieces = "[PAD] [UNK] [CLS] [SEP] [MASK] it 's n't hel ##lo wor ##ld , . do one two".split()
     file = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
     file.write_text("\n".join(pieces), encoding="utf-8")
-    return Tokenizer(word_piece(file, lowercase=True))
+    return Tokenizer(tokenizers.BertWordPieceTokenizer(str(file), lowercase=True))
 
 
 def spelled(tokenizer: Tokenizer, pieces: list[str | int]) -> list[tuple[str, float, float]]:

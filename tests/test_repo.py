@@ -89,7 +89,8 @@ def test_imports_without_transformers_and_friends():
         "small = dict(hidden_size=12, num_layers=1, num_heads=3, intermediate_size=7)\n"
         "encoder = nanos2t.EncoderConfig(**small, conv_channels=(4,) * 7, position_groups=2)\n"
         "model = nanos2t.SpeechEncoderDecoder.from_configs(encoder, nanos2t.DecoderConfig.bert(9, **small))\n"
-        "print(model.generate(torch.randn(1, 900), decoder_start_token_id=1, eos_token_id=2, max_length=4).shape[0])"
+        "ids = dict(decoder_start_token_id=1, eos_token_id=2)\n"
+        "print(len(model.generate(torch.randn(1, 900), **ids, max_length=4)))"
     )
     done = run(code, "transformers", "soxr", "tokenizers", "sentencepiece", "tqdm", "num2words")
     assert done.stdout.strip() == "1", done.stderr
@@ -107,7 +108,8 @@ def test_readme_code_runs():
 
 def test_readme_table_has_the_real_line_counts():
     rows = dict(re.findall(r"^\| `(?:nanos2t/)?(\w+\.py)` \| (\d+) \|", README, re.MULTILINE))
-    assert {path.name: rows.get(path.name) for path in CORE} == {path.name: str(lines(path)) for path in CORE}
+    counts = {path.name: str(lines(path)) for path in CORE}
+    assert {name: rows.get(name) for name in counts} == counts
     total = re.search(r"\*\*([\d,]+)\*\*", README)
     assert total and int(total[1].replace(",", "")) == sum(map(lines, CORE))
 

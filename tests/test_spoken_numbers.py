@@ -1,5 +1,5 @@
 # pytest tests/test_spoken_numbers.py
-"""The bundled model's task: what is drawn, split and learned. The recordings here are tones, one pitch a digit."""
+"""The bundled model's task: what is drawn, split and learned. Recordings here are tones, a pitch a digit."""
 
 from pathlib import Path
 
@@ -157,8 +157,8 @@ def test_a_model_learns_and_is_exported_for_transformers(folder: Path, backend, 
             seen.append(loss.item())
             yield loss
 
-    task.fit(module, losses, TrainConfig(steps=12, warmup_steps=4, bfloat16=False), tmp_path)
-    assert seen[-1] < 0.6 * seen[0]
+    task.fit(module, losses, TrainConfig(steps=6, warmup_steps=1, decay_steps=1, bfloat16=False), tmp_path)
+    assert seen[-1] < 0.8 * seen[0]
     task.export(stt, tmp_path)
     theirs, report = transformers.SpeechEncoderDecoderModel.from_pretrained(
         tmp_path, output_loading_info=True

@@ -106,8 +106,8 @@ def toy(steps: int, folder: Path, die_at: int = -1) -> torch.Tensor:
 
 def test_a_killed_run_ends_in_the_same_bits(tmp_path: Path):
     whole = toy(12, tmp_path / "whole")
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); from pathlib import Path; import test_train; "
-    code += f"test_train.toy(12, Path({str(tmp_path / 'killed')!r}), die_at=10)"
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_train; "
+    code += f"test_train.toy(12, test_train.Path({str(tmp_path / 'killed')!r}), die_at=10)"
     assert subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL).returncode == 9
     assert torch.load(tmp_path / "killed" / "state.pt", weights_only=True)["step"] == 8
     assert torch.equal(toy(12, tmp_path / "killed"), whole)

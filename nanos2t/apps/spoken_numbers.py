@@ -216,7 +216,7 @@ def losses(
 ) -> Iterator[Tensor]:
     """Parts whose sum is the loss of the step: mean cross-entropy, and 0.3 times CTC of the digits.
 
-    CTC (Graves et al. 2006) teaches the encoder where words are before the decoder asks (Watanabe et al. 2017).
+    CTC (Graves et al. 2006) teaches the encoder where the words are (with attention: Watanabe et al. 2017).
     """
     rng = np.random.default_rng((seed, step, 2))
     tokens = sum(int((batch.labels != IGNORED).sum()) for batch in batches)

@@ -96,20 +96,7 @@ def fit(module: nn.Module, losses_of: Callable[[int], Iterable[Tensor]], config:
     started, module = time.monotonic(), module.train()
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, disable=None, unit="step")
     for step in bar:
-        torch.manual_seed(config.seed * 1_000_003 + step)  # of the dropouts
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, config)
-        optimizer.zero_grad()
-        loss = 0.0
-        # bfloat16 on a CPU: the fused attention kernel is slow backwards
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16), sdpa_kernel(SDPBackend.MATH):
-            for part in losses_of(step):
-                part.backward()
-                loss += part.item()
-        norm = nn.utils.clip_grad_norm_(module.parameters(), config.max_grad_norm)
-        if not torch.isfinite(norm):
-            raise ValueError(f"step {step}: loss {loss}, gradient norm {norm.item()}; {file} is as it was")
-        optimizer.step()
+        loss = update(module, optimizer, losses_of, config, step)
         metrics = {"step": step + 1, "loss": round(loss, 4), "seconds": round(time.monotonic() - started, 1)}
         bar.set_postfix(loss=metrics["loss"])
         if validate and (step + 1) % config.validate_every == 0:
@@ -123,6 +110,31 @@ def fit(module: nn.Module, losses_of: Callable[[int], Iterable[Tensor]], config:
             state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
             save_atomically(state, file)
     module.eval()
+
+
+def update(
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    losses_of: Callable[[int], Iterable[Tensor]],
+    config: TrainConfig,
+    step: int,
+) -> float:
+    """One step of the optimizer; returns the loss. ValueError, with nothing changed, if it is not finite."""
+    torch.manual_seed(config.seed * 1_000_003 + step)  # of the dropouts
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, config)
+    optimizer.zero_grad()
+    loss = 0.0
+    # bfloat16 on a CPU: the fused attention kernel is slow backwards
+    with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        for part in losses_of(step):
+            part.backward()
+            loss += part.item()
+    norm = nn.utils.clip_grad_norm_(module.parameters(), config.max_grad_norm)
+    if not torch.isfinite(norm):
+        raise ValueError(f"step {step}: loss {loss}, gradient norm {norm.item()}: the last state is kept")
+    optimizer.step()
+    return loss
 
 
 def resume(module: nn.Module, optimizer: torch.optim.Optimizer, file: Path) -> int:

@@ -76,7 +76,8 @@ class SpeechToText:
     @property
     def languages(self) -> tuple[str, ...]:
         """What `language=` accepts; () for a model that writes one language."""
-        return tuple(self.model.generation.lang_to_id or ())
+        ids = self.model.generation.lang_to_id or {}
+        return tuple(sorted(ids, key=ids.get))
 
     def options(self, language: str | None, generation: dict) -> dict:
         """The options of a call, with its language among them; ValueError if one is wrong or unknown."""

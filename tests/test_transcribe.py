@@ -1,0 +1,490 @@
+# pytest tests/test_transcribe.py
+"""nanos2t/apps/transcribe.py: results against the model's own generate, whatever the batch and the source."""
+
+import io
+import json
+import shutil
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from helpers import spread_
+
+import nanos2t
+from nanos2t import pretrained
+from nanos2t.apps import transcribe
+from nanos2t.apps.transcribe import BUNDLED, Result, Segment, SpeechToText
+from nanos2t.decoder import DecoderConfig
+from nanos2t.generate import GenerationConfig
+from nanos2t.model import SpeechEncoderDecoder
+from nanos2t.wav2vec2 import EncoderConfig
+
+tokenizers = pytest.importorskip("tokenizers")
+
+RATE = 8000
+PIECES = "<pad> <s> </s> <en> <de> zwei größer".split() + [f"w{i}" for i in range(7, 40)]
+LANGUAGES = {"en": 3, "de": 4}
+ENCODER = EncoderConfig(
+    hidden_size=15,
+    num_layers=1,
+    num_heads=3,
+    intermediate_size=19,
+    conv_channels=(6, 8, 10),
+    conv_kernels=(10, 8, 4),
+    conv_strides=(5, 8, 4),
+    position_kernel=4,
+    position_groups=5,
+)
+DECODER = DecoderConfig.bert(40, hidden_size=28, num_layers=2, num_heads=4, intermediate_size=33, max_positions=17)
+
+
+def save_tiny(folder: Path, tokenizer: bool = True, preprocessor: bool = True, seed: int = 5, **ids) -> Path:
+    """A tiny model that says something else to each sound, in float64, as a folder."""
+    ids = {"decoder_start_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "max_length": 12} | ids
+    model = SpeechEncoderDecoder.from_configs(ENCODER, DECODER, GenerationConfig(**ids))
+    spread_(model.double(), torch.Generator().manual_seed(seed))
+    pretrained.save_pretrained(model, folder)
+    if tokenizer:
+        backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(dict(zip(PIECES, range(40))), unk_token="<s>"))
+        backend.add_special_tokens(PIECES[:5])
+        backend.save(str(folder / "tokenizer.json"))
+    if preprocessor:
+        config = {"sampling_rate": RATE, "do_normalize": True}
+        (folder / "preprocessor_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def sound(seconds: float, seed: int = 0) -> np.ndarray:
+    """A tone that comes and goes, in noise, of float32 (L,) at RATE."""
+    random, time = np.random.default_rng(seed), np.arange(round(seconds * RATE)) / RATE
+    tone = np.sin(2 * np.pi * random.uniform(100, 900) * time) * np.sin(random.uniform(2, 9) * time)
+    return (0.3 * tone + 0.1 * random.standard_normal(len(time))).astype(np.float32)
+
+
+def write(path: Path, waveform: np.ndarray, rate: int = RATE, **more) -> Path:
+    soundfile.write(path, waveform, rate, **{"subtype": "FLOAT"} | more)
+    return path
+
+
+SOUNDS = [sound(seconds, seed) for seed, seconds in enumerate((0.4, 1.1, 0.03, 0.7, 0.001, 0.5, 1.6, 0.4))]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("model"), lang_to_id=LANGUAGES, forced_bos_token_id=4)
+
+
+@pytest.fixture(scope="module")
+def stt(folder: Path) -> SpeechToText:
+    return nanos2t.load(folder, dtype="float64")
+
+
+@cache
+def bundled() -> SpeechToText:
+    return nanos2t.load(dtype=torch.float64)
+
+
+def assert_same(left: Result, right: Result) -> None:
+    assert (left.text, left.tokens, left.language, left.nbest) == (right.text, right.tokens, right.language, right.nbest)
+    assert left.score == pytest.approx(right.score, abs=1e-9)
+    assert left.token_logprobs == pytest.approx(right.token_logprobs, abs=1e-9)
+    assert [word.word for word in left.words] == [word.word for word in right.words]
+    for one, other in zip(left.words, right.words):
+        assert (one.start, one.end) == pytest.approx((other.start, other.end), abs=1e-9)
+        assert one.probability == pytest.approx(other.probability, abs=1e-9)
+    assert [(item.start, item.end, item.text) for item in left.segments] == [
+        (item.start, item.end, item.text) for item in right.segments
+    ]
+
+
+# what a result is
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.4}])
+def test_a_result_is_what_the_model_generates(stt: SpeechToText, options: dict):
+    """Written out once: prepare, generate, cut behind EOS, decode."""
+    ended = set()
+    for waveform in SOUNDS:
+        values = torch.tensor((waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)).double()[None]
+        values = torch.nn.functional.pad(values, (0, max(0, ENCODER.min_samples - len(waveform))))
+        found = stt.model.generate(values, return_dict_in_generate=True, **options)
+        tokens = found.sequences[0].tolist()
+        tokens = tokens[: tokens.index(2) + 1] if 2 in tokens else tokens
+        ended.add((tokens[-1] == 2, len(tokens)))
+        result = stt.transcribe(waveform, sample_rate=RATE, **options)
+        assert result.tokens == tokens and tokens[:2] == [1, 4] and 0 not in tokens
+        assert result.text == " ".join(PIECES[token] for token in tokens if token > 4) == str(result)
+        assert result.score == pytest.approx(found.sequences_scores[0].item(), abs=1e-6)
+        assert result.token_logprobs == pytest.approx(found.token_logprobs[0, : len(tokens) - 1].tolist(), abs=1e-5)
+        penalty = options.get("length_penalty", 1.0)
+        assert sum(result.token_logprobs) / (len(tokens) - 1) ** penalty == pytest.approx(result.score, abs=1e-6)
+        assert result.nbest == [stt.tokenizer.decode(row) for row in found.sequences]
+        seconds = len(waveform) / RATE
+        assert result.segments == ([Segment(0.0, seconds, result.text)] if result.text else [])
+        assert result.language == "de" and result.words == []
+        assert isinstance(result.score, float) and all(type(token) is int for token in result.tokens)
+    assert len(ended) > 3, "the sounds are too alike to test anything"
+
+
+def test_draws_are_sorted(stt: SpeechToText):
+    options = {"do_sample": True, "num_return_sequences": 7, "max_length": 6}
+    values, mask = stt.prepare([SOUNDS[1]])
+    torch.manual_seed(3)
+    found = stt.model.generate(values, mask, return_dict_in_generate=True, **options)
+    order = found.sequences_scores.argsort(descending=True)
+    assert order.tolist() != sorted(order.tolist())
+    torch.manual_seed(3)
+    result = stt.transcribe(SOUNDS[1], sample_rate=RATE, **options)
+    assert result.nbest == [stt.tokenizer.decode(found.sequences[row]) for row in order]
+    assert result.text == result.nbest[0] and result.score == pytest.approx(found.sequences_scores.max().item())
+
+
+def test_words(stt: SpeechToText):
+    for waveform in SOUNDS:
+        result = stt.transcribe(waveform, sample_rate=RATE, words=True)
+        assert " ".join(word.word for word in result.words) == result.text
+        assert all(0 <= word.start <= word.end <= len(waveform) / RATE for word in result.words)
+        assert all(0 < word.probability <= 1 for word in result.words)
+        assert result.segments == [] or result.segments[0].words == tuple(result.words)
+
+
+def test_only_words_that_follow_the_sound_are_in_order(folder: Path, monkeypatch):
+    """A translation is timed word by word; what is written as it is spoken, in order."""
+    asked = []
+    monkeypatch.setattr(transcribe.align, "words", lambda *arguments: asked.append(arguments[-1]) or [])
+    save_tiny(folder.parent / "monolingual")
+    shutil.copytree(folder, folder.parent / "verbatim", dirs_exist_ok=True)
+    file = folder.parent / "verbatim" / "generation_config.json"
+    file.write_text(file.read_text().replace('"en"', '"verbatim"'))
+    for name, language in ("monolingual", None), ("verbatim", "verbatim"), ("verbatim", "de"):
+        stt = nanos2t.load(folder.parent / name)
+        stt.transcribe(SOUNDS[1], sample_rate=RATE, language=language, words=True)
+    assert asked == [True, True, False]
+
+
+SILENCES = [np.zeros(4000), np.zeros(1), np.full(900, 0.25), np.full(3, -1.0)]
+
+
+@pytest.mark.parametrize("options", [{}, {"words": True}, {"num_beams": 2, "num_return_sequences": 2}])
+def test_silence_is_no_text(stt: SpeechToText, options: dict):
+    for waveform in SILENCES:
+        result = stt.transcribe(waveform.astype(np.float32), sample_rate=RATE, **options)
+        count = options.get("num_return_sequences", 1)
+        assert result == Result("", 0.0, [], [], "de", [], [], [""] * count)
+    mixed = [SOUNDS[0], SILENCES[0], SOUNDS[1], SILENCES[1]]
+    many = [str(result) for result in stt.transcribe_many(mixed, sample_rate=RATE, **options)]
+    assert many == [str(stt.transcribe(item, sample_rate=RATE, **options)) for item in mixed]
+    assert many[1] == many[3] == "" and many[0] and many[2]
+
+
+# batches
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"words": True, "language": "en"},
+        {"num_beams": 3, "num_return_sequences": 3, "early_stopping": True},
+        {"num_beams": 2, "words": True},
+    ],
+)
+def test_the_batch_changes_nothing(stt: SpeechToText, options: dict):
+    alone = [stt.transcribe(waveform, sample_rate=RATE, **options) for waveform in SOUNDS]
+    assert len({result.text for result in alone}) > 5 and len({len(result.tokens) for result in alone}) > 1
+    for size in 2, 3, 8, 100:
+        for one, other in zip(alone, stt.transcribe_many(SOUNDS, size, sample_rate=RATE, **options), strict=True):
+            assert_same(one, other)
+
+
+def test_the_batch_changes_nothing_of_the_bundled_model():
+    sounds = [SOUNDS[i] for i in (1, 0, 2, 3)] + [np.zeros(500, np.float32)]
+    options = {"sample_rate": RATE, "language": "de", "words": True}
+    alone = [bundled().transcribe(waveform, **options) for waveform in sounds]
+    for one, other in zip(alone, bundled().transcribe_many(sounds, 5, **options), strict=True):
+        assert_same(one, other)
+
+
+def test_sources_are_read_as_they_are_needed(stt: SpeechToText):
+    read = []
+
+    def sources():
+        for waveform in SOUNDS[:5]:
+            read.append(len(read))
+            yield waveform
+
+    results = stt.transcribe_many(sources(), 2, sample_rate=RATE)
+    assert read == []
+    next(results)
+    assert read == [0, 1]
+    next(results), next(results)
+    assert read == [0, 1, 2, 3]
+    assert len(list(results)) == 2 and list(stt.transcribe_many([])) == []
+
+
+def test_one_that_fails(stt: SpeechToText, tmp_path: Path):
+    """It raises when its turn comes, or stands where its result would stand."""
+    good, bad = write(tmp_path / "good.wav", SOUNDS[1]), tmp_path / "none.wav"
+    results = stt.transcribe_many([good, good, bad, good], 3)
+    assert str(next(results)) == str(next(results)) == str(stt.transcribe(good))
+    with pytest.raises(ValueError, match=r"none\.wav"):
+        next(results)
+    for size in 1, 2, 4:
+        outcomes = list(stt.transcribe_many([bad, good, bad, bad, good], size, return_errors=True))
+        assert [type(outcome) for outcome in outcomes] == [ValueError, Result, ValueError, ValueError, Result]
+        assert str(outcomes[1]) == str(outcomes[4]) == str(stt.transcribe(good))
+
+
+def test_want_of_memory_fails_one_batch(stt: SpeechToText, monkeypatch):
+    whole = SpeechToText.transcribe_waveforms
+
+    def small(self, waveforms, *rest):
+        if any(len(waveform) > RATE for waveform in waveforms):
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return whole(self, waveforms, *rest)
+
+    monkeypatch.setattr(SpeechToText, "transcribe_waveforms", small)
+    outcomes = stt.transcribe_many(SOUNDS, 2, sample_rate=RATE, return_errors=True)
+    assert [isinstance(outcome, Result) for outcome in outcomes] == [False] * 2 + [True] * 4 + [False] * 2
+    with pytest.raises(ValueError, match="not enough memory"):
+        list(stt.transcribe_many(SOUNDS, 1, sample_rate=RATE))
+    monkeypatch.setattr(SpeechToText, "transcribe_waveforms", lambda *_: torch.zeros(2) @ torch.zeros(3))
+    with pytest.raises(RuntimeError):
+        list(stt.transcribe_many(SOUNDS, sample_rate=RATE, return_errors=True))
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_has_a_size(stt: SpeechToText, size: int):
+    with pytest.raises(ValueError, match=f"batch_size is {size}"):
+        next(stt.transcribe_many(SOUNDS, size, sample_rate=RATE))
+
+
+# sources
+
+
+def test_the_same_from_every_source(stt: SpeechToText, tmp_path: Path):
+    path, waveform = write(tmp_path / "a b ü.wav", SOUNDS[1]), SOUNDS[1]
+    expected = stt.transcribe(path)
+    assert expected.text
+    with path.open("rb") as file:
+        assert_same(stt.transcribe(file), expected)
+    for source in str(path), path.read_bytes(), io.BytesIO(path.read_bytes()):
+        assert_same(stt.transcribe(source), expected)
+    for array in waveform, waveform.astype(np.float64), torch.tensor(waveform), torch.tensor(waveform).double():
+        assert_same(stt.transcribe(array, sample_rate=RATE), expected)
+    with path.open("rb") as file:
+        for result in stt.transcribe_many([path, file, path.read_bytes(), waveform], sample_rate=RATE):
+            assert_same(result, expected)
+
+
+def test_integers_and_other_rates(stt: SpeechToText, tmp_path: Path):
+    integers = (SOUNDS[1] * 32767).astype(np.int16)
+    path = write(tmp_path / "16 bits.wav", integers, subtype="PCM_16")
+    assert_same(stt.transcribe(path), stt.transcribe(integers, sample_rate=RATE))
+    path = write(tmp_path / "rate.wav", SOUNDS[1], 11025)
+    assert_same(stt.transcribe(path), stt.transcribe(SOUNDS[1], sample_rate=11025))
+    assert stt.transcribe(path).segments[0].end == pytest.approx(len(SOUNDS[1]) / 11025, abs=2 / RATE)
+    assert stt.transcribe(path).score != stt.transcribe(SOUNDS[1], sample_rate=RATE).score
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "no/such.wav",
+        b"",
+        b"no audio",
+        io.BytesIO(),
+        io.StringIO("text"),
+        None,
+        7,
+        [0.1, 0.2],
+        SOUNDS[0][None],
+        np.array(["a"]),
+        np.array([0.0, np.nan]),
+        torch.tensor([0.0, torch.inf]),
+        np.zeros(0),
+    ],
+    ids=str,
+)
+def test_what_is_no_sound_is_a_value_error(stt: SpeechToText, source):
+    with pytest.raises(ValueError, match=r"\S") as error:
+        stt.transcribe(source, sample_rate=RATE)
+    assert "\n" not in str(error.value)
+    [outcome] = stt.transcribe_many([source], sample_rate=RATE, return_errors=True)
+    assert isinstance(outcome, ValueError)
+
+
+def test_an_array_needs_its_rate(stt: SpeechToText):
+    for rate in None, 0, -8000:
+        with pytest.raises(ValueError, match="sample_rate"):
+            stt.transcribe(SOUNDS[0], sample_rate=rate)
+
+
+def test_prepare(stt: SpeechToText, folder: Path, tmp_path: Path):
+    waveforms = [SOUNDS[0], torch.tensor(SOUNDS[1]), SOUNDS[4].astype(np.float64)]
+    values, mask = stt.prepare(waveforms)
+    assert values.shape == mask.shape == (3, len(SOUNDS[1])) and values.dtype == torch.float64
+    for row, ones, waveform in zip(values, mask, waveforms):
+        size = len(waveform)
+        assert ones.tolist() == [1] * max(size, ENCODER.min_samples) + [0] * (len(ones) - max(size, ENCODER.min_samples))
+        assert abs(row[:size].mean()) < 1e-6 and row[:size].std(correction=0) == pytest.approx(1, abs=1e-4)
+        assert not row[size:].any()
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "preprocessor_config.json").write_text('{"sampling_rate": 8000, "do_normalize": false}')
+    raw = nanos2t.load(tmp_path)
+    values, mask = raw.prepare([SOUNDS[1], SOUNDS[0]])
+    assert values.dtype == torch.float32 and values[0].numpy() == pytest.approx(SOUNDS[1])
+    for wrong in [], [np.zeros((2, 2))], [np.array([np.nan])], SOUNDS[0]:
+        with pytest.raises(ValueError):
+            stt.prepare(wrong)
+
+
+# languages and options
+
+
+def test_languages(stt: SpeechToText):
+    assert stt.languages == ("en", "de") or stt.languages == ("de", "en")
+    texts = set()
+    for language, token in LANGUAGES.items():
+        result = stt.transcribe(SOUNDS[1], sample_rate=RATE, language=language)
+        assert result.language == language and result.tokens[1] == token
+        texts.add(result.text)
+        assert [result.language] == [one.language for one in stt.transcribe_many(SOUNDS[:1], 1, sample_rate=RATE, language=language)]
+    assert len(texts) == 2
+    for name in "xx", "", "EN":
+        for call in stt.transcribe, lambda *source, **more: next(stt.transcribe_many(source, **more)):
+            with pytest.raises(ValueError, match=f"language '{name}'.* (de, en|en, de)$"):
+                call(SOUNDS[0], sample_rate=RATE, language=name)
+
+
+def test_languages_of_the_bundled_model():
+    ids = json.loads((BUNDLED / "generation_config.json").read_text())["lang_to_id"]
+    assert set(bundled().languages) == set(ids) and {"verbatim", "en", "de"} <= set(ids)
+
+
+def test_a_monolingual_model(tmp_path: Path):
+    stt = nanos2t.load(save_tiny(tmp_path))
+    assert stt.languages == () and stt.transcribe(SOUNDS[1], sample_rate=RATE).language is None
+    with pytest.raises(ValueError, match="language 'en'.*none"):
+        stt.transcribe(SOUNDS[1], sample_rate=RATE, language="en")
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [("num_beam", 2), ("num_beams", 0), ("temperature", 0.0), ("max_length", 1), ("num_return_sequences", 2)],
+)
+def test_a_wrong_option_is_named(stt: SpeechToText, option: str, value):
+    with pytest.raises(ValueError, match=option):
+        stt.transcribe(SOUNDS[0], sample_rate=RATE, **{option: value})
+    with pytest.raises(ValueError, match=option):
+        next(stt.transcribe_many([], sample_rate=RATE, **{option: value}))
+
+
+def test_no_more_tokens_than_positions(tmp_path: Path):
+    """The checkpoint's wish is cut to what its decoder can do; the user's is an error."""
+    stt = nanos2t.load(save_tiny(tmp_path, max_length=500, eos_token_id=None, pad_token_id=0))
+    result = stt.transcribe(SOUNDS[1], sample_rate=RATE)
+    assert len(result.tokens) == DECODER.max_positions + 1
+    assert len(stt.transcribe(SOUNDS[1], sample_rate=RATE, max_length=18).tokens) == 18
+    assert len(stt.transcribe(SOUNDS[1], sample_rate=RATE, max_new_tokens=3).tokens) == 4
+    for options in {"max_length": 19}, {"max_new_tokens": 18}:
+        with pytest.raises(ValueError, match="max_length is 19, expected 18"):
+            stt.transcribe(SOUNDS[1], sample_rate=RATE, **options)
+
+
+# loading
+
+
+def test_a_folder_with_the_model_only(tmp_path: Path):
+    stt = nanos2t.load(save_tiny(tmp_path, tokenizer=False, preprocessor=False))
+    assert stt.tokenizer is None and stt.sample_rate == 16000 and stt.normalise is True
+    alone = [stt.transcribe(waveform, sample_rate=16000, words=True) for waveform in SOUNDS]
+    together = stt.transcribe_many(SOUNDS, sample_rate=16000, words=True)
+    for one, other in zip(alone, together, strict=True):
+        assert one.text == other.text == " ".join(map(str, one.tokens)) and one.words == []
+        assert one.tokens[0] == 1 and 2 not in one.tokens[:-1]
+    assert stt.transcribe(np.zeros(99, np.int16), sample_rate=16000).text == ""
+
+
+@pytest.mark.parametrize("content, expected", [
+    ({"sampling_rate": 11025}, (11025, True)),
+    ({"do_normalize": False}, (16000, False)),
+    ({}, (16000, True)),
+])  # fmt: skip
+def test_the_rate_stands_in_either_file(tmp_path: Path, content: dict, expected: tuple):
+    (tmp_path / "processor_config.json").write_text(json.dumps({"feature_extractor": content, "processor_class": "x"}))
+    assert transcribe.read_preprocessor(tmp_path) == expected
+    (tmp_path / "processor_config.json").write_text('{"feature_extractor": {"sampling_rate": 4000}}')
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
+    assert transcribe.read_preprocessor(tmp_path) == expected
+
+
+@pytest.mark.parametrize("content", [
+    "{", "[]", '{"sampling_rate": "8000"}', '{"sampling_rate": 0}', '{"sampling_rate": true}',
+    '{"sampling_rate": null}', '{"do_normalize": "false"}', '{"feature_extractor": null}',
+])  # fmt: skip
+def test_a_broken_preprocessor_is_named(folder: Path, tmp_path: Path, content: str):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "preprocessor_config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"preprocessor_config\.json"):
+        nanos2t.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", list(transcribe.DTYPES))
+def test_dtypes(folder: Path, name: str):
+    for dtype in name, getattr(torch, name):
+        stt = nanos2t.load(folder, dtype=dtype)
+        assert {weight.dtype for weight in stt.model.parameters()} == {getattr(torch, name)}
+        result = stt.transcribe(SOUNDS[1], sample_rate=RATE, words=True)
+        assert result.text and np.isfinite(result.score) and result.words
+
+
+def test_single_precision_is_close(folder: Path, stt: SpeechToText):
+    single = nanos2t.load(folder).transcribe(SOUNDS[1], sample_rate=RATE)
+    assert single.score == pytest.approx(stt.transcribe(SOUNDS[1], sample_rate=RATE).score, abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["int4", "", "float", None, torch.int64, "nn"])
+def test_an_unknown_dtype_is_an_error(dtype):
+    with pytest.raises(ValueError, match="dtype is .*expected one of float32, float64, bfloat16"):
+        nanos2t.load(dtype=dtype)
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "cuda:99", "meta", None, torch.device("meta")])
+def test_an_unknown_device_is_an_error(device):
+    with pytest.raises(ValueError, match="device is .*expected one of auto, .*cpu"):
+        nanos2t.load(device=device)
+
+
+def test_devices(monkeypatch, folder: Path):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert transcribe.choose_device("auto") == transcribe.choose_device(torch.device("cpu")) == "cpu"
+    assert nanos2t.load(folder, device="auto").model.encoder.norm.weight.device.type == "cpu"
+    with pytest.raises(ValueError, match="'cuda', expected one of auto, cpu"):
+        transcribe.choose_device("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, chosen in ("auto", "cuda:0"), ("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cpu", "cpu"):
+        assert transcribe.choose_device(name) == chosen
+    with pytest.raises(ValueError, match="'cuda:2', expected one of auto, cuda:0, cuda:1, cpu"):
+        transcribe.choose_device("cuda:2")
+
+
+def test_an_empty_name_is_not_the_bundled_model(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"config\.json"):
+        nanos2t.load("")
+
+
+def test_the_bundled_sample():
+    sample = BUNDLED.parent / "sample.wav"
+    if not sample.exists():
+        pytest.skip("there is no sample yet")
+    digits = set("zero one two three four five six seven eight nine".split())
+    result = bundled().transcribe(sample, language="verbatim", words=True)
+    assert result.text and set(result.text.split()) <= digits
+    starts = [word.start for word in result.words]
+    assert starts == sorted(starts) and " ".join(word.word for word in result.words) == result.text
