@@ -217,6 +217,11 @@ IMPROVES = {
     "a": {"a": 0.55, ".": 0.4, "b": 0.05},
     "aa": {".": 0.9, "a": 0.1},
 }
+SLOWLY = {
+    "": {"a": 0.7, ".": 0.2, "b": 0.1},
+    "a": {"a": 0.8, ".": 0.2},
+    "aa": {".": 0.9, "a": 0.1},
+}
 LATE = {"": {".": 0.55, "a": 0.45}, "a": {"a": 1.0}, "aa": {".": 1.0}}
 
 
@@ -234,6 +239,9 @@ def test_early_stopping():
     assert letters(search(tree(LATE), num_beams=1, early_stopping="never", length_penalty=-1.0)) == ["."]
     assert letters(search(tree(LATE), num_beams=1, early_stopping="never", max_length=2)) == ["."]
     assert letters(search(tree(LATE), num_beams=1, early_stopping="never", max_length=3)) == ["aa"]
+    # with a negative penalty a running beam is best as long as it is now
+    options = {"num_beams": 2, "num_return_sequences": 2, "length_penalty": -1.0, "early_stopping": "never"}
+    assert letters(search(tree(SLOWLY), **options)) == ["...", "aa."]
 
 
 @pytest.mark.parametrize(
@@ -874,6 +882,21 @@ def test_the_same_as_transformers(number):
             assert_same(case(number), item, torch.ones_like(item))
     if "do_sample" not in case(number).options:  # draws depend on the rows that there are
         assert_batch_is_items(case(number), waveforms, mask)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"num_beams": 7, "early_stopping": True}])
+@torch.no_grad()
+def test_ties_go_where_they_go_in_transformers(options, tmp_path):
+    theirs = tiny_pair(decoder={"vocab_size": 13})
+    predictions = theirs.decoder.cls.predictions
+    norm = predictions.transform.LayerNorm
+    for weight in norm.weight, norm.bias, predictions.bias, predictions.decoder.bias:
+        weight.zero_()  # all logits are 0
+    options = {**options, "num_return_sequences": options.get("num_beams", 1), "max_length": 6}
+    want = theirs.generate(waves(99)[0], **options)
+    assert ours_from(theirs, tmp_path).generate(waves(99)[0], **options).tolist() == want.tolist()
+    assert len(want.unique(dim=0)) == len(want)
 
 
 ONLY_WITH = {

@@ -264,6 +264,16 @@ def test_defaults_are_those_of_transformers(family):
             assert theirs[switch] == json.loads(preset)
 
 
+def test_an_empty_config_is_our_default():
+    for part, family, ours in (
+        ("encoder", "wav2vec2", EncoderConfig()),
+        ("encoder", "hubert", EncoderConfig()),
+        ("decoder", "bert", DecoderConfig.bert()),
+    ):
+        config = {part: {"model_type": family}}
+        assert pretrained.read_part(config, part, type(ours), Path("config.json")) == (family, ours)
+
+
 def test_defaults_of_generation_are_those_of_transformers():
     ours = GenerationConfig()
     rows = remap.read_table("speech-encoder-decoder").config

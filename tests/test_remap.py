@@ -260,6 +260,16 @@ def test_an_alias_fills_in_for_the_first_name():
     for other in ("shared.weight", "lm_head.weight"):
         renamed = {other if right == "wte.weight" else right: part for right, part in theirs.items()}
         assert same(load(GPT2, renamed, ours), ours)
+    del theirs["wte.weight"]
+    with pytest.raises(ValueError, match="missing wte.weight"):
+        load(GPT2, theirs, ours)
+
+
+def test_the_order_of_rows_is_of_no_importance():
+    for ours in (toy(), {**toy(), "head.weight": torch.randn(5, 3)}):
+        theirs = export(GPT2, ours)
+        assert same(export(GPT2[::-1], ours), theirs)
+        assert same(load(GPT2[::-1], theirs, ours), ours)
 
 
 def test_an_alias_gives_way_to_an_untied_head():

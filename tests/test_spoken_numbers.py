@@ -188,3 +188,28 @@ def test_score_counts_what_is_exactly_right(folder: Path):
     ones = sum(digits == (1,) for digits, _ in items)
     shares = task.score(Deaf(), items)
     assert shares["exact"] == shares["de"] == ones / 8 and set(shares) == {"exact", *task.LANGUAGES}
+
+
+def test_transformers_hears_the_same_in_the_bundled_model():
+    transformers = pytest.importorskip("transformers")
+    theirs, report = transformers.SpeechEncoderDecoderModel.from_pretrained(BUNDLED, output_loading_info=True)
+    assert not report["missing_keys"] and not report["unexpected_keys"]
+    spelling = transformers.AutoTokenizer.from_pretrained(BUNDLED)
+    stt = task.transcribe.load()
+    values, mask = stt.prepare([stt.read(BUNDLED.parent / "sample.wav")])
+    for language, token in stt.model.generation.lang_to_id.items():
+        for beams in (1, 4):
+            options = {"forced_bos_token_id": token, "num_beams": beams}
+            ids = theirs.generate(values, attention_mask=mask, **options)
+            assert torch.equal(stt.model.generate(values, mask, **options), ids)
+        text = spelling.batch_decode(ids, skip_special_tokens=True)
+        assert text == stt.tokenizer.batch_decode(ids) == [task.spell((2, 4, 7), language)]
+
+
+@pytest.mark.slow
+def test_the_bundled_model_stops_at_silence_and_hears_single_digits():
+    stt = task.transcribe.load()
+    rng = np.random.default_rng(0)
+    for samples in (100, 4000, 16000, 40000):
+        assert stt.transcribe(np.zeros(samples), sample_rate=8000).text == ""
+        assert stt.transcribe(0.01 * rng.standard_normal(samples), sample_rate=8000, language="de").text == ""

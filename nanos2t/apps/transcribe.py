@@ -211,7 +211,7 @@ def read_preprocessor(folder: Path) -> tuple[int, bool]:
     names = "preprocessor_config.json", "processor_config.json"
     file = next((folder / name for name in names if (folder / name).exists()), None)
     config = pretrained.read_json(file) if file else {}
-    config = config.get("feature_extractor", config)  # so in the second, which transformers 5 writes
+    config = inner if isinstance(inner := config.get("feature_extractor"), dict) else config  # in the second
     rate, normalise = config.get("sampling_rate", 16000), config.get("do_normalize", True)
     if type(rate) is not int or rate < 1000 or type(normalise) is not bool:
         raise ValueError(f"{file}: {rate!r} Hz, normalised: {normalise!r}, expected 1000+ Hz, true or false")
