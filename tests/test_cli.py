@@ -1,5 +1,5 @@
 # pytest tests/test_cli.py
-"""The contract of the command line: what goes where, exit codes, a line for what is wrong, never a traceback."""
+"""The contract of the command line: what goes where, exit codes, one line for an error and no traceback."""
 
 import io
 import json
