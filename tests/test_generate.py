@@ -482,7 +482,6 @@ def test_constraints():
     assert constrained([1, 4], forced_bos_token_id=4) == [1, 2, 3, 4, 5, 6]
     assert constrained([1, 4], forced_eos_token_id=4, max_length=3) == [-inf, -inf, -inf, -inf, 0, -inf]
     assert constrained([1], forced_eos_token_id=4, max_length=3) == [1, 2, 3, 4, 5, 6]
-    assert constrained([1], forced_bos_token_id=4, suppress_tokens=[4]) == [-inf] * 6
 
 
 @pytest.mark.parametrize(("shortest", "free"), [({"min_length": 3}, 3), ({"min_new_tokens": 3}, 4)])

@@ -5,6 +5,7 @@ With the weights of a new model (std 0.02) most of these mistakes would pass at 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import test_decoder
@@ -227,7 +228,8 @@ def no_last_norm(patch):
 
 def positions_off_by_one(patch):
     for model in all_decoders():
-        patch.setattr(model.embed, "offset", model.embed.offset + 1)
+        shifted = replace(model.embed.config, position_offset=model.embed.config.position_offset + 1)
+        patch.setattr(model.embed, "config", shifted)
 
 
 def positions_start_again(patch):
@@ -237,7 +239,7 @@ def positions_start_again(patch):
 
 def no_scale(patch):
     for model in all_decoders():
-        patch.setattr(model.embed, "scale", 1.0)
+        patch.setattr(model.embed, "config", replace(model.embed.config, embed_scale=1.0))
 
 
 def no_token_type(patch):

@@ -125,12 +125,12 @@ def find_files(names: list[str]) -> tuple[list[str], list[ValueError]]:
             continue
         from nanos2t.apps.sound_files import SUFFIXES
 
-        found = [path for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
-        files += sorted(map(str, found))
+        found = [path for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES]
+        found = sorted(str(path) for path in found if os.path.isfile(path))
+        files += found
         if not found:
-            errors.append(
-                ValueError(f"{name}: no audio in this folder, expected {' '.join(sorted(SUFFIXES))}")
-            )
+            expected = " ".join(sorted(SUFFIXES))
+            errors.append(ValueError(f"{name}: no audio in this folder, expected {expected}"))
     return files, errors
 
 
@@ -143,7 +143,7 @@ def output_paths(files: list[str], folder: Path, format: str) -> list[Path]:
             raise Stop(f"--output: {seen[path]} and {name} would both be written to {path}", USAGE)
         seen[path] = name
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+    if not (os.path.isdir(nearest) and os.access(nearest, os.W_OK | os.X_OK)):
         raise Stop(f"--output {folder}: {nearest} is not a folder that can be written to", USAGE)
     return paths
 
@@ -163,17 +163,18 @@ def write(path: Path, text: str) -> None:
 
 def finish(name: str, path: Path | None, outcome: "Result | ValueError", format: str) -> bool:
     """Write and print what was heard; if anything fails, say it and return False."""
-    error = outcome if isinstance(outcome, ValueError) else None
-    if error is None and path is not None:
-        try:
+    if isinstance(outcome, ValueError):
+        say(outcome if str(outcome).startswith(f"{name}: ") else f"{name}: {outcome}")
+        return False
+    try:
+        if path is not None:
             write(path, render(outcome, format, name))
-        except ValueError as unwritten:
-            error = unwritten
-    if error is not None:
-        say(error if name in str(error) else f"{name}: {error}")
-    if error is not outcome:
+        return True
+    except ValueError as error:
+        say(error)
+        return False
+    finally:
         tell(render(outcome, "txt" if path else format, name))
-    return error is None
 
 
 def prepare(options: argparse.Namespace) -> tuple["SpeechToText", dict]:

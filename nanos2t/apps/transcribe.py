@@ -116,7 +116,6 @@ class SpeechToText:
         word is said. `generation`: options of nanos2t.generate.GenerationConfig, as num_beams.
         ValueError for audio that cannot be read, an unknown language, a wrong or unknown option.
         """
-        self.options(language, generation)
         return self.transcribe_waveforms([self.read(source, sample_rate)], language, words, generation)[0]
 
     def transcribe_many(self, sources: Iterable, batch_size: int = 8, *, sample_rate: int | None = None,
