@@ -180,9 +180,14 @@ def test_what_fails_is_named_and_the_others_are_done(run, stt, clips, broken, si
         assert len([line for line in err if line.startswith(f"nanos2t: {name}: ")]) == 1, name
 
 
-def test_when_all_fail(run, clips, broken, no_model):
+def test_a_folder_without_audio_needs_no_model(run, broken, no_model):
     code, out, err = run("transcribe", "folder")
-    assert (code, out) == (1, []) and err[0].startswith("nanos2t: folder: no audio")
+    assert (code, out, len(err)) == (1, [], 1) and err[0].startswith("nanos2t: folder: no audio")
+
+
+def test_a_folder_without_audio_fails_among_others(run, stt, clips, broken):
+    code, out, err = run("transcribe", clips[0], "folder")
+    assert (code, out, len(err)) == (1, [str(stt.transcribe(clips[0]))], 1)
 
 
 def test_all_files_fail(run, broken):
@@ -296,6 +301,7 @@ def test_two_inputs_of_one_output_are_refused(run, clips, no_model, names):
 
 
 def test_where_nothing_can_be_written(run, clips, no_model, monkeypatch):
+    os.chmod(clips[0], 0o755)
     for folder in clips[0], f"{clips[0]}/below/it":
         code, out, err = run("transcribe", clips[1], "--output", folder)
         assert (code, out, len(err)) == (2, [], 1) and f"--output {folder}: {clips[0]}" in err[0]

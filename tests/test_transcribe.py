@@ -331,7 +331,7 @@ def test_integers_and_other_rates(stt: SpeechToText, tmp_path: Path):
         torch.tensor([0.0, torch.inf]),
         np.zeros(0),
     ],
-    ids=str,
+    ids=lambda source: type(source).__name__,
 )
 def test_what_is_no_sound_is_a_value_error(stt: SpeechToText, source):
     with pytest.raises(ValueError, match=r"\S") as error:
