@@ -757,7 +757,7 @@ def test_beams_of_an_utterance_share_its_keys_and_values(options, rows, monkeypa
         return attend(self, x, memory, mask)
 
     monkeypatch.setattr(decoder.Block, "attend_memory", watched)
-    model.generate(*batch(), max_length=6, num_return_sequences=rows // 3, **options)
+    model.generate(*batch(), min_length=4, max_length=6, num_return_sequences=rows // 3, **options)
     assert {call[:3] for call in seen} == {(rows, 3, 3)}
     assert len(set(seen)) == 1  # never copied or put in another order
 
