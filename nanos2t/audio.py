@@ -16,13 +16,11 @@ import torch
 
 Source = str | os.PathLike | bytes | BinaryIO
 
-
 def load(source: Source, sample_rate: int) -> np.ndarray:
     """Path, bytes or binary file (at its start) -> mono waveform (L,), float32, [-1, 1), at `sample_rate` Hz.
     ValueError, one line with its name, if missing, not audio, damaged, cut short, empty, NaN or infinite.
     """
     return np.concatenate(list(blocks(source, sample_rate)))
-
 
 def blocks(source: Source, sample_rate: int) -> Iterator[np.ndarray]:
     """What `load` returns, in pieces as they are decoded; an error may come after the first of them."""
@@ -32,7 +30,6 @@ def blocks(source: Source, sample_rate: int) -> Iterator[np.ndarray]:
             yield from resample(decode(file), file.samplerate, sample_rate)
     except (OSError, TypeError, ValueError, soundfile.LibsndfileError) as error:
         raise ValueError(f"{name}: {error}") from None
-
 
 def decode(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
     """The sound of an open file as mono pieces (L,) at its own rate. ValueError as in `load`, but no name."""
@@ -46,7 +43,6 @@ def decode(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
         raise ValueError("expected samples, found none")
     if decoded < file.frames < 2**62 and file.format != "MP3":  # 2**63 - 1: unknown; MP3: an estimate
         raise ValueError(f"cut short or damaged, found {decoded} of {file.frames} samples")
-
 
 def resample(pieces: Iterable[np.ndarray], found: int, wanted: int) -> Iterator[np.ndarray]:
     """A waveform in pieces (L,) at `found` Hz, in pieces at `wanted` Hz, wherever the cuts are (soxr, HQ)."""
@@ -62,12 +58,10 @@ def resample(pieces: Iterable[np.ndarray], found: int, wanted: int) -> Iterator[
     tail = stream.resample_chunk(np.zeros(0, np.float32), last=True)  # what the filter's delay held back
     yield tail if len(tail) else np.zeros(1, np.float32)  # a clip so short that it rounds to no sample
 
-
 def normalise(waveform: np.ndarray, eps: float = 1e-7) -> np.ndarray:
     """A waveform (L,) at mean 0 and variance 1, silence at 0: Wav2Vec2FeatureExtractor, do_normalize=True."""
     waveform = np.asarray(waveform, np.float32)
     return (waveform - waveform.mean()) / np.sqrt(waveform.var() + eps)
-
 
 def pad(waveforms: list[np.ndarray], min_samples: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Waveforms (L_i,) -> input_values (B, L), float32, and attention_mask (B, L), int64, 1 for samples.

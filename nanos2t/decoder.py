@@ -23,7 +23,6 @@ class DecoderTraining:
     attention_dropout: float = 0.1
     activation_dropout: float = 0.0
 
-
 @dataclass(frozen=True)
 class DecoderConfig:
     vocab_size: int
@@ -50,7 +49,6 @@ class DecoderConfig:
     def bert(cls, vocab_size: int = 30522, **fields) -> "DecoderConfig":
         return cls(vocab_size, **({"norm_eps": 1e-12, "num_token_types": 2, "mlm_head": True} | fields))
 
-
 class Cache:
     """Keys and values of the tokens that one block has seen: room for `size` of them, `length` filled."""
     def __init__(self, rows: int, config: DecoderConfig, size: int, like: Tensor):
@@ -67,7 +65,6 @@ class Cache:
     def reorder(self, rows: Tensor) -> None:                                    # (B,)
         self.keys[:, :, : self.length] = self.keys[rows, :, : self.length]
         self.values[:, :, : self.length] = self.values[rows, :, : self.length]
-
 
 class Embedding(nn.Module):
     def __init__(self, config: DecoderConfig):
@@ -90,11 +87,9 @@ class Embedding(nn.Module):
             x = x + self.token_types.weight[0]                                  # (B, T, H)
         return self.dropout(self.norm(x))
 
-
 def causal_mask(T: int, past: int, device: torch.device) -> Tensor:
     """(T, past + T) bool: token t sees every past token, itself and the new tokens before it."""
     return torch.ones(T, past + T, dtype=torch.bool, device=device).tril(past)
-
 
 class Block(nn.Module):
     def __init__(self, config: DecoderConfig):
@@ -132,7 +127,6 @@ class Block(nn.Module):
         beams = x.reshape(memory[0].shape[0], -1, x.shape[2])                   # (B, K * T, H)
         return self.cross_attn(beams, *memory, mask).view_as(x)                 # (B * K, T, H)
 
-
 class Head(nn.Module):
     def __init__(self, config: DecoderConfig):
         super().__init__()
@@ -146,7 +140,6 @@ class Head(nn.Module):
     def forward(self, x: Tensor, embeddings: Tensor) -> Tensor:                 # (B, T, H), (V, H)
         x = self.norm(self.activation(self.dense(x)))                           # (B, T, H)
         return F.linear(x, embeddings if self.weight is None else self.weight, self.bias)  # (B, T, V)
-
 
 class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig):

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 NextLogits = Callable[[Tensor, Tensor | None], Tensor]
 IMPOSSIBLE = -1e9  # a sum of log-probabilities that nothing real reaches
 
-
 @dataclass(frozen=True)
 class GenerationConfig:
     """Options of `generate`, named as in transformers.GenerationConfig. max_length and min_length count the
@@ -67,14 +66,12 @@ class GenerationConfig:
     def shortest(self) -> int:
         return self.min_length if self.min_new_tokens is None else self.min_new_tokens + 1
 
-
 @dataclass
 class Generated:
     """`sequences` (R, T), the start token first; `sequences_scores` (R,); `token_logprobs` (R, T - 1)."""
     sequences: Tensor
     sequences_scores: Tensor
     token_logprobs: Tensor
-
 
 def with_options(config: GenerationConfig, options: dict) -> GenerationConfig:
     """The checkpoint's defaults overridden by a call's options; ValueError if unknown or contradictory."""
@@ -103,7 +100,6 @@ def with_options(config: GenerationConfig, options: dict) -> GenerationConfig:
             raise ValueError(f"generation option {name} is {getattr(config, name)!r}, expected {expected}")
     return config
 
-
 def ban_repeats(scores: Tensor, tokens: Tensor, size: int) -> Tensor:
     """Forbid the token that would complete an n-gram of `size` tokens that a row (R, T) already has."""
     if size == 0 or tokens.shape[1] < size:
@@ -113,7 +109,6 @@ def ban_repeats(scores: Tensor, tokens: Tensor, size: int) -> Tensor:
     rows, at = (grams[..., :-1] == suffix[:, None]).all(2).nonzero(as_tuple=True)
     return scores.index_put((rows, grams[rows, at, -1]), scores.new_tensor(-torch.inf))
 
-
 def ban_words(scores: Tensor, tokens: Tensor, words: list[list[int]]) -> Tensor:
     """Forbid the last token of each word whose other tokens stand at the end of a row."""
     scores = scores.clone()
@@ -122,7 +117,6 @@ def ban_words(scores: Tensor, tokens: Tensor, words: list[list[int]]) -> Tensor:
             suffix = tokens[:, tokens.shape[1] - len(start) :]                  # (R, len(start))
             scores[(suffix == suffix.new_tensor(start)).all(1), last] = -torch.inf
     return scores
-
 
 def constrain(scores: Tensor, tokens: Tensor, config: GenerationConfig) -> Tensor:
     """Scores (R, V) of the next token after penalties, bans and forced tokens; transformers' order."""
@@ -144,7 +138,6 @@ def constrain(scores: Tensor, tokens: Tensor, config: GenerationConfig) -> Tenso
         scores = scores.index_fill(1, torch.tensor(config.suppress_tokens, device=scores.device), -torch.inf)
     return scores
 
-
 def warp(scores: Tensor, config: GenerationConfig, keep: int) -> Tensor:
     """Sharpen and cut the distribution to sample from: temperature, top_k, top_p (Holtzman et al. 2020)."""
     if config.temperature != 1.0:
@@ -158,7 +151,6 @@ def warp(scores: Tensor, config: GenerationConfig, keep: int) -> Tensor:
         cut[:, -keep:] = False
         scores = scores.masked_fill(cut.scatter(1, order, cut), -torch.inf)
     return scores
-
 
 def greedy(next_logits: NextLogits, start: Tensor, config: GenerationConfig) -> Generated:
     """The likeliest next token, or with do_sample a drawn one, until each row (R, 1) has its EOS."""
@@ -179,7 +171,6 @@ def greedy(next_logits: NextLogits, start: Tensor, config: GenerationConfig) -> 
         done = done | torch.isin(token[:, 0], eos)
     logprobs = torch.cat(logprobs, 1)                                           # (R, T)
     return Generated(tokens, logprobs.sum(1) / length**config.length_penalty, logprobs)
-
 
 @dataclass
 class Beams:
@@ -202,7 +193,6 @@ class Beams:
         pairs = zip((tokens, logprobs, self.scores, self.ended), vars(others).values())
         return Beams(*(torch.cat(pair, 1) for pair in pairs))
 
-
 def first_beams(start: Tensor, K: int) -> tuple[Beams, Beams]:
     """Running beams, of which only the first counts as all are the same, and places for those that end."""
     tokens = start[:, None].expand(-1, K, -1)                                   # (B, K, 1)
@@ -210,7 +200,6 @@ def first_beams(start: Tensor, K: int) -> tuple[Beams, Beams]:
     scores = torch.cat([places[:, :1] * 0, places[:, 1:]], 1)                   # (B, K)
     none, ended = places[..., None][..., :0], places > 0                        # (B, K, 0), (B, K)
     return Beams(tokens, none, scores, ended), Beams(tokens, none, places, ended)
-
 
 def continuations(running: Beams, logits: Tensor, config: GenerationConfig) -> tuple[Beams, Tensor]:
     """The best, or drawn, one-token continuations of an utterance's beams, C in all, and their parents."""
@@ -228,7 +217,6 @@ def continuations(running: Beams, logits: Tensor, config: GenerationConfig) -> t
     beams.scores = totals.gather(1, index)                                      # (B, C)
     beams.ended = torch.isin(token, token.new_tensor(config.eos_ids)) | (T + 1 == config.longest)
     return beams, parents
-
 
 def beam_search(next_logits: NextLogits, start: Tensor, config: GenerationConfig) -> Generated:
     """The num_beams best hypotheses at a time (Sutskever et al. 2014, section 3.2), from start (B, 1)."""
@@ -265,7 +253,6 @@ def beam_search(next_logits: NextLogits, start: Tensor, config: GenerationConfig
     return Generated(tokens[:, : longest + 1], done.scores[:, :count].flatten(),
                      logprobs.masked_fill(filled, 0.0)[:, :longest])
 
-
 class Decoding:
     """`next_logits` of a model for a batch of utterances: the memory is read once, past tokens are cached."""
 
@@ -280,6 +267,15 @@ class Decoding:
         new = tokens[:, self.cache[0].length :]                                 # (R, 1)
         return self.decoder(new, self.memory, self.mask, self.cache)[:, -1].float()  # (R, V)
 
+@torch.no_grad()
+def decode(model, memory: Tensor, frames: Tensor | None, options: dict) -> Generated:
+    """Memory (B, S, H) with frames (B,) real ones, None: all -> what is said: the rest of `generate`."""
+    config = with_options(model.generation, options)
+    rows = config.num_beams if config.num_beams > 1 else config.num_return_sequences
+    start = torch.full((len(memory), 1), config.need("decoder_start_token_id"), device=memory.device)
+    next_logits = Decoding(model, memory, frames, len(memory) * rows, config.longest)
+    search, count = (beam_search, 1) if config.num_beams > 1 else (greedy, rows)
+    return search(next_logits, start.repeat_interleave(count, 0), config)
 
 @torch.no_grad()
 def generate(model, input_values: Tensor, attention_mask: Tensor | None = None,
@@ -288,11 +284,6 @@ def generate(model, input_values: Tensor, attention_mask: Tensor | None = None,
 
     `options`: fields of GenerationConfig, before those of `model.generation`; ValueError names a wrong one.
     With return_dict_in_generate the result is Generated, with scores."""
-    config = with_options(model.generation, options)
-    memory, frames = model.encode(input_values, attention_mask)                 # (B, S, H), (B,)
-    rows = config.num_beams if config.num_beams > 1 else config.num_return_sequences
-    start = torch.full((len(memory), 1), config.need("decoder_start_token_id"), device=memory.device)
-    next_logits = Decoding(model, memory, frames, len(memory) * rows, config.longest)
-    search, count = (beam_search, 1) if config.num_beams > 1 else (greedy, rows)
-    found = search(next_logits, start.repeat_interleave(count, 0), config)
+    with_options(model.generation, options)                                     # errors before the work
+    found = decode(model, *model.encode(input_values, attention_mask), options)
     return found if return_dict_in_generate else found.sequences

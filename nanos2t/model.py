@@ -17,7 +17,6 @@ from nanos2t.wav2vec2 import Encoder, EncoderConfig, valid_frames
 
 IGNORED = -100  # a label that no loss looks at
 
-
 @dataclass
 class Output:
     """`loss` () and `logits` (B, T, V) or None, `memory` (B, S, H), `frames` (B,): how many are real."""
@@ -26,18 +25,15 @@ class Output:
     memory: Tensor
     frames: Tensor
 
-
 def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
     """Labels (B, T) -> decoder input (B, T): start token, then all labels but the last; IGNORED is pad."""
     shifted = torch.cat([torch.full_like(labels[:, :1], start), labels[:, :-1]], dim=1)
     return shifted.masked_fill(shifted == IGNORED, pad)
 
-
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean of -log p(label) over labels that are not IGNORED; 0, with zero gradient, if all of them are."""
     total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
     return total / (labels != IGNORED).sum().clamp(min=1)
-
 
 class SpeechEncoderDecoder(nn.Module):
     def __init__(self, encoder: EncoderConfig, decoder: DecoderConfig,
@@ -107,7 +103,6 @@ class SpeechEncoderDecoder(nn.Module):
         """Keep the convolutions as they are while the rest is trained (wav2vec 2.0, section 4.2)."""
         self.encoder.feature_encoder.requires_grad_(False)
 
-
 def count_samples(input_values: Tensor, attention_mask: Tensor) -> Tensor | None:
     """Real samples of each item (B,), None if all are; ValueError unless the zeros stand at the end."""
     if attention_mask.shape != input_values.shape:
@@ -117,7 +112,6 @@ def count_samples(input_values: Tensor, attention_mask: Tensor) -> Tensor | None
         raise ValueError("attention_mask has a 1 behind a 0: pad on the right")
     samples = attention_mask.sum(1)                                             # (B,)
     return None if (samples == input_values.shape[1]).all() else samples
-
 
 @torch.no_grad()
 def init_weights(model: SpeechEncoderDecoder) -> None:

@@ -30,7 +30,6 @@ PAIR = "speech-encoder-decoder"
 FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"]
 log = logging.getLogger("nanos2t")
 
-
 def from_pretrained(name_or_path: str | os.PathLike, *, dtype: torch.dtype = torch.float32,
                     device: str | torch.device = "cpu", revision: str | None = None,
                     local_files_only: bool = False) -> SpeechEncoderDecoder:
@@ -49,7 +48,6 @@ def from_pretrained(name_or_path: str | os.PathLike, *, dtype: torch.dtype = tor
     state = {name: part.to(device, dtype) for name, part in (state | absent).items()}
     model.load_state_dict(state, assign=True)
     return model.eval()
-
 
 def save_pretrained(model: SpeechEncoderDecoder, folder: str | os.PathLike) -> None:
     """Write config.json, generation_config.json and model.safetensors so that transformers loads them.
@@ -81,7 +79,6 @@ def save_pretrained(model: SpeechEncoderDecoder, folder: str | os.PathLike) -> N
             partial.unlink()
         raise ValueError(f"{folder}: can not write there ({brief(error)})") from None
 
-
 def find_folder(name_or_path: str | os.PathLike, revision: str | None = None,
                 local_files_only: bool = False) -> Path:
     """A folder on disk, else that of a hub id, downloaded if need be; ValueError if it is neither."""
@@ -98,11 +95,9 @@ def find_folder(name_or_path: str | os.PathLike, revision: str | None = None,
     except (OSError, ValueError) as error:
         raise ValueError(f"{name}: no such folder, and none from the hub ({brief(error)})") from None
 
-
 class Undrawn(TorchFunctionMode):  # nothing to draw on the meta device, where normal_ imports all of sympy
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return None if getattr(func, "__module__", "") == "torch.nn.init" else func(*args, **(kwargs or {}))
-
 
 def empty_model(folder: Path) -> SpeechEncoderDecoder:
     """The model that config.json describes, on the meta device: shapes without weights."""
@@ -121,7 +116,6 @@ def empty_model(folder: Path) -> SpeechEncoderDecoder:
     model.families = encoder_family, decoder_family
     return model
 
-
 def read_part(config: dict, part: str, kind: type, path: Path) -> tuple[str, Any]:
     """The family of the encoder or decoder in config.json, and what is said of it as our config."""
     theirs = config.get(part)
@@ -132,18 +126,15 @@ def read_part(config: dict, part: str, kind: type, path: Path) -> tuple[str, Any
     nested = {name.removeprefix("training."): found.pop(name) for name in [*found] if "." in name}
     return family, kind(**found, training=type(kind.training)(**nested))
 
-
 def families_of(part: str) -> list[str]:
     """The tables for encoders, or for decoders; one that includes another stands behind it."""
     found = {name: remap.read_table(name) for name in sorted(remap.tables())}
     return sorted((name for name in found if found[name].part == part), key=lambda name: found[name].base)
 
-
 def rows_of(families: Iterable[str]) -> list[remap.Row]:
     encoder, decoder = (remap.read_table(family).tensors for family in families)
     rows = remap.prefix(encoder, "encoder.", "encoder.") + remap.prefix(decoder, "decoder.", "decoder.")
     return rows + remap.read_table(PAIR).tensors
-
 
 def read_generation(folder: Path, config: dict, pad: int | None, ids: Mapping[str, list]) -> GenerationConfig:
     """Generation options from generation_config.json or, in folders older than this file, config.json.
@@ -162,7 +153,6 @@ def read_generation(folder: Path, config: dict, pad: int | None, ids: Mapping[st
         found["pad_token_id"] = eos[0] if isinstance(eos, list) else eos
     return GenerationConfig(**read_config(rows, found, f"{path if own else folder / 'config.json'}: "))
 
-
 def token_id(folder: Path, token: str) -> int | None:
     """The id that the tokenizer files give a special token; None if they do not."""
     ids = {}
@@ -172,7 +162,6 @@ def token_id(folder: Path, token: str) -> int | None:
         ids |= {added["content"]: added["id"] for added in read_json(path).get("added_tokens", [])}
     return ids.get(token)
 
-
 def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -181,7 +170,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path}: {type(found).__name__}, expected a JSON object")
     return found
-
 
 def read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     """model.safetensors or, of a model in several files, their index: its path, and all tensors, mapped."""
@@ -200,7 +188,6 @@ def read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
             raise ValueError(f"{file}: {brief(error)}, expected a safetensors file") from None
     return path, tensors
 
-
 def write_part(model: SpeechEncoderDecoder, part: str) -> dict[str, Any]:
     """What our config says, in the words of the model's own family, or else of the first that can say it."""
     config, own, lost = getattr(model, part).config, getattr(model, "families", ()), {}
@@ -216,7 +203,6 @@ def write_part(model: SpeechEncoderDecoder, part: str) -> dict[str, Any]:
                 log.warning("config.json has no key for the %s's %s", part, field)
             return {"model_type": family, **theirs}
     raise ValueError(f"no family's config.json can say what the {part}'s config says: {lost}")
-
 
 def read_config(rows: Mapping[str, tuple], theirs: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """Their config -> our fields. Null is the default, and a key without a row is not looked at.
@@ -242,7 +228,6 @@ def read_config(rows: Mapping[str, tuple], theirs: Mapping[str, Any], where: str
             fields[ours] = tuple(value) if isinstance(value, list) else value
     return fields
 
-
 def write_config(rows: Mapping[str, tuple], fields: Mapping[str, Any]) -> dict[str, Any]:
     """Our fields -> their config. A value without a key is left out: `read_config` shows if one was lost."""
     theirs = {}
@@ -259,12 +244,10 @@ def write_config(rows: Mapping[str, tuple], fields: Mapping[str, Any]) -> dict[s
             theirs[key] = list(value) if isinstance(value, tuple) else value
     return theirs
 
-
 def choices(text: str) -> list[tuple[Any, Any]]:
     """'relu,gelu_tanh=gelu_new' -> (ours, theirs): [('relu', 'relu'), ('gelu_tanh', 'gelu_new')]"""
     pairs = (choice.partition("=") for choice in text.split(","))
     return [(remap.literal(ours), remap.literal(theirs or ours)) for ours, _, theirs in pairs]
-
 
 def brief(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).partition("\n")[0]

@@ -17,7 +17,6 @@ WORDS = {"copy", "transpose", "alias", "optional", "legacy", "drop"}
 Words = frozenset[str]
 Row = tuple[str, str, Words]
 
-
 @dataclass
 class Table:
     """`part`: what `config` is about: encoder, decoder or generation. `base`: the table that is included."""
@@ -27,19 +26,16 @@ class Table:
     part: str = ""
     base: str = ""
 
-
 def tables() -> dict[str, Path]:
     """The tables there are, by name: beside the package in the repository, inside it once installed."""
     here = Path(__file__).parent
     return {path.stem: path for folder in (here.parent, here) for path in folder.glob("weights_map/*.txt")}
-
 
 def read_table(name: str) -> Table:
     """weights_map/<name>.txt. ValueError if there is none, or, with file and line, for a row that is none."""
     if (path := tables().get(name)) is None:
         raise ValueError(f"weights_map has no table {name!r}, expected one of {sorted(tables())}")
     return parse_table(path.read_text(encoding="utf-8"), str(path))
-
 
 def parse_table(text: str, where: str = "table") -> Table:
     table, section = Table(), "tensors"
@@ -62,14 +58,12 @@ def parse_table(text: str, where: str = "table") -> Table:
             raise ValueError(f"{where}, line {number}: {line.strip()!r} is no row ({error})") from None
     return table
 
-
 def literal(text: str) -> Any:
     """A value as JSON writes it; a word may lack its quotes."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
-
 
 def tensor_rows(ours: str, theirs: str, *words: str) -> list[Row]:
     """One row, or one for each pair if both sides list alternatives: {q,k}_proj and {query,key}."""
@@ -79,22 +73,18 @@ def tensor_rows(ours: str, theirs: str, *words: str) -> list[Row]:
     pairs = [(ours, theirs)] if fused else zip(alternatives(ours), alternatives(theirs), strict=True)
     return [(*pair, Words(words)) for pair in pairs]
 
-
 def alternatives(name: str) -> list[str]:
     """'x.{q,k}_proj' -> ['x.q_proj', 'x.k_proj']; 'x.{i}.y' -> ['x.{i}.y']"""
     match = re.search(r"\{([^{}]*,[^{}]*)\}", name)
     return [name.replace(match[0], part) for part in match[1].split(",")] if match else [name]
 
-
 def prefix(rows: Iterable[Row], ours: str, theirs: str) -> list[Row]:
     """The same rows one level up, for a model that is a part of a larger one."""
     return [(left if left == "-" else ours + left, theirs + right, words) for left, right, words in rows]
 
-
 def pattern(name: str) -> re.Pattern:
     """'h.{i}.norm' -> a regular expression with groups i and tail: a name, and all names below it."""
     return re.compile(re.escape(name).replace(r"\{i\}", r"(?P<i>\d+)") + r"(?P<tail>(\.\w+)*)")
-
 
 def expand(rows: Iterable[Row], ours: Iterable[str]) -> Iterator[tuple[list[str], str, Words]]:
     """Each row once per tensor of ours it covers: (our names, several if theirs is fused; their name; words).
@@ -110,7 +100,6 @@ def expand(rows: Iterable[Row], ours: Iterable[str]) -> Iterator[tuple[list[str]
             elif "alias" not in words:
                 raise ValueError(f"the table has a second row for {theirs} or our {some(names)}")
             taken |= claims
-
 
 def load(rows: list[Row], theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor],
          where: str = "state dict") -> dict[str, Tensor]:
@@ -135,7 +124,6 @@ def load(rows: list[Row], theirs: Mapping[str, Tensor], ours: Mapping[str, Tenso
         raise ValueError(f"{where}: {problem}")
     return filled
 
-
 def export(rows: list[Row], ours: Mapping[str, Tensor], aliases: bool = True) -> dict[str, Tensor]:
     """Our state dict -> theirs, with its second names or without. ValueError for a tensor without a row."""
     theirs, written = {}, set()
@@ -148,7 +136,6 @@ def export(rows: list[Row], ours: Mapping[str, Tensor], aliases: bool = True) ->
         raise ValueError(f"no row of the table for our {some(unwritten)}")
     return theirs
 
-
 def split(value: Tensor, ours: list[Tensor], words: Words, where: str) -> tuple[Tensor, ...]:
     """A tensor of theirs as the tensors of ours that it holds; ValueError if it has not their shape."""
     expected = join([part.to("meta") for part in ours], words).shape
@@ -157,12 +144,10 @@ def split(value: Tensor, ours: list[Tensor], words: Words, where: str) -> tuple[
     value = value.T if "transpose" in words and value.ndim == 2 else value
     return value.split([len(part) for part in ours]) if len(ours) > 1 else (value,)
 
-
 def join(parts: list[Tensor], words: Words) -> Tensor:
     """Tensors of ours as the one tensor of theirs."""
     value = cat(parts) if len(parts) > 1 else parts[0]
     return value.T.contiguous() if "transpose" in words and value.ndim == 2 else value
-
 
 def some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

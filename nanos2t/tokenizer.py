@@ -24,7 +24,6 @@ class Tokenizer:
         """Ids (B, T) -> B texts."""
         return [self.decode(row, skip_special_tokens) for row in ids]
 
-
 def load(folder: Path) -> Tokenizer | None:
     """The tokenizer in a checkpoint's folder, from tokenizer.json or BERT's vocab.txt; None without either.
     ValueError names a file that cannot be read."""

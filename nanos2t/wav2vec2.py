@@ -18,7 +18,6 @@ from torch.nn import functional as F
 
 ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu}
 
-
 @dataclass(frozen=True)
 class EncoderTraining:
     """Read in training mode only. The trainer draws the spans of SpecAugment (the last three)."""
@@ -30,7 +29,6 @@ class EncoderTraining:
     mask_time_prob: float = 0.05
     mask_time_length: int = 10
     mask_time_min_masks: int = 2
-
 
 @dataclass(frozen=True)
 class EncoderConfig:
@@ -77,23 +75,19 @@ class EncoderConfig:
             samples = (samples - 1) * stride + kernel
         return samples
 
-
 def fewer_frames(frames: Tensor | None, conv: nn.Conv1d) -> Tensor | None:
     """Frames (B,) that a convolution makes of frames, or samples, (B,); None, all are real, stays None."""
     if frames is None:
         return None
     return (frames + 2 * conv.padding[0] - conv.kernel_size[0]) // conv.stride[0] + 1
 
-
 def valid_frames(frames: Tensor, total: int) -> Tensor:
     """(B,) -> (B, T) bool: True while item b has frames, False in the padding behind them."""
     return torch.arange(total, device=frames.device) < frames[:, None]
 
-
 def zero_padding(x: Tensor, frames: Tensor | None) -> Tensor:
     """x (B, T, H) with zeros behind each item's end, as a convolution over the item alone would see it."""
     return x if frames is None else x.masked_fill(~valid_frames(frames, x.shape[1])[..., None], 0.0)
-
 
 def clip_norm(x: Tensor, frames: Tensor | None, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
     """Each channel of x (B, C, T) normalised over its item's real frames: group norm, C groups, masked."""
@@ -105,19 +99,16 @@ def clip_norm(x: Tensor, frames: Tensor | None, weight: Tensor, bias: Tensor, ep
     variance = ((x - mean).square() * valid).sum(2, keepdim=True) / count       # (B, C, 1)
     return (x - mean) / (variance + eps).sqrt() * weight[:, None] + bias[:, None]
 
-
 def position_conv(x: Tensor, gain: Tensor, direction: Tensor, bias: Tensor, groups: int) -> Tensor:
     """A wide grouped convolution over x (B, T, H) with weight norm: one gain (1, 1, K) a tap."""
     weight = gain * direction / direction.norm(dim=(0, 1), keepdim=True)        # (H, H / groups, K)
     y = F.conv1d(x.transpose(1, 2), weight, bias, padding=weight.shape[2] // 2, groups=groups)
     return y[..., : x.shape[1]].transpose(1, 2)                                 # (B, T, H); even K: T + 1
 
-
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, is_causal: bool = False,
            dropout: float = 0.0) -> Tensor:
     """softmax(Q K^T / sqrt(D)) V (Vaswani et al. 2017, eq. 1) of (B, N, T, D) and twice (B, N, S, D)."""
     return F.scaled_dot_product_attention(queries, keys, values, mask, dropout, is_causal)  # (B, N, T, D)
-
 
 def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
     """The softmax that `attend` applies and never shows, for pictures and alignments; rows sum to 1."""
@@ -125,7 +116,6 @@ def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor | None = None)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     return scores.softmax(dim=3)                                                # (B, N, T, S)
-
 
 class Attention(nn.Module):
     """Multi-head attention. Queries come from x; whoever calls decides where keys and values come from."""
@@ -152,7 +142,6 @@ class Attention(nn.Module):
     def split(self, x: Tensor) -> Tensor:                                       # (B, T, H)
         return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)             # (B, N, T, D)
 
-
 class MLP(nn.Module):
     def __init__(self, config):
         super().__init__()
@@ -165,7 +154,6 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:                                     # (B, T, H)
         x = self.activation_dropout(self.activation(self.up_proj(x)))           # (B, T, intermediate_size)
         return self.dropout(self.down_proj(x))                                  # (B, T, H)
-
 
 class Block(nn.Module):
     def __init__(self, config: EncoderConfig):
@@ -186,16 +174,13 @@ class Block(nn.Module):
             x = self.mlp_norm(x + self.mlp(x))
         return x                                                                # (B, T, H)
 
-
 class ClipNorm(nn.GroupNorm):
     def forward(self, x: Tensor, frames: Tensor | None) -> Tensor:              # (B, C, T)
         return clip_norm(x, frames, self.weight, self.bias, self.eps)
 
-
 class ChannelNorm(nn.LayerNorm):
     def forward(self, x: Tensor, frames: Tensor | None) -> Tensor:              # (B, C, T)
         return super().forward(x.transpose(1, 2)).transpose(1, 2)
-
 
 class FeatureEncoder(nn.Module):
     """Strided convolutions from samples to frames (wav2vec 2.0, section 2)."""
@@ -219,7 +204,6 @@ class FeatureEncoder(nn.Module):
             x = self.activation(self.norms[i](x, frames) if i < len(self.norms) else x)
         return x.transpose(1, 2), frames                                        # (B, T, C), (B,)
 
-
 class FeatureProjection(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -230,7 +214,6 @@ class FeatureProjection(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:                                     # (B, T, C)
         return self.dropout(self.proj(self.norm(x)))                            # (B, T, H)
-
 
 class PositionalConv(nn.Module):
     """Relative positions from a convolution instead of a table; its weight is kept as gain and direction."""
@@ -244,7 +227,6 @@ class PositionalConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:                                     # (B, T, H)
         return self.activation(position_conv(x, self.gain, self.direction, self.bias, self.groups))
-
 
 class Adapter(nn.Module):
     """Shortens the frames towards the length of text: `adapter_stride` times in each layer."""
@@ -263,7 +245,6 @@ class Adapter(nn.Module):
             x, frames = conv(zero_padding(x, frames).transpose(1, 2)), fewer_frames(frames, conv)
             x = F.glu(x, dim=1).transpose(1, 2)                                 # (B, T / stride, H)
         return x, frames
-
 
 class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig):

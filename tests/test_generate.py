@@ -929,7 +929,10 @@ def test_the_cases_above_have_something_to_compare(numbers):
         ended += len({len(row) for row in rows if row[-1] in eos}) > 1
         for name in one.options.keys() - {"num_return_sequences", "pad_token_id"}:  # they do what they say
             gone = name, *ONLY_WITH.get(name, ())
-            others = said(one, {key: value for key, value in one.options.items() if key not in gone})
+            try:
+                others = said(one, {key: value for key, value in one.options.items() if key not in gone})
+            except RuntimeError:  # without it every token is forbidden, and transformers has none to draw
+                continue
             used[name] += 1
             changed[name] += best(rows) != best(others) if name in ONLY_WITH else rows != others
     shares = {name: round(changed[name] / used[name], 2) for name in sorted(used)}
