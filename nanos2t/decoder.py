@@ -1,12 +1,10 @@
 """Text decoder: one causal block with cross-attention that is BERT, GPT-2, BART or mBART. Read bottom up.
-
 The families (Devlin et al. 2019; Radford et al. 2019; Lewis et al. 2020; Liu et al. 2020) are the decoder of
 Vaswani et al. 2017 with a few knobs, each read in one class. Attention and MLP are those of the encoder.
-
 Shapes: B batch, K beams (or targets) of one utterance, T new tokens, P past tokens, S source frames,
-H hidden_size, N heads, D head_size, V vocab_size.
-"""
+H hidden_size, N heads, D head_size, V vocab_size."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -36,18 +34,40 @@ class DecoderConfig:
     pad_token_id: int | None = 0    # its embedding is 0 and stays so
     init_std: float = 0.02
     training: DecoderTraining = DecoderTraining()
-    # Where BERT, GPT-2, BART and mBART differ. Each field is read in one class only.
+    # Where the families differ. Each field is read in one class only.
     pre_norm: bool = False      # Block      x + f(norm(x)), and a last norm after the stack    GPT-2, mBART
     embed_norm: bool = True     # Embedding  a norm after the sum                               all but GPT-2
     embed_scale: float = 1.0    # Embedding  sqrt(hidden_size)                                  mBART
     position_offset: int = 0    # Embedding  rows skipped in the position table: 2              BART, mBART
+    sinusoidal: bool = False    # Embedding  positions are computed, not learned                s2t
     num_token_types: int = 0    # Embedding  segments: 2, of which the first is used            BERT
     mlm_head: bool = False      # Head       dense, activation, norm; a bias at the output      BERT
-    tied: bool = True           # Head       the output matrix is the embedding matrix
-
+    tied: bool = True           # Head       the output matrix is the embedding matrix          all but s2t
     @classmethod
     def bert(cls, vocab_size: int = 30522, **fields) -> "DecoderConfig":
         return cls(vocab_size, **({"norm_eps": 1e-12, "num_token_types": 2, "mlm_head": True} | fields))
+    @classmethod
+    def roberta(cls, vocab_size: int = 50265, **fields) -> "DecoderConfig":
+        family = {"norm_eps": 1e-5, "num_token_types": 1, "position_offset": 2, "pad_token_id": 1}
+        return cls(vocab_size, **(family | {"mlm_head": True} | fields))
+    @classmethod
+    def gpt2(cls, vocab_size: int = 50257, **fields) -> "DecoderConfig":
+        family = {"pre_norm": True, "embed_norm": False, "activation": "gelu_tanh", "pad_token_id": None}
+        return cls(vocab_size, **(family | {"max_positions": 1024} | fields))
+    @classmethod
+    def bart(cls, vocab_size: int = 50265, **fields) -> "DecoderConfig":
+        family = {"position_offset": 2, "pad_token_id": 1, "max_positions": 1024, "num_layers": 6}
+        return cls(vocab_size, **(family | fields))
+    @classmethod
+    def mbart(cls, vocab_size: int = 250054, hidden_size: int = 1024, **fields) -> "DecoderConfig":
+        family = {"pre_norm": True, "embed_scale": hidden_size**0.5, "num_layers": 12, "num_heads": 16,
+                  "intermediate_size": 4096}
+        return cls.bart(vocab_size, hidden_size=hidden_size, **(family | fields))
+    @classmethod
+    def speech_to_text_2(cls, vocab_size: int = 10224, hidden_size: int = 256, **fields) -> "DecoderConfig":
+        family = {"embed_norm": False, "embed_scale": hidden_size**0.5, "sinusoidal": True, "tied": False,
+                  "activation": "relu", "num_layers": 7, "num_heads": 4, "intermediate_size": 2048}
+        return cls.bart(vocab_size, hidden_size=hidden_size, **(family | fields))
 
 class Cache:
     """Keys and values of the tokens that one block has seen: room for `size` of them, `length` filled."""
@@ -55,16 +75,22 @@ class Cache:
         shape = (rows, config.num_heads, size, config.hidden_size // config.num_heads)
         self.keys, self.values = like.new_empty(shape), like.new_empty(shape)   # (B, N, size, D)
         self.length = 0
-
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:    # 2 x (B, N, T, D)
         past, self.length = self.length, self.length + keys.shape[2]
         self.keys[:, :, past : self.length] = keys
         self.values[:, :, past : self.length] = values
         return self.keys[:, :, : self.length], self.values[:, :, : self.length]  # 2 x (B, N, P + T, D)
-
     def reorder(self, rows: Tensor) -> None:                                    # (B,)
         self.keys[:, :, : self.length] = self.keys[rows, :, : self.length]
         self.values[:, :, : self.length] = self.values[rows, :, : self.length]
+
+def sinusoids(positions: Tensor, like: Tensor) -> Tensor:
+    """Positions (T,) -> (T, H): sines, then cosines (tensor2tensor; Vaswani et al. 2017, 3.5, mixes them)."""
+    half = like.shape[-1] // 2
+    rates = torch.exp(torch.arange(half, device=like.device).float() * -(math.log(10000) / (half - 1)))
+    angles = positions.float()[:, None] * rates                                 # (T, H / 2)
+    waves = torch.cat([angles.sin(), angles.cos()], 1).to(like.dtype)           # (T, H)
+    return F.pad(waves, (0, like.shape[-1] % 2))                                # odd H: a 0 behind
 
 class Embedding(nn.Module):
     def __init__(self, config: DecoderConfig):
@@ -72,17 +98,18 @@ class Embedding(nn.Module):
         size = config.hidden_size
         self.config = config
         self.tokens = nn.Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
-        self.positions = nn.Embedding(config.max_positions + config.position_offset, size)
+        rows = config.max_positions + config.position_offset
+        self.positions = None if config.sinusoidal else nn.Embedding(rows, size)
         self.token_types = nn.Embedding(config.num_token_types, size) if config.num_token_types else None
         self.norm = nn.LayerNorm(size, config.norm_eps) if config.embed_norm else nn.Identity()
         self.dropout = nn.Dropout(config.training.hidden_dropout)
-
     def forward(self, tokens: Tensor, past: int) -> Tensor:                     # (B, T)
         end = past + tokens.shape[1]
         if end > self.config.max_positions:
             raise ValueError(f"{end} tokens, but the decoder has {self.config.max_positions} positions")
         positions = torch.arange(past, end, device=tokens.device) + self.config.position_offset  # (T,)
-        x = self.tokens(tokens) * self.config.embed_scale + self.positions(positions)  # (B, T, H)
+        x = self.tokens(tokens) * self.config.embed_scale                       # (B, T, H)
+        x = x + (sinusoids(positions, x) if self.positions is None else self.positions(positions))
         if self.token_types is not None:
             x = x + self.token_types.weight[0]                                  # (B, T, H)
         return self.dropout(self.norm(x))
@@ -101,7 +128,6 @@ class Block(nn.Module):
         self.cross_attn_norm = nn.LayerNorm(config.hidden_size, config.norm_eps)
         self.mlp = MLP(config)
         self.mlp_norm = nn.LayerNorm(config.hidden_size, config.norm_eps)
-
     def forward(self, x: Tensor, memory: tuple[Tensor, Tensor], memory_mask: Tensor | None,
                 cache: Cache | None) -> Tensor:                                 # (B * K, T, H)
         if self.pre_norm:                                                       # GPT-2, mBART
@@ -113,7 +139,6 @@ class Block(nn.Module):
             x = self.cross_attn_norm(x + self.attend_memory(x, memory, memory_mask))
             x = self.mlp_norm(x + self.mlp(x))
         return x                                                                # (B * K, T, H)
-
     def attend_past(self, x: Tensor, cache: Cache | None) -> Tensor:
         keys, values = self.self_attn.keys_values(x)                            # 2 x (B * K, N, T, D)
         T, past = x.shape[1], 0 if cache is None else cache.length
@@ -121,7 +146,6 @@ class Block(nn.Module):
             keys, values = cache.append(keys, values)                           # 2 x (B * K, N, P + T, D)
         mask = causal_mask(T, past, x.device) if past and T > 1 else None       # one new token sees all
         return self.self_attn(x, keys, values, mask, is_causal=T > 1 and not past)
-
     def attend_memory(self, x: Tensor, memory: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
         """The K beams of an utterance stand in one row: its keys and values are never copied."""
         beams = x.reshape(memory[0].shape[0], -1, x.shape[2])                   # (B, K * T, H)
@@ -136,7 +160,6 @@ class Head(nn.Module):
         self.norm = nn.LayerNorm(size, config.norm_eps) if mlm else nn.Identity()
         self.weight = None if config.tied else nn.Parameter(torch.empty(config.vocab_size, size))
         self.bias = nn.Parameter(torch.empty(config.vocab_size)) if mlm else None
-
     def forward(self, x: Tensor, embeddings: Tensor) -> Tensor:                 # (B, T, H), (V, H)
         x = self.norm(self.activation(self.dense(x)))                           # (B, T, H)
         return F.linear(x, embeddings if self.weight is None else self.weight, self.bias)  # (B, T, V)
@@ -149,15 +172,12 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.hidden_size, config.norm_eps) if config.pre_norm else nn.Identity()
         self.head = Head(config)
-
     def read(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:              # (B, S, H)
         """Keys and values of the encoder's frames, a pair of (B, N, S, D) per block: once per utterance."""
         return [block.cross_attn.keys_values(memory) for block in self.blocks]
-
     def new_cache(self, rows: int, size: int) -> list[Cache]:
         """Empty caches, one per block, for `rows` sequences of up to `size` tokens."""
         return [Cache(rows, self.config, size, self.embed.tokens.weight) for _ in self.blocks]
-
     def forward(self, tokens: Tensor, memory: list[tuple[Tensor, Tensor]], memory_mask: Tensor | None = None,
                 cache: list[Cache] | None = None) -> Tensor:
         """Tokens (B * K, T), keys and values from `read`, real frames (B, 1, 1, S) -> logits (B * K, T, V).

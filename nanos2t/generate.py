@@ -1,11 +1,8 @@
 """Tokens from a trained model: greedy, beam search and sampling, as plain functions. Read from the bottom up.
-
 Options mean what they mean in transformers (generation/utils.py, logits_process.py of 5.23): the same tokens,
 the same scores. A search knows no model. It calls `next_logits(tokens, parents)` for float32 logits (R, V) of
 the token after each row; `parents` (R,) are the former rows that the rows go on from, None: themselves.
-
-Shapes: B utterances, K beams or sequences of each, R = B * K rows, T tokens, V vocab_size, C candidates.
-"""
+Shapes: B utterances, K beams or sequences of each, R = B * K rows, T tokens, V vocab_size, C candidates."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -44,24 +41,20 @@ class GenerationConfig:
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
     lang_to_id: dict[str, int] | None = None  # language -> forced_bos_token_id
-
     def need(self, name: str) -> int:
         """The id `name`; ValueError, with the cure, if the checkpoint has none."""
         value = getattr(self, name)
         if value is None:
             raise ValueError(f"the model has no {name}: pass {name}=... or set it in generation_config.json")
         return value
-
     @property
     def eos_ids(self) -> list[int]:
         ids = self.eos_token_id
         return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
-
     @property
     def longest(self) -> int:
         length = 21 if self.max_length is None else self.max_length
         return length if self.max_new_tokens is None else self.max_new_tokens + 1
-
     @property
     def shortest(self) -> int:
         return self.min_length if self.min_new_tokens is None else self.min_new_tokens + 1
@@ -175,17 +168,14 @@ def greedy(next_logits: NextLogits, start: Tensor, config: GenerationConfig) -> 
 @dataclass
 class Beams:
     """Hypotheses: tokens (B, K, T), their log-probabilities (B, K, T - 1), scores (B, K), ended (B, K)."""
-
     tokens: Tensor
     logprobs: Tensor
     scores: Tensor
     ended: Tensor
-
     def pick(self, index: Tensor) -> "Beams":                                   # (B, C)
         along = index[..., None]                                                # (B, C, 1)
         return Beams(self.tokens.take_along_dim(along, 1), self.logprobs.take_along_dim(along, 1),
                      self.scores.gather(1, index), self.ended.gather(1, index))
-
     def join(self, others: "Beams", fill: int) -> "Beams":
         """These, filled up to be a token longer, and the others: (B, K + C)."""
         tokens = F.pad(self.tokens, (0, 1), value=fill)                         # (B, K, T + 1)
@@ -255,12 +245,10 @@ def beam_search(next_logits: NextLogits, start: Tensor, config: GenerationConfig
 
 class Decoding:
     """`next_logits` of a model for a batch of utterances: the memory is read once, past tokens are cached."""
-
     def __init__(self, model, memory: Tensor, frames: Tensor | None, rows: int, longest: int):
         self.decoder = model.decoder
         self.memory, self.mask = model.decoder.read(memory), model.memory_mask(memory, frames)
         self.cache = model.decoder.new_cache(rows, min(longest, model.decoder.config.max_positions))
-
     def __call__(self, tokens: Tensor, parents: Tensor | None) -> Tensor:       # (R, T), (R,)
         for cache in self.cache if parents is not None else ():
             cache.reorder(parents)

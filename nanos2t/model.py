@@ -1,10 +1,8 @@
 """SpeechEncoderDecoder: waveform -> encoder -> bridge -> causal decoder -> logits over tokens, and the loss.
-
 The model of transformers' SpeechEncoderDecoderModel (models/speech_encoder_decoder).
+Shapes: B batch, L samples, S encoder frames, T target tokens, H hidden_size of the decoder, V vocab_size."""
 
-Shapes: B batch, L samples, S encoder frames, T target tokens, H hidden_size of the decoder, V vocab_size.
-"""
-
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -44,19 +42,22 @@ class SpeechEncoderDecoder(nn.Module):
         if encoder.output_size != decoder.hidden_size:
             self.bridge = nn.Linear(encoder.output_size, decoder.hidden_size)
         self.decoder = Decoder(decoder)
+        self.families = ()                                                      # model_types, once loaded
         self.generation = generation or GenerationConfig(pad_token_id=decoder.pad_token_id)
-
     @staticmethod
     def from_pretrained(name_or_path, **options) -> "SpeechEncoderDecoder":
         """The model in a folder or hub id in transformers' layout: see nanos2t.pretrained.from_pretrained."""
         from nanos2t import pretrained
         return pretrained.from_pretrained(name_or_path, **options)
-
+    @staticmethod
+    def from_encoder_decoder_pretrained(encoder, decoder, **options) -> "SpeechEncoderDecoder":
+        """A model of two halves: see nanos2t.pretrained.from_encoder_decoder_pretrained."""
+        from nanos2t import pretrained
+        return pretrained.from_encoder_decoder_pretrained(encoder, decoder, **options)
     def save_pretrained(self, folder) -> None:
         """Write a folder that transformers loads: see nanos2t.pretrained.save_pretrained."""
         from nanos2t import pretrained
         pretrained.save_pretrained(self, folder)
-
     @classmethod
     def from_configs(cls, encoder: EncoderConfig, decoder: DecoderConfig,
                      generation: GenerationConfig | None = None) -> "SpeechEncoderDecoder":
@@ -64,18 +65,15 @@ class SpeechEncoderDecoder(nn.Module):
         model = cls(encoder, decoder, generation)
         init_weights(model)
         return model
-
     def encode(self, input_values: Tensor, attention_mask: Tensor | None = None,
                masked: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Waveforms (B, L), 1 where they are real (B, L) -> memory (B, S, H), real frames (B,) or None."""
         samples = None if attention_mask is None else count_samples(input_values, attention_mask)
         memory, frames = self.encoder(input_values, samples, masked)            # (B, S, encoder width), (B,)
         return self.bridge(memory), frames                                      # (B, S, H)
-
     def memory_mask(self, memory: Tensor, frames: Tensor | None) -> Tensor | None:
         """(B, S, H), (B,) -> (B, 1, 1, S) bool: the frames that a decoder may look at; None: all."""
         return None if frames is None else valid_frames(frames, memory.shape[1])[:, None, None]
-
     def forward(self, input_values: Tensor, attention_mask: Tensor | None = None,
                 labels: Tensor | None = None, decoder_input_ids: Tensor | None = None,
                 masked: Tensor | None = None) -> Output:
@@ -94,11 +92,9 @@ class SpeechEncoderDecoder(nn.Module):
         if frames is None:
             frames = memory.new_full(memory.shape[:1], memory.shape[1], dtype=torch.long)  # (B,)
         return Output(loss, logits, memory, frames)
-
     def generate(self, input_values: Tensor, attention_mask: Tensor | None = None, **options):
         """Tokens (B * num_return_sequences, T), the start token first; see nanos2t.generate.generate."""
         return generate(self, input_values, attention_mask, **options)
-
     def freeze_feature_encoder(self) -> None:
         """Keep the convolutions as they are while the rest is trained (wav2vec 2.0, section 4.2)."""
         self.encoder.feature_encoder.requires_grad_(False)
@@ -114,23 +110,27 @@ def count_samples(input_values: Tensor, attention_mask: Tensor) -> Tensor | None
     return None if (samples == input_values.shape[1]).all() else samples
 
 @torch.no_grad()
-def init_weights(model: SpeechEncoderDecoder) -> None:
-    """Draw every weight by the law that transformers' `_init_weights` has in effect for it."""
-    encoder, decoder = model.encoder, model.decoder
-    for part, config in (encoder, encoder.config), (model.bridge, decoder.config), (decoder, decoder.config):
-        for name, parameter in part.named_parameters():                         # matrices and norms; biases 0
-            parameter.normal_(0.0, config.init_std) if parameter.ndim > 1 else parameter.zero_()
-            if "norm" in name and name.endswith("weight"):
-                parameter.fill_(1.0)
-    convs = *encoder.feature_encoder.convs, *encoder.adapter.convs
-    for conv in convs:
-        nn.init.kaiming_normal_(conv.weight)
-    proj, direction = encoder.feature_projection.proj, encoder.positions.direction
-    biases = [(part.bias, part.weight[0].numel()) for part in (*convs, proj) if part.bias is not None]
-    for tensor, fan_in in (*biases, (proj.weight, proj.in_features), (direction, direction[0].numel())):
-        tensor.uniform_(-(fan_in**-0.5), fan_in**-0.5)
-    encoder.positions.gain.copy_(direction.norm(dim=(0, 1), keepdim=True))
-    if encoder.masked_embed is not None:
-        encoder.masked_embed.uniform_()
-    if decoder.config.pad_token_id is not None:
-        decoder.embed.tokens.weight[decoder.config.pad_token_id].zero_()
+def init_weights(model: SpeechEncoderDecoder, names: Collection[str] | None = None) -> None:
+    """Draw the weights `names`, or all, by the laws that transformers' `_init_weights` has in effect."""
+    pad, positions = model.decoder.config.pad_token_id, model.encoder.positions
+    for name, parameter in model.named_parameters():
+        if names is not None and name not in names:
+            continue
+        conv, part = ".convs." in name, model.encoder if name.startswith("encoder") else model.decoder
+        if "norm" in name:
+            parameter.fill_(name.endswith("weight"))
+        elif conv and parameter.ndim > 1:
+            nn.init.kaiming_normal_(parameter)
+        elif conv or name.startswith("encoder.feature_projection.") or name == "encoder.positions.direction":
+            bound = model.get_parameter(name.replace(".bias", ".weight"))[0].numel() ** -0.5
+            parameter.uniform_(-bound, bound)
+        elif name == "encoder.masked_embed":
+            parameter.uniform_()
+        elif parameter.ndim > 1:
+            parameter.normal_(0.0, part.config.init_std)
+        else:
+            parameter.zero_()
+        if pad is not None and name == "decoder.embed.tokens.weight":
+            parameter[pad].zero_()
+    if names is None:
+        positions.gain.copy_(positions.direction.norm(dim=(0, 1), keepdim=True))

@@ -1,57 +1,85 @@
 """A folder or hub id in the layout of transformers.SpeechEncoderDecoderModel (HF) -> our model, and back.
-
     config.json -> configs -> empty model; model.safetensors -> remap.load -> its weights, still memory-mapped
-
-What HF's names and values mean stands in the tables of weights_map, one for each model_type.
-"""
+What HF's names and values mean stands in the tables of weights_map, one for each model_type."""
 
 import json
 import logging
-import math
 import os
+import pickle
 import re
+import tempfile
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from nanos2t import remap
 from nanos2t.decoder import DecoderConfig
 from nanos2t.generate import GenerationConfig
-from nanos2t.model import SpeechEncoderDecoder
+from nanos2t.model import SpeechEncoderDecoder, init_weights
 from nanos2t.wav2vec2 import EncoderConfig
 
 PAIR = "speech-encoder-decoder"
-FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"]
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json",
+           "pytorch_model.bin", "pytorch_model.bin.index.json")
+Name, Device = str | os.PathLike, str | torch.device
 log = logging.getLogger("nanos2t")
 
-def from_pretrained(name_or_path: str | os.PathLike, *, dtype: torch.dtype = torch.float32,
-                    device: str | torch.device = "cpu", revision: str | None = None,
-                    local_files_only: bool = False) -> SpeechEncoderDecoder:
+def from_pretrained(name_or_path: Name, *, dtype: torch.dtype = torch.float32, device: Device = "cpu",
+                    revision: str | None = None, local_files_only: bool = False) -> SpeechEncoderDecoder:
     """The model in a folder or hub repository of transformers' SpeechEncoderDecoderModel, in eval mode.
     ValueError, one line naming file and tensor or key, for what is missing, broken or not implemented.
     Optional tensors that the file lacks are initialised, and listed on the logger "nanos2t"."""
-    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(f"dtype is {dtype!r}, expected a floating point type such as torch.float32")
     folder = find_folder(name_or_path, revision, local_files_only)
     model = empty_model(folder)
     path, theirs = read_tensors(folder)
     state = remap.load(rows_of(model.families), theirs, model.state_dict(), str(path))
-    absent = {name: torch.rand(part.shape) for name, part in model.state_dict().items() if name not in state}
-    if absent:                                                                  # masked_embed
-        log.warning("%s: initialised, not in the file: %s", path, ", ".join(absent))
-    state = {name: part.to(device, dtype) for name, part in (state | absent).items()}
-    model.load_state_dict(state, assign=True)
-    return model.eval()
+    return fill(model, state, dtype, device, str(path))
 
-def save_pretrained(model: SpeechEncoderDecoder, folder: str | os.PathLike) -> None:
+def from_encoder_decoder_pretrained(encoder: Name, decoder: Name, *, dtype: torch.dtype = torch.float32,
+                                    device: Device = "cpu", decoder_start_token_id: int | None = None,
+                                    eos_token_id: int | list[int] | None = None,
+                                    pad_token_id: int | None = None) -> SpeechEncoderDecoder:
+    """A model of two folders or hub repositories: a speech encoder and a text decoder, bare or with any head.
+    What neither has (cross-attention, bridge, the head of a decoder without one) is initialised, and listed
+    on the logger "nanos2t". The ids given go before the decoder's own. ValueError as above."""
+    ids = {"decoder_start_token_id": decoder_start_token_id, "eos_token_id": eos_token_id,
+           "pad_token_id": pad_token_id}
+    folders = {"encoder": find_folder(encoder), "decoder": find_folder(decoder)}
+    config = {part: read_json(folder / "config.json") for part, folder in folders.items()}
+    model = build(config, folders["encoder"], folders["decoder"], ids)
+    state = {}
+    for part, family in zip(folders, model.families):
+        table, (path, theirs) = remap.read_table(family), read_tensors(folders[part])
+        bare = not any(name.startswith(table.prefix + ".") for name in theirs)
+        new = [".cross_attn", "head."] if bare else [".cross_attn"]             # no half has them: optional
+        rows = [(ours, right, words | {"optional"} if any(name in ours for name in new) else words)
+                for ours, right, words in table.tensors]
+        ours = getattr(model, part).state_dict()
+        found = remap.load(rows, remap.inside_pair(theirs, table), ours, str(path))
+        state |= {f"{part}.{name}": value for name, value in found.items()}
+    return fill(model, state, dtype, device, f"{encoder}, {decoder}")
+
+def fill(model: nn.Module, state: dict, dtype: torch.dtype, device: Device, where: str) -> nn.Module:
+    """An empty model with the tensors of `state`, in eval mode; those that it lacks are drawn, and listed."""
+    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype is {dtype!r}, expected a floating point type such as torch.float32")
+    absent = {name: torch.empty(part.shape) for name, part in model.state_dict().items() if name not in state}
+    model.load_state_dict(state | absent, assign=True)
+    init_weights(model, absent)
+    if absent:
+        log.warning("%s: initialised, not in the file: %s", where, ", ".join(absent))
+    return model.to(device, dtype).eval()
+
+def save_pretrained(model: SpeechEncoderDecoder, folder: Name, max_shard_size: int | str = "5GB") -> None:
     """Write config.json, generation_config.json and model.safetensors so that transformers loads them.
-    Files are written under another name and then renamed: none is ever half there, even if `model` maps it.
+    Files are written elsewhere, then moved: none is ever half there, even if `model` maps it.
     ValueError if no family's config can say what the model's say, or the folder can not be written."""
     folder, rows = Path(folder), remap.read_table(PAIR).config
     parts = {part: write_part(model, part) for part in ("encoder", "decoder")}
@@ -59,70 +87,89 @@ def save_pretrained(model: SpeechEncoderDecoder, folder: str | os.PathLike) -> N
         log.warning("transformers can not load this model: its bridge takes hidden_size, not adapter_size")
     families, untied = [part["model_type"] for part in parts.values()], not model.decoder.config.tied
     tensors = remap.export(rows_of(families), model.state_dict(), aliases=untied)
-    tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
-    options = write_config(rows, vars(model.generation))
+    tensors = {name: value.cpu() for name, value in tensors.items()}
+    options = remap.write_config(rows, vars(model.generation))
     options = {key: value for key, value in options.items() if value != rows[key][2]}
     config = {"model_type": PAIR, "architectures": ["SpeechEncoderDecoderModel"], "is_encoder_decoder": True,
               "tie_word_embeddings": False, "dtype": str(model.encoder.norm.weight.dtype)[6:], **parts,
               **{key: value for key, value in options.items() if key.endswith("_token_id")}}
     texts = {"generation_config.json": options, "config.json": config}
-    partial = folder / "model.safetensors.partial"
+    from huggingface_hub import save_torch_state_dict  # slow to import
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, {"format": "pt"})
-        os.replace(partial, folder / "model.safetensors")
-        for name, content in texts.items():
-            partial.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-            os.replace(partial, folder / name)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as partial:
+            save_torch_state_dict(tensors, partial, max_shard_size=max_shard_size)
+            for name, content in texts.items():
+                (Path(partial) / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+            new = {file.name: file for file in sorted(Path(partial).iterdir(), reverse=True)}
+            for old in {*folder.glob("model*.safetensors"), *folder.glob(WEIGHTS[1])}:
+                old.name in new or old.unlink()                                 # of a model in other shards
+            for name, file in new.items():
+                os.replace(file, folder / name)
     except (OSError, SafetensorError) as error:
-        if partial.exists():
-            partial.unlink()
         raise ValueError(f"{folder}: can not write there ({brief(error)})") from None
 
-def find_folder(name_or_path: str | os.PathLike, revision: str | None = None,
-                local_files_only: bool = False) -> Path:
-    """A folder on disk, else that of a hub id, downloaded if need be; ValueError if it is neither."""
+def find_folder(name_or_path: Name, revision: str | None = None, local_files_only: bool = False) -> Path:
+    """A folder on disk, else that of a hub id, downloaded if need be: only what is read, never the weights of
+    other frameworks. ValueError if it is neither."""
     folder, name = Path(name_or_path).expanduser(), str(name_or_path)
     if folder.is_dir():
         return folder
     if folder.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
         raise ValueError(f"{name}: no such folder, expected one with a config.json, or a hub id")
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import errors, snapshot_download
 
+    options = {"revision": revision, "local_files_only": local_files_only}
+    reasons = {errors.GatedRepoError: "access to it must be granted, and a token given (hf auth login)",
+               errors.RevisionNotFoundError: f"it has no revision {revision!r}",
+               errors.RepositoryNotFoundError: "no such public repository, or a token is needed",
+               errors.LocalEntryNotFoundError: "not in the cache, and the hub is not asked or not reached"}
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=FILES,
-                                      local_files_only=local_files_only))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{name}: no such folder, and none from the hub ({brief(error)})") from None
+        for weights in ("model*.safetensors", "pytorch_model*.bin"):
+            patterns = ["*.json", "*.txt", "*.model", weights]
+            folder = Path(snapshot_download(name, allow_patterns=patterns, **options))
+            if any((folder / file).exists() for file in WEIGHTS[:2]):
+                break
+        return folder
+    except (OSError, ValueError, errors.HfHubHTTPError) as error:
+        reason = next((text for kind, text in reasons.items() if isinstance(error, kind)), brief(error))
+        raise ValueError(f"{name}: no such folder, and not from the hub: {reason}") from None
 
 class Undrawn(TorchFunctionMode):  # nothing to draw on the meta device, where normal_ imports all of sympy
     def __torch_function__(self, func, types, args=(), kwargs=None):
         return None if getattr(func, "__module__", "") == "torch.nn.init" else func(*args, **(kwargs or {}))
 
 def empty_model(folder: Path) -> SpeechEncoderDecoder:
-    """The model that config.json describes, on the meta device: shapes without weights."""
+    """The model that a pair's config.json describes, on the meta device: shapes without weights."""
     path = folder / "config.json"
     config = read_json(path)
     if config.get("model_type") != PAIR:
         raise ValueError(f"{path}: model_type is {config.get('model_type')!r}, expected {PAIR!r}")
-    encoder_family, encoder = read_part(config, "encoder", EncoderConfig, path)
-    decoder_family, decoder = read_part(config, "decoder", DecoderConfig, path)
-    generation = read_generation(folder, config, decoder.pad_token_id, remap.read_table(decoder_family).ids)
+    return build(config, folder, folder, {})
+
+def build(config: dict, encoder_folder: Path, folder: Path, ids: dict) -> SpeechEncoderDecoder:
+    """The same from the two configs; the ids are those given, or come from the (decoder's) folder."""
+    encoder_family, encoder = read_part(config, "encoder", EncoderConfig, encoder_folder / "config.json")
+    decoder_family, decoder = read_part(config, "decoder", DecoderConfig, folder / "config.json")
+    sources = remap.read_table(decoder_family).ids
+    generation = read_generation(folder, config, ids, decoder.pad_token_id, sources)
     try:
         with torch.device("meta"), Undrawn():
             model = SpeechEncoderDecoder(encoder, decoder, generation)
     except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: expected sizes of which a model can be built ({brief(error)})") from None
+        where = encoder_folder if encoder_folder == folder else f"{encoder_folder}, {folder}"
+        raise ValueError(f"{where}: expected sizes of which a model can be built ({brief(error)})") from None
     model.families = encoder_family, decoder_family
     return model
 
 def read_part(config: dict, part: str, kind: type, path: Path) -> tuple[str, Any]:
     """The family of the encoder or decoder in config.json, and what is said of it as our config."""
-    theirs = config.get(part)
+    theirs, where = config.get(part), f"{path}: {part}." if "model_type" in config else f"{path}: "
     family = theirs.get("model_type") if isinstance(theirs, dict) else None
     if family not in (known := families_of(part)):
-        raise ValueError(f"{path}: {part}.model_type is {family!r}, expected one of {known}")
-    found = read_config(remap.read_table(family).config, theirs, f"{path}: {part}.")
+        raise ValueError(f"{where}model_type is {family!r}, expected one of {known}")
+    found = remap.read_config(remap.read_table(family).config, theirs, where)
     nested = {name.removeprefix("training."): found.pop(name) for name in [*found] if "." in name}
     return family, kind(**found, training=type(kind.training)(**nested))
 
@@ -136,22 +183,24 @@ def rows_of(families: Iterable[str]) -> list[remap.Row]:
     rows = remap.prefix(encoder, "encoder.", "encoder.") + remap.prefix(decoder, "decoder.", "decoder.")
     return rows + remap.read_table(PAIR).tensors
 
-def read_generation(folder: Path, config: dict, pad: int | None, ids: Mapping[str, list]) -> GenerationConfig:
-    """Generation options from generation_config.json or, in folders older than this file, config.json.
-    An id in neither may be that of a token, or equal another, as the decoder's table says, or stays None."""
+def read_generation(folder: Path, config: dict, given: dict, pad: int | None,
+                    ids: Mapping[str, list]) -> GenerationConfig:
+    """Generation options from generation_config.json or, in older folders, config.json; `given` goes first.
+    An id in none may be that of a token, or equal another, as the decoder's table says, or None."""
     path, rows, found = folder / "generation_config.json", remap.read_table(PAIR).config, {}
     own = read_json(path) if path.exists() else {}
     places = own, config, {"pad_token_id": pad} | config["decoder"]
     for key in rows:
-        valid = places if not own or key.endswith("_token_id") else places[:1]
+        valid = (given, *places) if not own or key.endswith("_token_id") else places[:1]
         found[key] = next((place[key] for place in valid if place.get(key) is not None), None)
     for key, source in ((key, source) for key, sources in ids.items() for source in sources):
         if found[key] is None:
-            found[key] = found[source] if source in found else token_id(folder, source)
+            found[key] = (int(source) if source.isdecimal() else
+                          found[source] if source in found else token_id(folder, source))
     eos = found["eos_token_id"]
     if found["pad_token_id"] is None and eos != []:
         found["pad_token_id"] = eos[0] if isinstance(eos, list) else eos
-    return GenerationConfig(**read_config(rows, found, f"{path if own else folder / 'config.json'}: "))
+    return GenerationConfig(**remap.read_config(rows, found, f"{path if own else folder / 'config.json'}: "))
 
 def token_id(folder: Path, token: str) -> int | None:
     """The id that the tokenizer files give a special token; None if they do not."""
@@ -172,21 +221,39 @@ def read_json(path: Path) -> dict[str, Any]:
     return found
 
 def read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
-    """model.safetensors or, of a model in several files, their index: its path, and all tensors, mapped."""
-    path, files, tensors = folder / "model.safetensors", {"all": "model.safetensors"}, {}
-    if not path.exists() and (index := folder / "model.safetensors.index.json").exists():
-        path, files = index, read_json(index).get("weight_map")
-        if not isinstance(files, dict):
-            raise ValueError(f"{path}: no weight_map, expected one from each tensor to its file")
-    elif not path.exists():
-        other = ", ".join(file.name for file in sorted(folder.glob("*.bin")))
-        raise ValueError(f"{path}: no such file" + (f"; {other} is not read yet" if other else ""))
-    for file in sorted({folder / str(name) for name in files.values()}):
-        try:
-            tensors |= load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"{file}: {brief(error)}, expected a safetensors file") from None
+    """All tensors of the first of WEIGHTS that is there, or of the files that it names: memory-mapped."""
+    path = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
+    if path is None:
+        other = ", ".join(sorted(file.name for kind in ("*.h5", "*.msgpack") for file in folder.glob(kind)))
+        raise ValueError(f"{folder}: expected one of {', '.join(WEIGHTS)}, found {other or 'none'}")
+    files = {path.name: path.name}
+    if path.suffix == ".json" and not isinstance(files := read_json(path).get("weight_map"), dict):
+        raise ValueError(f"{path}: no weight_map, expected one from each tensor to its file")
+    tensors = {}
+    for name in sorted({*map(str, files.values())}):
+        if Path(name).name != name:
+            raise ValueError(f"{path}: names the file {name!r}, expected one beside it")
+        part = read_file(folder / name)
+        if again := part.keys() & tensors.keys():
+            raise ValueError(f"{folder / name}: has {again.pop()}, as another file of {path.name}")
+        tensors |= part
+    if lost := files.keys() - tensors.keys() - {path.name}:
+        raise ValueError(f"{path}: names {min(lost)}, which is not in {files[min(lost)]}")
     return path, tensors
+
+def read_file(file: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or .bin file. A pickle that holds anything else is refused, not run."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        found = torch.load(file, map_location="cpu", mmap=zipfile.is_zipfile(file), weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(f"{file}: holds more than tensors or is damaged, nothing of it was run") from None
+    except (OSError, SafetensorError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{file}: {brief(error)}, expected a file of tensors") from None
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise ValueError(f"{file}: {type(found).__name__}, expected a dict of tensors")
+    return found
 
 def write_part(model: SpeechEncoderDecoder, part: str) -> dict[str, Any]:
     """What our config says, in the words of the model's own family, or else of the first that can say it."""
@@ -195,59 +262,18 @@ def write_part(model: SpeechEncoderDecoder, part: str) -> dict[str, Any]:
     del fields["training"]
     for family in sorted(families_of(part), key=lambda name: name not in own):
         rows = remap.read_table(family).config
-        theirs = write_config(rows, fields)
-        again = read_config(rows, theirs)
+        theirs = remap.write_config(rows, fields)
+        try:
+            again = remap.read_config(rows, theirs)
+        except ValueError as error:                                             # it has no word for a value
+            lost[family] = [str(error)]
+            continue
         lost[family] = [f"{name}={value}" for name, value in fields.items() if again.get(name) != value]
         if all(field.startswith("training.") for field in lost[family]):
             for field in lost[family]:
                 log.warning("config.json has no key for the %s's %s", part, field)
             return {"model_type": family, **theirs}
     raise ValueError(f"no family's config.json can say what the {part}'s config says: {lost}")
-
-def read_config(rows: Mapping[str, tuple], theirs: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """Their config -> our fields. Null is the default, and a key without a row is not looked at.
-    ValueError naming `where`, key and value for one that we do not implement, or of another type."""
-    fields = {}
-    for ours, key, default, rule in rows.values():
-        rule, _, argument = rule.partition(":")
-        value = default if theirs.get(key) is None else theirs[key]
-        known = choices(argument) if rule == "only" else [(default, default)] if ours == "-" else []
-        match = [left for left, right in known if right == value]
-        kinds = (type(default), int) if isinstance(default, float) else (type(default),)
-        if rule != "write" and not (match if known else default is None or type(value) in kinds):
-            expected = " or ".join(json.dumps(right) for _, right in known) or type(default).__name__
-            raise ValueError(f"{where}{key} is {json.dumps(value)}, expected {expected}")
-        if rule == "only":
-            value = match[0]
-        elif rule == "if":
-            switch, _, preset = argument.partition("=")
-            value = value if theirs.get(switch, remap.literal(preset)) else type(default)()
-        elif rule == "sqrt":
-            value = math.sqrt(fields[argument]) if value else 1.0
-        if ours != "-":
-            fields[ours] = tuple(value) if isinstance(value, list) else value
-    return fields
-
-def write_config(rows: Mapping[str, tuple], fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Our fields -> their config. A value without a key is left out: `read_config` shows if one was lost."""
-    theirs = {}
-    for ours, key, default, rule in rows.values():
-        rule, _, argument = rule.partition(":")
-        value = default if ours == "-" else fields[ours]
-        if rule == "only":
-            value = next((right for left, right in choices(argument) if left == value), value)
-        elif rule == "if":
-            theirs[argument.partition("=")[0]] = bool(value)
-        elif rule == "sqrt":
-            value = value != 1
-        if key != "-" and (ours != "-" or rule == "write"):
-            theirs[key] = list(value) if isinstance(value, tuple) else value
-    return theirs
-
-def choices(text: str) -> list[tuple[Any, Any]]:
-    """'relu,gelu_tanh=gelu_new' -> (ours, theirs): [('relu', 'relu'), ('gelu_tanh', 'gelu_new')]"""
-    pairs = (choice.partition("=") for choice in text.split(","))
-    return [(remap.literal(ours), remap.literal(theirs or ours)) for ours, _, theirs in pairs]
 
 def brief(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).partition("\n")[0]

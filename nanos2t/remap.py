@@ -1,8 +1,5 @@
-"""The tables of weights_map, read both ways: a state dict of theirs -> ours, and ours -> theirs.
-
-A tensor row is (ours, theirs, words), a config row (ours, theirs, default, rule): weights_map/README.md.
-Both directions go through the same rows, so what `load` reads, `export` can write.
-"""
+"""The tables of weights_map, read both ways: state dicts and configs of theirs -> ours, and ours -> theirs.
+A tensor row is (ours, theirs, words), a config row (ours, theirs, default, rule): weights_map/README.md."""
 
 import json
 import re
@@ -19,12 +16,14 @@ Row = tuple[str, str, Words]
 
 @dataclass
 class Table:
-    """`part`: what `config` is about: encoder, decoder or generation. `base`: the table that is included."""
+    """`part`: what `config` is about: encoder, decoder or generation. `base`: the table that is included.
+    `prefix`: what stands before the names of a model with a head (bert.), and not of a bare one."""
     tensors: list[Row] = field(default_factory=list)
     config: dict[str, tuple[str, str, Any, str]] = field(default_factory=dict)
     ids: dict[str, list[str]] = field(default_factory=dict)
     part: str = ""
     base: str = ""
+    prefix: str = ""
 
 def tables() -> dict[str, Path]:
     """The tables there are, by name: beside the package in the repository, inside it once installed."""
@@ -44,6 +43,8 @@ def parse_table(text: str, where: str = "table") -> Table:
         try:
             if first == "include":
                 table, table.base = read_table(*rest), rest[0]
+            elif first == "prefix":
+                (table.prefix,) = rest
             elif first.startswith("["):
                 section = first.strip("[]")
             elif first and section == "tensors":
@@ -81,6 +82,14 @@ def alternatives(name: str) -> list[str]:
 def prefix(rows: Iterable[Row], ours: str, theirs: str) -> list[Row]:
     """The same rows one level up, for a model that is a part of a larger one."""
     return [(left if left == "-" else ours + left, theirs + right, words) for left, right, words in rows]
+
+def inside_pair(theirs: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
+    """A file of one half alone, named as inside a pair: an encoder without its prefix, a decoder with it."""
+    prefix = table.prefix + "."
+    if table.part == "encoder":
+        return {name.removeprefix(prefix): value for name, value in theirs.items()}
+    bare = not any(name.startswith(prefix) for name in theirs)
+    return {prefix * bare + name: value for name, value in theirs.items()}
 
 def pattern(name: str) -> re.Pattern:
     """'h.{i}.norm' -> a regular expression with groups i and tail: a name, and all names below it."""
@@ -148,6 +157,57 @@ def join(parts: list[Tensor], words: Words) -> Tensor:
     """Tensors of ours as the one tensor of theirs."""
     value = cat(parts) if len(parts) > 1 else parts[0]
     return value.T.contiguous() if "transpose" in words and value.ndim == 2 else value
+
+RULES = {  # (theirs, our fields so far, argument) -> ours; (ours, argument) -> theirs
+    "sqrt": (lambda value, fields, name: fields[name] ** 0.5 if value else 1.0, lambda value, _: value != 1),
+    "fourfold": (lambda value, fields, name: value or 4 * fields[name], lambda value, _: value),
+    "less": (lambda value, _, number: value - int(number), lambda value, number: value + int(number)),
+}
+
+def read_config(rows: Mapping[str, tuple], theirs: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Their config -> our fields. Null is the default, and a key without a row is not looked at.
+    ValueError naming `where`, key and value for one that we do not implement, or of another type."""
+    fields = {}
+    for ours, key, default, rule in rows.values():
+        rule, _, argument = rule.partition(":")
+        value = default if theirs.get(key) is None else theirs[key]
+        known = choices(argument) if rule == "only" else [(default, default)] if ours == "-" else []
+        match = [left for left, right in known if right == value]
+        kinds = (type(default), int) if isinstance(default, float) else (type(default),)
+        if rule != "write" and not (match if known else default is None or type(value) in kinds):
+            expected = " or ".join(json.dumps(right) for _, right in known) or type(default).__name__
+            raise ValueError(f"{where}{key} is {json.dumps(value)}, expected {expected}")
+        if rule == "only":
+            value = match[0]
+        elif rule == "if":
+            switch, _, preset = argument.partition("=")
+            value = value if theirs.get(switch, literal(preset)) else type(default)()
+        elif rule in RULES:
+            value = RULES[rule][0](value, fields, argument)
+        if ours != "-":
+            fields[ours] = tuple(value) if isinstance(value, list) else value
+    return fields
+
+def write_config(rows: Mapping[str, tuple], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Our fields -> their config. A value without a key is left out: `read_config` shows if one was lost."""
+    theirs = {}
+    for ours, key, default, rule in rows.values():
+        rule, _, argument = rule.partition(":")
+        value = default if ours == "-" else fields[ours]
+        if rule == "only":
+            value = next((right for left, right in choices(argument) if left == value), value)
+        elif rule == "if":
+            theirs[argument.partition("=")[0]] = bool(value)
+        elif rule in RULES:
+            value = RULES[rule][1](value, argument)
+        if key != "-" and (ours != "-" or rule == "write"):
+            theirs[key] = list(value) if isinstance(value, tuple) else value
+    return theirs
+
+def choices(text: str) -> list[tuple[Any, Any]]:
+    """'relu,gelu_tanh=gelu_new' -> (ours, theirs): [('relu', 'relu'), ('gelu_tanh', 'gelu_new')]"""
+    pairs = (choice.partition("=") for choice in text.split(","))
+    return [(literal(ours), literal(theirs or ours)) for ours, _, theirs in pairs]
 
 def some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

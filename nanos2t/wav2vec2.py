@@ -1,12 +1,9 @@
 """Speech encoder of the Wav2Vec2 family: waveform in, one vector per 20 ms out. Read from the bottom up.
-
 wav2vec 2.0 (Baevski et al. 2020, section 2), HuBERT (Hsu et al. 2021), XLS-R (Babu et al. 2021). Official:
 fairseq/models/wav2vec/wav2vec2.py; the same in transformers/models/wav2vec2/modeling_wav2vec2.py.
 Batching never changes a result: what looks across time (group norm, positional convolution, attention,
 adapter) is kept from seeing the padding behind an item's end.
-
-Shapes: B batch, L samples, T frames (about L / 320), C channels, H hidden_size, N heads, D head_size, K taps.
-"""
+Shapes: B batch, L samples, T frames (L / 320), C channels, H hidden_size, N heads, D head_size, K taps."""
 
 import math
 from dataclasses import dataclass
@@ -56,17 +53,14 @@ class EncoderConfig:
     adapter_kernel: int = 3          # Adapter
     adapter_stride: int = 2          # Adapter
     adapter_size: int | None = None  # Adapter            projects to this width; None: no projection
-
     @classmethod
     def large(cls, **fields) -> "EncoderConfig":
         sizes = {"hidden_size": 1024, "num_layers": 24, "num_heads": 16, "intermediate_size": 4096}
         return cls(**{**sizes, "pre_norm": True, "conv_norm": "layer", "conv_bias": True, **fields})
-
     @property
     def output_size(self) -> int:
         """Width of what the encoder returns."""
         return self.adapter_size if self.adapter_layers and self.adapter_size else self.hidden_size
-
     @property
     def min_samples(self) -> int:
         """How many samples one frame sees, 400 in every official model; a shorter clip is padded to it."""
@@ -128,17 +122,14 @@ class Attention(nn.Module):
         self.attention_dropout = config.training.attention_dropout
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(config.training.hidden_dropout)
-
     def keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:             # (B, S, H)
         return self.split(self.k_proj(source)), self.split(self.v_proj(source))  # 2 x (B, N, S, D)
-
     def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None,
                 is_causal: bool = False) -> Tensor:                             # (B, T, H)
         queries = self.split(self.q_proj(x))                                    # (B, N, T, D)
         dropout = self.attention_dropout if self.training else 0.0
         y = attend(queries, keys, values, mask, is_causal, dropout)             # (B, N, T, D)
         return self.dropout(self.out_proj(y.transpose(1, 2).flatten(2)))        # (B, T, H)
-
     def split(self, x: Tensor) -> Tensor:                                       # (B, T, H)
         return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)             # (B, N, T, D)
 
@@ -150,7 +141,6 @@ class MLP(nn.Module):
         self.activation_dropout = nn.Dropout(config.training.activation_dropout)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
         self.dropout = nn.Dropout(config.training.hidden_dropout)
-
     def forward(self, x: Tensor) -> Tensor:                                     # (B, T, H)
         x = self.activation_dropout(self.activation(self.up_proj(x)))           # (B, T, intermediate_size)
         return self.dropout(self.down_proj(x))                                  # (B, T, H)
@@ -163,7 +153,6 @@ class Block(nn.Module):
         self.self_attn_norm = nn.LayerNorm(config.hidden_size, config.norm_eps)
         self.mlp = MLP(config)
         self.mlp_norm = nn.LayerNorm(config.hidden_size, config.norm_eps)
-
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:                # (B, T, H), (B, 1, 1, T)
         if self.pre_norm:
             y = self.self_attn_norm(x)
@@ -194,7 +183,6 @@ class FeatureEncoder(nn.Module):
         if config.conv_norm == "layer":
             self.norms = nn.ModuleList(ChannelNorm(size) for size in channels)
         self.activation = ACTIVATIONS[config.conv_activation]
-
     def forward(self, x: Tensor, samples: Tensor | None) -> tuple[Tensor, Tensor | None]:  # (B, L), (B,)
         x = zero_padding(x[..., None], samples).transpose(1, 2)                 # (B, 1, L)
         x = F.pad(x, (0, max(0, self.min_samples - x.shape[2])))
@@ -211,7 +199,6 @@ class FeatureProjection(nn.Module):
         self.norm = nn.LayerNorm(size, config.norm_eps) if config.feat_proj_norm else nn.Identity()
         self.proj = nn.Linear(size, config.hidden_size)
         self.dropout = nn.Dropout(config.training.feat_proj_dropout)
-
     def forward(self, x: Tensor) -> Tensor:                                     # (B, T, C)
         return self.dropout(self.proj(self.norm(x)))                            # (B, T, H)
 
@@ -224,7 +211,6 @@ class PositionalConv(nn.Module):
         self.direction = nn.Parameter(torch.empty(size, size // self.groups, taps))
         self.bias = nn.Parameter(torch.empty(size))
         self.activation = ACTIVATIONS[config.conv_activation]
-
     def forward(self, x: Tensor) -> Tensor:                                     # (B, T, H)
         return self.activation(position_conv(x, self.gain, self.direction, self.bias, self.groups))
 
@@ -238,7 +224,6 @@ class Adapter(nn.Module):
             self.proj, self.norm = nn.Linear(config.hidden_size, size), nn.LayerNorm(size)
         layers = range(config.adapter_layers)
         self.convs = nn.ModuleList(nn.Conv1d(size, 2 * size, taps, stride, padding=1) for _ in layers)
-
     def forward(self, x: Tensor, frames: Tensor | None) -> tuple[Tensor, Tensor | None]:  # (B, T, H), (B,)
         x = self.norm(self.proj(x))
         for conv in self.convs:
@@ -259,7 +244,6 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.hidden_size, config.norm_eps)
         self.adapter = Adapter(config)
-
     def forward(self, input_values: Tensor, samples: Tensor | None = None,
                 masked: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Waveforms (B, L), their lengths (B,) -> frames (B, T, H), how many of them are real (B,).

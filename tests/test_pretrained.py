@@ -188,6 +188,7 @@ def test_every_config_field_reaches_transformers_and_returns(tmp_path):
             "embed_norm",
             "embed_scale",
             "position_offset",
+            "sinusoidal",
             "mlm_head",
         }
     model = SpeechEncoderDecoder.from_configs(encoder, decoder, generation)
@@ -217,7 +218,7 @@ def test_a_hubert_is_saved_as_a_hubert_and_a_new_model_as_wav2vec2(tmp_path):
 
 
 def test_what_no_family_can_say_is_not_saved(tmp_path, caplog):
-    for decoder in replace(DECODER, pre_norm=True), replace(DECODER, mlm_head=False):
+    for decoder in replace(DECODER, pre_norm=True), replace(DECODER, embed_scale=3.0):
         model = SpeechEncoderDecoder.from_configs(ENCODER, decoder)
         with pytest.raises(
             ValueError, match="no family's config.json can say what the decoder's config says: .*="
@@ -247,7 +248,7 @@ def test_every_field_has_a_row_and_every_rule_is_known():
             wanted |= {f"training.{field.name}" for field in fields(nested)}
         assert {ours for ours, _, _, _ in table.config.values() if ours != "-"} == wanted
         rules = {rule.partition(":")[0] for _, _, _, rule in table.config.values()}
-        assert rules <= {"", "only", "if", "sqrt", "write"}
+        assert rules <= {"", "only", "if", "write", *remap.RULES}
         assert table.ids.keys() <= {field.name for field in fields(GenerationConfig)}
 
 
@@ -277,9 +278,9 @@ def test_an_empty_config_is_our_default():
 def test_defaults_of_generation_are_those_of_transformers():
     ours = GenerationConfig()
     rows = remap.read_table("speech-encoder-decoder").config
-    assert GenerationConfig(**pretrained.read_config(rows, {})) == ours
+    assert GenerationConfig(**remap.read_config(rows, {})) == ours
     assert (
-        pretrained.write_config(rows, vars(ours)).items()
+        remap.write_config(rows, vars(ours)).items()
         <= {key: default for _, key, default, _ in rows.values()}.items()
     )
 
@@ -310,10 +311,10 @@ def test_sqrt_rule():
         "[decoder]\nhidden_size d_model 8\nembed_scale scale_embedding false sqrt:hidden_size"
     ).config
     for on, scale in (True, 3.0), (False, 1.0):
-        fields_ = pretrained.read_config(rows, {"d_model": 9, "scale_embedding": on})
+        fields_ = remap.read_config(rows, {"d_model": 9, "scale_embedding": on})
         assert fields_ == {"hidden_size": 9, "embed_scale": scale}
-        assert pretrained.write_config(rows, fields_) == {"d_model": 9, "scale_embedding": on}
-    assert pretrained.read_config(rows, {}) == {"hidden_size": 8, "embed_scale": 1.0}
+        assert remap.write_config(rows, fields_) == {"d_model": 9, "scale_embedding": on}
+    assert remap.read_config(rows, {}) == {"hidden_size": 8, "embed_scale": 1.0}
 
 
 # --- weights
@@ -376,11 +377,11 @@ def test_saving_over_the_file_that_is_mapped(folder, tmp_path):
 def test_a_failed_save_leaves_the_old_files(folder, monkeypatch):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
 
-    def full(tensors, path, metadata):
-        path.write_bytes(b"half of it")
+    def full(tensors, path, **options):
+        (Path(path) / "model.safetensors").write_bytes(b"half of it")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pretrained, "save_file", full)
+    monkeypatch.setattr(huggingface_hub, "save_torch_state_dict", full)
     with pytest.raises(ValueError, match="can not write there .*No space left"):
         save_pretrained(from_pretrained(folder), folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -396,7 +397,7 @@ def test_several_files(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     assert same_weights(from_pretrained(folder), expected)
     (folder / "model-00002-of-00002.safetensors").unlink()
-    refuse(folder, "model-00002-of-00002.safetensors: ", "No such file", "expected a safetensors file")
+    refuse(folder, "model-00002-of-00002.safetensors: ", "No such file", "expected a file of tensors")
     (folder / "model.safetensors.index.json").write_text("{}")
     refuse(folder, "model.safetensors.index.json: no weight_map")
 
@@ -556,15 +557,15 @@ FILES = {  # a file of the folder, its new content (None: remove), what the erro
     "no parts": (
         "config.json",
         b'{"model_type": "speech-encoder-decoder"}',
-        ["config.json: encoder.model_type is None, expected one of ['wav2vec2', 'hubert']"],
+        ["encoder.model_type is None, expected one of ['wav2vec2', 'hubert', 'unispeech', 'unispeech-sat']"],
     ),
     "broken generation": ("generation_config.json", b"{", ["generation_config.json: ", "expected JSON"]),
-    "no weights": ("model.safetensors", None, ["model.safetensors: no such file"]),
-    "empty": ("model.safetensors", b"", ["model.safetensors: ", "expected a safetensors file"]),
+    "no weights": ("model.safetensors", None, ["expected one of model.safetensors, ", "found none"]),
+    "empty": ("model.safetensors", b"", ["model.safetensors: ", "expected a file of tensors"]),
     "garbage": (
         "model.safetensors",
         b"no tensors here, sorry",
-        ["model.safetensors: ", "expected a safetensors file"],
+        ["model.safetensors: ", "expected a file of tensors"],
     ),
 }
 VALUES = {  # where in config.json, values, what the error says
@@ -671,12 +672,12 @@ def test_truncated_weights(folder):
     content = (folder / "model.safetensors").read_bytes()
     for size in (7, 100, len(content) // 2, len(content) - 1):
         (folder / "model.safetensors").write_bytes(content[:size])
-        refuse(folder, "model.safetensors: ", "expected a safetensors file")
+        refuse(folder, "model.safetensors: ", "expected a file of tensors")
 
 
-def test_only_a_pickle(folder):
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    refuse(folder, "model.safetensors: no such file; pytorch_model.bin is not read yet")
+def test_only_another_framework(folder):
+    (folder / "model.safetensors").rename(folder / "flax_model.msgpack")
+    refuse(folder, f"{folder}: expected one of model.safetensors, ", "found flax_model.msgpack")
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, "float32", None])
@@ -707,11 +708,18 @@ def test_the_hub(folder, monkeypatch):
         asked.append((name, options))
         return str(folder)
 
-    asked = []
+    asked, options = [], {"revision": "main", "local_files_only": True}
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    from_pretrained("owner/model", revision="main", local_files_only=True)
-    assert asked == [
-        ("owner/model", {"revision": "main", "local_files_only": True, "allow_patterns": pretrained.FILES})
+    from_pretrained("owner/model", **options)
+    files = ["*.json", "*.txt", "*.model"]
+    wanted = {**options, "allow_patterns": [*files, "model*.safetensors"]}
+    assert asked == [("owner/model", wanted)]
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    from_pretrained("owner/model", **options)
+    assert asked[1:] == [
+        ("owner/model", wanted),
+        ("owner/model", {**options, "allow_patterns": [*files, "pytorch_model*.bin"]}),
     ]
 
 
@@ -724,7 +732,5 @@ def test_the_hub_has_nothing(monkeypatch, tmp_path):
             raise error
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-        with pytest.raises(
-            ValueError, match=r"^owner/model: no such folder, and none from the hub \([^\n]+\)$"
-        ):
+        with pytest.raises(ValueError, match=r"^owner/model: no such folder, and not from the hub: [^\n]+$"):
             from_pretrained("owner/model", local_files_only=True)

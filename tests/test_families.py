@@ -1,0 +1,305 @@
+# pytest tests/test_families.py
+"""weights_map/: every encoder with every decoder gives transformers' numbers, and both ways the same weights.
+
+The oracle for speech_to_text_2, which transformers has no more, is TrOCRForCausalLM under other names.
+"""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import ADAPTER, DECODERS, ENCODERS, IDS, pair_of, s2t_folder, spread_
+from safetensors.torch import load_file, save_file
+
+from nanos2t import remap
+from nanos2t.decoder import DecoderConfig
+from nanos2t.model import SpeechEncoderDecoder
+from nanos2t.pretrained import from_encoder_decoder_pretrained, from_pretrained, save_pretrained
+
+hf = pytest.importorskip("transformers")
+SAMPLES = 191, 230, 97
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Waveforms, their mask and labels of different lengths."""
+    generator = torch.Generator().manual_seed(0)
+    waveforms = torch.randn(len(SAMPLES), max(SAMPLES), generator=generator, dtype=torch.float64)
+    mask = (torch.arange(max(SAMPLES)) < torch.tensor(SAMPLES)[:, None]).long()
+    labels = torch.randint(4, 43, (len(SAMPLES), 7), generator=generator)
+    labels[0, 5:] = labels[2, 3:] = -100
+    return waveforms * mask, mask, labels
+
+
+@torch.no_grad()
+def assert_same_numbers(theirs, ours: SpeechEncoderDecoder) -> float:
+    """Each item of a padded batch is transformers' item alone, where there are labels; so is the loss."""
+    waveforms, mask, labels = batch()
+    found, worst = ours(waveforms, mask, labels), 0.0
+    total = 0.0
+    for i, samples in enumerate(SAMPLES):
+        alone = theirs(input_values=waveforms[i : i + 1, :samples], labels=labels[i : i + 1])
+        real = int((labels[i] != -100).sum())
+        worst = max(worst, float((found.logits[i, :real] - alone.logits[0, :real]).abs().max()))
+        total += float(alone.loss) * real
+    assert worst < 1e-10
+    assert abs(found.loss.item() - total / int((labels != -100).sum())) < 1e-10
+    return worst
+
+
+def numbers_and_files(encoder: str, decoder: str, folder: Path) -> None:
+    theirs = pair_of(encoder, decoder)
+    theirs.save_pretrained(folder)
+    ours = from_pretrained(folder, dtype=torch.float64)
+    assert_same_numbers(theirs, ours)
+    save_pretrained(ours, folder / "again")
+    before, after = load_file(folder / "model.safetensors"), load_file(folder / "again/model.safetensors")
+    if decoder.startswith("trocr"):  # transformers leaves its table of positions on the meta device
+        again = hf.SpeechEncoderDecoderModel(hf.AutoConfig.from_pretrained(folder / "again")).double().eval()
+        lost = again.load_state_dict(after, strict=False)
+        again.decoder.tie_weights()
+        assert not lost.unexpected_keys and set(lost.missing_keys) <= {"decoder.output_projection.weight"}
+    else:
+        again, report = hf.SpeechEncoderDecoderModel.from_pretrained(
+            folder / "again", output_loading_info=True, dtype=torch.float64
+        )
+        assert not any(report.values())
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert_same_numbers(again, ours)
+
+
+QUICK = [("base", decoder) for decoder in DECODERS] + [(encoder, "mbart") for encoder in ENCODERS]
+EVERY = [(encoder, decoder) for encoder in ENCODERS for decoder in DECODERS]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("encoder", "decoder"),
+    [pair if pair in QUICK else pytest.param(*pair, marks=pytest.mark.slow) for pair in EVERY],
+)
+def test_every_pair(encoder, decoder, tmp_path):
+    numbers_and_files(encoder, decoder, tmp_path)
+
+
+@pytest.mark.parametrize("encoder", ["base", "xls-r with adapter"])
+def test_speech_to_text_2(encoder, tmp_path):
+    """Its oracle has the same weights; its own folder is read, and written as it was."""
+    theirs = pair_of(encoder, "trocr, sinusoidal, untied")
+    s2t_folder(theirs, tmp_path)
+    ours = from_pretrained(tmp_path, dtype=torch.float64)
+    assert ours.families[1] == "speech_to_text_2"
+    assert_same_numbers(theirs, ours)
+    save_pretrained(ours, tmp_path / "again")
+    before = torch.load(tmp_path / "pytorch_model.bin", weights_only=True)
+    after = load_file(tmp_path / "again/model.safetensors")
+    computed = "decoder.model.decoder.embed_positions.weights"
+    renamed = {name for name in before if name.endswith(("weight_g", "weight_v"))}
+    assert before.keys() - after.keys() == {computed, *renamed}
+    assert all(torch.equal(before[name], after[name]) for name in after.keys() & before.keys())
+    assert_same_numbers(theirs, from_pretrained(tmp_path / "again", dtype=torch.float64))
+
+
+# --- two halves
+
+
+def encoder_file(kind: str, encoder: str, folder: Path):
+    """A bare encoder, or one below a head, saved by transformers; returns the bare one."""
+    name, config = ENCODERS[encoder]
+    config = hf.AutoConfig.for_model(name, **config)
+    model = spread_(getattr(hf, kind)(config).double().eval())
+    model.save_pretrained(folder)
+    return getattr(model, model.base_model_prefix, model)
+
+
+def decoder_file(kind: str, decoder: str, folder: Path, **changes):
+    name, config = DECODERS[decoder]
+    config = hf.AutoConfig.for_model(name, **{**config, **IDS, **changes})
+    model = spread_(getattr(hf, kind)(config).double().eval())
+    for part in model.modules():  # the two biases of a head are one
+        if hasattr(part, "decoder") and isinstance(getattr(part, "bias", None), torch.nn.Parameter):
+            part.bias.data.copy_(part.decoder.bias.data)
+    model.save_pretrained(folder)
+    return model
+
+
+ENCODER_FILES = {
+    "Wav2Vec2Model": "base", "Wav2Vec2ForCTC": "xls-r with adapter", "Wav2Vec2ForPreTraining": "base",
+    "HubertModel": "hubert", "HubertForCTC": "hubert", "UniSpeechForPreTraining": "unispeech",
+    "UniSpeechSatForCTC": "unispeech-sat", "UniSpeechSatForPreTraining": "unispeech-sat",
+    "Wav2Vec2ForSequenceClassification": "base",
+}  # fmt: skip
+DECODER_FILES = {
+    "BertModel": "bert", "BertForMaskedLM": "bert", "BertForPreTraining": "bert", "RobertaModel": "roberta",
+    "RobertaForMaskedLM": "roberta", "XLMRobertaForMaskedLM": "xlm-roberta",
+    "CamembertForMaskedLM": "camembert", "GPT2Model": "gpt2", "GPT2LMHeadModel": "gpt2", "BartModel": "bart",
+    "BartForConditionalGeneration": "bart", "BartForCausalLM": "bart",
+    "MBartForConditionalGeneration": "mbart", "MBartModel": "mbart",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("halves")
+    encoder_file("Wav2Vec2ForCTC", "base", folder / "encoder")
+    decoder_file("BertForMaskedLM", "bert", folder / "decoder", is_decoder=False)
+    return folder / "encoder", folder / "decoder"
+
+
+def initialised(text: str) -> list[str]:
+    return text.partition("not in the file: ")[2].split("\n")[0].split(", ")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ENCODER_FILES)
+@torch.no_grad()
+def test_any_encoder_file(kind, halves, tmp_path, caplog):
+    theirs = encoder_file(kind, ENCODER_FILES[kind], tmp_path)
+    ours = from_encoder_decoder_pretrained(tmp_path, halves[1], dtype=torch.float64)
+    waveform = batch()[0][1:2]
+    assert torch.allclose(ours.encoder(waveform)[0], theirs(waveform).last_hidden_state, rtol=0, atol=1e-10)
+    assert all("cross_attn" in name or name.startswith("bridge") for name in initialised(caplog.text))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", DECODER_FILES)
+@torch.no_grad()
+def test_any_decoder_file(kind, halves, tmp_path, caplog):
+    """What a decoder file has arrives: without its cross-attention our decoder says what theirs says."""
+    theirs = decoder_file(kind, DECODER_FILES[kind], tmp_path, is_decoder=False)
+    ours = from_encoder_decoder_pretrained(halves[0], tmp_path, dtype=torch.float64)
+    bare = kind in ("BertModel", "RobertaModel")
+    new = [name for name in initialised(caplog.text) if "cross_attn" not in name]
+    heads = ["dense.weight", "dense.bias", "norm.weight", "norm.bias", "bias"]
+    expected = {"bridge.weight", "bridge.bias", *(f"decoder.head.{name}" for name in heads if bare)}
+    assert set(new) == expected
+    state = theirs.state_dict()
+    prefix = remap.read_table(ours.families[1]).prefix + "."
+    inside = any(name.startswith(prefix) for name in state)
+    rows = remap.read_table(ours.families[1]).tensors
+    exported = remap.export(rows, ours.decoder.state_dict())
+    same = 0
+    for name, value in exported.items():
+        own = name if inside else name.removeprefix(prefix)
+        if own in state and "ross" not in name:
+            assert torch.equal(value, state[own]), name
+            same += 1
+    assert same >= 20
+
+
+@torch.no_grad()
+def test_new_weights_have_transformers_laws_and_a_seed(halves):
+    torch.manual_seed(5)
+    one = from_encoder_decoder_pretrained(*halves)
+    torch.manual_seed(5)
+    two = from_encoder_decoder_pretrained(*halves)
+    assert all(map(torch.equal, one.state_dict().values(), two.state_dict().values()))
+    cross = one.decoder.blocks[0].cross_attn
+    assert 0.01 < cross.q_proj.weight.std() < 0.03 and not cross.q_proj.bias.any()
+    assert (one.decoder.blocks[0].cross_attn_norm.weight == 1).all() and 0.01 < one.bridge.weight.std() < 0.03
+
+
+def test_ids_of_two_halves(halves, tmp_path):
+    assert from_encoder_decoder_pretrained(*halves).generation.eos_token_id == IDS["eos_token_id"]
+    model = from_encoder_decoder_pretrained(*halves, decoder_start_token_id=7, eos_token_id=9, pad_token_id=8)
+    found = model.generation
+    assert (found.decoder_start_token_id, found.eos_token_id, found.pad_token_id) == (7, 9, 8)
+    decoder_file("BartForCausalLM", "bart", tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for key in ("decoder_start_token_id", "eos_token_id", "bos_token_id", "pad_token_id"):
+        config.pop(key, None)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "generation_config.json").unlink(missing_ok=True)
+    found = from_encoder_decoder_pretrained(halves[0], tmp_path).generation
+    assert (found.decoder_start_token_id, found.eos_token_id, found.pad_token_id) == (2, 2, 1)
+
+
+def test_only_a_shared_embedding(halves, tmp_path):
+    """Files that store tied tensors once may keep any of the names."""
+    theirs = decoder_file("BartForConditionalGeneration", "bart", tmp_path)
+    tensors = {name: value.clone() for name, value in theirs.state_dict().items()}
+    names = ["model.decoder.embed_tokens.weight", "model.shared.weight", "model.encoder.embed_tokens.weight",
+             "lm_head.weight"]  # fmt: skip
+    for kept in names:
+        save_file(
+            {name: value for name, value in tensors.items() if name == kept or name not in names},
+            tmp_path / "model.safetensors",
+        )
+        ours = from_encoder_decoder_pretrained(halves[0], tmp_path, dtype=torch.float64)
+        assert torch.equal(ours.decoder.embed.tokens.weight, tensors[kept])
+    tensors["lm_head.weight"] += 1
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"lm_head.weight is a second tensor for our embed.tokens.weight"):
+        from_encoder_decoder_pretrained(halves[0], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("which", "message"),
+    [
+        ((0, 0), "config.json: model_type is 'wav2vec2', expected one of"),
+        ((1, 1), "config.json: model_type is 'bert', expected one of"),
+    ],
+)
+def test_halves_in_the_wrong_place(halves, which, message):
+    with pytest.raises(ValueError, match=message):
+        from_encoder_decoder_pretrained(*(halves[i] for i in which))
+
+
+def test_a_half_that_lacks_more_than_cross_attention(halves, tmp_path, caplog):
+    decoder_file("BertForMaskedLM", "bert", tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["bert.encoder.layer.1.output.dense.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"model.safetensors: missing bert.encoder.layer.1.output.dense"):
+        from_encoder_decoder_pretrained(halves[0], tmp_path)
+
+
+def test_save_and_load_a_model_of_two_halves(halves, tmp_path):
+    model = from_encoder_decoder_pretrained(*halves, dtype=torch.float64, decoder_start_token_id=2)
+    save_pretrained(model, tmp_path)
+    theirs, report = hf.SpeechEncoderDecoderModel.from_pretrained(
+        tmp_path, output_loading_info=True, dtype=torch.float64
+    )
+    assert not any(report.values())
+    assert_same_numbers(theirs, model)
+
+
+# --- presets and published configs
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "gpt2", "bart", "mbart", "speech_to_text_2"])
+def test_a_preset_is_saved_as_its_family(name, tmp_path):
+    preset = getattr(DecoderConfig, name)
+    config = preset(23, hidden_size=12, num_layers=1, num_heads=2, intermediate_size=9, max_positions=11)
+    encoder = replace(ADAPTER, adapter_layers=0)
+    model = SpeechEncoderDecoder.from_configs(encoder, config)
+    save_pretrained(model, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["decoder"]["model_type"] == {
+        "speech_to_text_2": "trocr"  # the same under a name that transformers knows
+    }.get(name, name)
+    again = from_pretrained(tmp_path)
+    assert again.decoder.config == config
+    assert all(map(torch.equal, model.state_dict().values(), again.state_dict().values()))
+
+
+def test_presets_have_the_published_sizes():
+    """Parameters of transformers' causal models, cross-attention included, at the families' usual sizes."""
+    for name, sizes in {
+        "bert": {}, "roberta": {"type_vocab_size": 1, "max_position_embeddings": 514}, "gpt2": {},
+        "bart": {"d_model": 768, "decoder_layers": 6, "decoder_ffn_dim": 3072, "decoder_attention_heads": 12},
+        "mbart": {"vocab_size": 250054},
+    }.items():  # fmt: skip
+        config = hf.AutoConfig.for_model(name, is_decoder=True, add_cross_attention=True, **sizes)
+        with torch.device("meta"):
+            theirs = hf.AutoModelForCausalLM.from_config(config)
+            ours = SpeechEncoderDecoder(replace(ADAPTER, adapter_layers=0), getattr(DecoderConfig, name)())
+        count = sum(part.numel() for part in ours.decoder.parameters())
+        assert count == sum(part.numel() for part in theirs.parameters()), name
+
+
+def test_the_log_names_the_files(halves, caplog):
+    with caplog.at_level(logging.WARNING, "nanos2t"):
+        from_encoder_decoder_pretrained(*halves)
+    assert str(halves[0]) in caplog.text and str(halves[1]) in caplog.text
