@@ -102,11 +102,10 @@ def save_pretrained(model: SpeechEncoderDecoder, folder: Name, max_shard_size: i
             save_torch_state_dict(tensors, partial, max_shard_size=max_shard_size)
             for name, content in texts.items():
                 (Path(partial) / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-            new = {file.name: file for file in sorted(Path(partial).iterdir(), reverse=True)}
-            for old in {*folder.glob("model*.safetensors"), *folder.glob(WEIGHTS[1])}:
-                old.name in new or old.unlink()                                 # of a model in other shards
-            for name, file in new.items():
-                os.replace(file, folder / name)
+            new = [os.replace(file, folder / file.name) or folder / file.name
+                   for file in sorted(Path(partial).iterdir(), reverse=True)]
+        for old in {*folder.glob("model-*-of-*.safetensors"), *map(folder.joinpath, WEIGHTS[:2])} - {*new}:
+            old.unlink(missing_ok=True)                                         # of a model in other shards
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{folder}: can not write there ({brief(error)})") from None
 
@@ -237,8 +236,6 @@ def read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
         if again := part.keys() & tensors.keys():
             raise ValueError(f"{folder / name}: has {again.pop()}, as another file of {path.name}")
         tensors |= part
-    if lost := files.keys() - tensors.keys() - {path.name}:
-        raise ValueError(f"{path}: names {min(lost)}, which is not in {files[min(lost)]}")
     return path, tensors
 
 def read_file(file: Path) -> dict[str, Tensor]:

