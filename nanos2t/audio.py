@@ -1,9 +1,6 @@
 """Sound in: any audio file -> mono waveform at the model's rate, normalised and padded.
-
     path, bytes, stream -> blocks (L,), (L,) ... -> load (L,) -> normalise (L,) -> pad (B, L) and its mask
-
-B batch, L samples, C channels; rates in Hz. apps/sound_files.py loads odd and damaged containers, too.
-"""
+B batch, L samples, C channels; rates in Hz. apps/sound_files.py loads odd and damaged containers, too."""
 
 import io
 import os
@@ -18,8 +15,7 @@ Source = str | os.PathLike | bytes | BinaryIO
 
 def load(source: Source, sample_rate: int) -> np.ndarray:
     """Path, bytes or binary file (at its start) -> mono waveform (L,), float32, [-1, 1), at `sample_rate` Hz.
-    ValueError, one line with its name, if missing, not audio, damaged, cut short, empty, NaN or infinite.
-    """
+    ValueError, one line with its name, if missing, not audio, damaged, cut short, empty, NaN or infinite."""
     return np.concatenate(list(blocks(source, sample_rate)))
 
 def blocks(source: Source, sample_rate: int) -> Iterator[np.ndarray]:
@@ -52,7 +48,6 @@ def resample(pieces: Iterable[np.ndarray], found: int, wanted: int) -> Iterator[
         yield from pieces
         return
     import soxr
-
     stream = soxr.ResampleStream(found, wanted, 1, dtype="float32", quality="HQ")
     yield from map(stream.resample_chunk, pieces)
     tail = stream.resample_chunk(np.zeros(0, np.float32), last=True)  # what the filter's delay held back
@@ -65,8 +60,7 @@ def normalise(waveform: np.ndarray, eps: float = 1e-7) -> np.ndarray:
 
 def pad(waveforms: list[np.ndarray], min_samples: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Waveforms (L_i,) -> input_values (B, L), float32, and attention_mask (B, L), int64, 1 for samples.
-    Zeros on the right count as samples up to `min_samples` (one encoder frame). ValueError for an empty list.
-    """
+    Zeros on the right count as samples up to `min_samples` (one frame). ValueError for an empty list."""
     if len(waveforms) == 0:
         raise ValueError("waveforms: expected at least one, found none")
     samples = np.array([max(len(waveform), min_samples) for waveform in waveforms])  # (B,)

@@ -47,10 +47,6 @@ class DecoderConfig:
     def bert(cls, vocab_size: int = 30522, **fields) -> "DecoderConfig":
         return cls(vocab_size, **({"norm_eps": 1e-12, "num_token_types": 2, "mlm_head": True} | fields))
     @classmethod
-    def roberta(cls, vocab_size: int = 50265, **fields) -> "DecoderConfig":
-        family = {"norm_eps": 1e-5, "num_token_types": 1, "position_offset": 2, "pad_token_id": 1}
-        return cls(vocab_size, **(family | {"mlm_head": True} | fields))
-    @classmethod
     def gpt2(cls, vocab_size: int = 50257, **fields) -> "DecoderConfig":
         family = {"pre_norm": True, "embed_norm": False, "activation": "gelu_tanh", "pad_token_id": None}
         return cls(vocab_size, **(family | {"max_positions": 1024} | fields))
@@ -62,11 +58,6 @@ class DecoderConfig:
     def mbart(cls, vocab_size: int = 250054, hidden_size: int = 1024, **fields) -> "DecoderConfig":
         family = {"pre_norm": True, "embed_scale": hidden_size**0.5, "num_layers": 12, "num_heads": 16,
                   "intermediate_size": 4096}
-        return cls.bart(vocab_size, hidden_size=hidden_size, **(family | fields))
-    @classmethod
-    def speech_to_text_2(cls, vocab_size: int = 10224, hidden_size: int = 256, **fields) -> "DecoderConfig":
-        family = {"embed_norm": False, "embed_scale": hidden_size**0.5, "sinusoidal": True, "tied": False,
-                  "activation": "relu", "num_layers": 7, "num_heads": 4, "intermediate_size": 2048}
         return cls.bart(vocab_size, hidden_size=hidden_size, **(family | fields))
 
 class Cache:

@@ -80,18 +80,16 @@ class SpeechEncoderDecoder(nn.Module):
         """Waveforms (B, L) and labels or decoder input (B * K, T): K targets for each utterance, usually 1.
         Without decoder input the labels are shifted right to make it. `masked`: see Encoder.forward."""
         memory, frames = self.encode(input_values, attention_mask, masked)      # (B, S, H), (B,)
-        loss = logits = None
+        logits = None
         if decoder_input_ids is None and labels is not None:
             start = self.generation.need("decoder_start_token_id")
             decoder_input_ids = shift_right(labels, start, self.generation.need("pad_token_id"))
         if decoder_input_ids is not None:
             mask = self.memory_mask(memory, frames)                             # (B, 1, 1, S)
             logits = self.decoder(decoder_input_ids, self.decoder.read(memory), mask)  # (B * K, T, V)
-        if labels is not None:
-            loss = cross_entropy(logits, labels)
-        if frames is None:
-            frames = memory.new_full(memory.shape[:1], memory.shape[1], dtype=torch.long)  # (B,)
-        return Output(loss, logits, memory, frames)
+        loss = None if labels is None else cross_entropy(logits, labels)
+        every = memory.new_full(memory.shape[:1], memory.shape[1], dtype=torch.long)  # (B,)
+        return Output(loss, logits, memory, every if frames is None else frames)
     def generate(self, input_values: Tensor, attention_mask: Tensor | None = None, **options):
         """Tokens (B * num_return_sequences, T), the start token first; see nanos2t.generate.generate."""
         return generate(self, input_values, attention_mask, **options)

@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import re
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -94,16 +95,17 @@ def save_pretrained(model: SpeechEncoderDecoder, folder: Name, max_shard_size: i
               "tie_word_embeddings": False, "dtype": str(model.encoder.norm.weight.dtype)[6:], **parts,
               **{key: value for key, value in options.items() if key.endswith("_token_id")}}
     texts = {"generation_config.json": options, "config.json": config}
-    from huggingface_hub import save_torch_state_dict  # slow to import
-
+    from huggingface_hub import save_torch_state_dict
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".") as partial:
             save_torch_state_dict(tensors, partial, max_shard_size=max_shard_size)
             for name, content in texts.items():
                 (Path(partial) / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-            new = [os.replace(file, folder / file.name) or folder / file.name
-                   for file in sorted(Path(partial).iterdir(), reverse=True)]
+            new = [folder / file.name for file in sorted(Path(partial).iterdir(), reverse=True)]
+            for file in new:                                                    # config.json is the last
+                shutil.copymode(Path(partial) / "config.json", Path(partial) / file.name)  # others may read
+                os.replace(Path(partial) / file.name, file)
         for old in {*folder.glob("model-*-of-*.safetensors"), *map(folder.joinpath, WEIGHTS[:2])} - {*new}:
             old.unlink(missing_ok=True)                                         # of a model in other shards
     except (OSError, SafetensorError) as error:
@@ -118,7 +120,6 @@ def find_folder(name_or_path: Name, revision: str | None = None, local_files_onl
     if folder.exists() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name):
         raise ValueError(f"{name}: no such folder, expected one with a config.json, or a hub id")
     from huggingface_hub import errors, snapshot_download
-
     options = {"revision": revision, "local_files_only": local_files_only}
     reasons = {errors.GatedRepoError: "access to it must be granted, and a token given (hf auth login)",
                errors.RevisionNotFoundError: f"it has no revision {revision!r}",
@@ -178,8 +179,8 @@ def families_of(part: str) -> list[str]:
     return sorted((name for name in found if found[name].part == part), key=lambda name: found[name].base)
 
 def rows_of(families: Iterable[str]) -> list[remap.Row]:
-    encoder, decoder = (remap.read_table(family).tensors for family in families)
-    rows = remap.prefix(encoder, "encoder.", "encoder.") + remap.prefix(decoder, "decoder.", "decoder.")
+    parts = zip(("encoder.", "decoder."), families)
+    rows = [row for part, family in parts for row in remap.prefix(remap.read_table(family).tensors, part)]
     return rows + remap.read_table(PAIR).tensors
 
 def read_generation(folder: Path, config: dict, given: dict, pad: int | None,
@@ -225,10 +226,9 @@ def read_tensors(folder: Path) -> tuple[Path, dict[str, Tensor]]:
     if path is None:
         other = ", ".join(sorted(file.name for kind in ("*.h5", "*.msgpack") for file in folder.glob(kind)))
         raise ValueError(f"{folder}: expected one of {', '.join(WEIGHTS)}, found {other or 'none'}")
-    files = {path.name: path.name}
+    files, tensors = {path.name: path.name}, {}
     if path.suffix == ".json" and not isinstance(files := read_json(path).get("weight_map"), dict):
         raise ValueError(f"{path}: no weight_map, expected one from each tensor to its file")
-    tensors = {}
     for name in sorted({*map(str, files.values())}):
         if Path(name).name != name:
             raise ValueError(f"{path}: names the file {name!r}, expected one beside it")

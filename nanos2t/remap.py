@@ -79,9 +79,9 @@ def alternatives(name: str) -> list[str]:
     match = re.search(r"\{([^{}]*,[^{}]*)\}", name)
     return [name.replace(match[0], part) for part in match[1].split(",")] if match else [name]
 
-def prefix(rows: Iterable[Row], ours: str, theirs: str) -> list[Row]:
+def prefix(rows: Iterable[Row], part: str) -> list[Row]:
     """The same rows one level up, for a model that is a part of a larger one."""
-    return [(left if left == "-" else ours + left, theirs + right, words) for left, right, words in rows]
+    return [(left if left == "-" else part + left, part + right, words) for left, right, words in rows]
 
 def inside_pair(theirs: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
     """A file of one half alone, named as inside a pair: an encoder without its prefix, a decoder with it."""

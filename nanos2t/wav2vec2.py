@@ -71,9 +71,8 @@ class EncoderConfig:
 
 def fewer_frames(frames: Tensor | None, conv: nn.Conv1d) -> Tensor | None:
     """Frames (B,) that a convolution makes of frames, or samples, (B,); None, all are real, stays None."""
-    if frames is None:
-        return None
-    return (frames + 2 * conv.padding[0] - conv.kernel_size[0]) // conv.stride[0] + 1
+    padding, kernel, stride = conv.padding[0], conv.kernel_size[0], conv.stride[0]
+    return None if frames is None else (frames + 2 * padding - kernel) // stride + 1
 
 def valid_frames(frames: Tensor, total: int) -> Tensor:
     """(B,) -> (B, T) bool: True while item b has frames, False in the padding behind them."""
@@ -107,8 +106,7 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = 
 def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
     """The softmax that `attend` applies and never shows, for pictures and alignments; rows sum to 1."""
     scores = queries @ keys.transpose(2, 3) / math.sqrt(queries.shape[3])       # (B, N, T, S)
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
+    scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
     return scores.softmax(dim=3)                                                # (B, N, T, S)
 
 class Attention(nn.Module):
@@ -179,9 +177,8 @@ class FeatureEncoder(nn.Module):
         channels = config.conv_channels
         sizes = zip((1, *channels), channels, config.conv_kernels, config.conv_strides)
         self.convs = nn.ModuleList(nn.Conv1d(*size, bias=config.conv_bias) for size in sizes)
-        self.norms = nn.ModuleList([ClipNorm(channels[0], channels[0])])
-        if config.conv_norm == "layer":
-            self.norms = nn.ModuleList(ChannelNorm(size) for size in channels)
+        clip, each = [ClipNorm(channels[0], channels[0])], [ChannelNorm(size) for size in channels]
+        self.norms = nn.ModuleList(each if config.conv_norm == "layer" else clip)
         self.activation = ACTIVATIONS[config.conv_activation]
     def forward(self, x: Tensor, samples: Tensor | None) -> tuple[Tensor, Tensor | None]:  # (B, L), (B,)
         x = zero_padding(x[..., None], samples).transpose(1, 2)                 # (B, 1, L)

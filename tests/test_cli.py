@@ -94,23 +94,25 @@ def test_options_arrive(run, clips, monkeypatch):
         asked.update(how)
         return load(name, **how)
 
-    def spy_search(self, waveforms, language, words, generation):
+    def spy_search(self, waveforms, call):
         sizes.append(len(waveforms))
-        asked.update(generation, language=language, words=words)
-        return search(self, waveforms, language, words, generation)
+        asked.update(call.options, language=call.language, words=call.words)
+        return search(self, waveforms, call)
 
     monkeypatch.setattr(transcribe, "load", spy_load)
     monkeypatch.setattr(SpeechToText, "transcribe_waveforms", spy_search)
     assert run("transcribe", *clips)[0] == 0
-    assert asked == {"device": "cpu", "dtype": torch.float32, "language": None, "words": False} and sizes == [
-        4
-    ]
+    assert asked == {"device": "cpu", "dtype": torch.float32, "language": "de", "words": False}
+    assert sizes == [4]
     line = "--language en --num-beams 3 --words --dtype bfloat16 --device auto --batch-size 3 --quiet"
     assert run("transcribe", *clips, *line.split())[0] == 0
     device = transcribe.choose_device("auto")
     expected = {"device": device, "dtype": torch.bfloat16, "language": "en", "words": True, "num_beams": 3}
+    expected["forced_bos_token_id"] = LANGUAGES["en"]
     assert asked == expected and sizes == [4, 3, 1]
     assert run("transcribe", clips[0], "--no-words")[0] == 0 and asked["words"] is False
+    for option in ["--highlight-words"], ["--max-line-width", "20"]:
+        assert run("transcribe", clips[0], *option)[0] == 0 and asked["words"] is True
 
 
 def test_language(run, stt, clips):
@@ -318,6 +320,73 @@ def test_a_folder_that_cannot_be_made(run, clips):
     assert (code, out, len(err)) == (2, [], 1) and "--output nnn" in err[0]
 
 
+def test_skip_existing_does_the_rest(run, stt, clips):
+    text = [str(stt.transcribe(name)) for name in clips]
+    assert run("transcribe", *clips[:2], "--output", "out", "--skip-existing") == (0, text[:2], [])
+    Path("out/a.txt").write_text("kept")
+    Path("out/c.txt.part").write_text("half a fi")
+    assert run("transcribe", *clips, "gone.wav", "--output", "out", "--skip-existing")[:2] == (1, text[2:])
+    assert sorted(os.listdir("out")) == ["a.txt", "b.txt", "c.txt", "d.txt"]
+    assert Path("out/a.txt").read_text() == "kept" and Path("out/c.txt").read_text() == text[2] + "\n"
+
+
+def test_all_exist_already(run, clips, no_model):
+    Path("out").mkdir()
+    Path("out/a.srt").write_text("")
+    arguments = "--output", "out", "--skip-existing", "--format", "srt"
+    assert run("transcribe", clips[0], *arguments) == (0, [], [])
+    Path("empty").mkdir()
+    assert run("transcribe", clips[0], "empty", *arguments)[:2] == (1, [])
+
+
+def test_patterns_and_lists(run, stt, model, clips):
+    text = [str(stt.transcribe(name)) for name in clips]
+    assert run("transcribe", "[bc].wav", "a.*") == (0, [text[1], text[2], text[0]], [])
+    code, out, err = run("transcribe", "*.flac", clips[0])
+    assert (code, out, len(err)) == (1, text[:1], 1) and err[0].startswith("nanos2t: *.flac: no file fits")
+    Path("list.txt").write_text("c.wav\n\na.wav\n")
+    assert run("transcribe", clips[3], "--files-from", "list.txt") == (0, [text[3], text[2], text[0]], [])
+    process = python("-m", "nanos2t", "transcribe", "--files-from", "-", "--model", str(model))
+    out, err = process.communicate(b"b.wav\na.wav\n", timeout=300)
+    assert (process.returncode, out.decode().splitlines(), err) == (0, [text[1], text[0]], b"")
+
+
+def test_a_name_that_looks_like_a_pattern(run, stt, clips):
+    shutil.copy(clips[0], "[b].wav")
+    assert run("transcribe", "[b].wav") == (0, [str(stt.transcribe(clips[0]))], [])
+
+
+def test_subtitles_have_lines(run, clips):
+    arguments = clips[1], "--format", "srt", "--max-line-width", 9, "--max-line-count", 1
+    code, out, err = run("transcribe", *arguments)
+    texts = [line for line in out if line and not line.isdecimal() and "-->" not in line]
+    assert (code, err) == (0, []) and len(texts) > 1 and all(len(line) <= 9 for line in texts)
+    code, out, err = run("transcribe", clips[1], "--format", "vtt", "--highlight-words")
+    assert (code, err) == (0, []) and "<00:00:0" in "".join(out)
+
+
+# a given text
+
+
+def test_align(run, model, clips):
+    sample = BUNDLED.parent / "sample.wav"
+    code, out, err = run("align", sample, "two  four seven", tiny=False)
+    rows = [line.split("\t") for line in out]
+    assert (code, err, rows[0]) == (0, [], ["start", "end", "text"])
+    assert [row[2] for row in rows[1:]] == ["two", "four", "seven"]
+    assert 0 < int(rows[1][0]) < int(rows[2][0]) < int(rows[3][0]) < 3300
+    code, out, err = run(
+        "align", sample, "zweihundertsiebenundvierzig", "--language", "German", "--format", "json", tiny=False
+    )
+    [segment] = json.loads("\n".join(out))["segments"]
+    assert (code, err) == (0, []) and segment["words"][0]["probability"] > 0.5
+    monkey = run("align", "gone.wav", "w7", "--model", model, tiny=False)
+    assert monkey[0] == 1 and monkey[2][0].startswith("nanos2t: gone.wav")
+    for text in "two four seven" * 20, "語", "":
+        code, out, err = run("align", sample, text, tiny=False)
+        assert (code, out, len(err)) == ((0, ["start\tend\ttext"], 0) if not text else (1, [], 1))
+
+
 # usage
 
 
@@ -343,6 +412,13 @@ def test_a_folder_that_cannot_be_made(run, clips):
         ("transcribe a.wav --device cuda:99", "one of auto, "),
         ("transcribe a.wav --words yes --format", "--format"),
         ("transcribe - a.wav -", "stdin"),
+        ("transcribe - --files-from -", "stdin"),
+        ("transcribe --files-from gone.txt", "--files-from gone.txt: No such file"),
+        ("transcribe --files-from .", "--files-from .: Is a directory"),
+        ("transcribe a.wav --skip-existing", "--output"),
+        ("transcribe a.wav --max-line-width 0", "from 1 to 1000"),
+        ("align a.wav", "TEXT"),
+        ("align", "FILE"),
     ],
     ids=lambda text: text[:40],
 )
@@ -467,7 +543,7 @@ def test_info(run, model, stt):
     assert set(table["languages"].split(", ")) == set(LANGUAGES) and table["audio"].startswith("8000 Hz")
     assert "hidden_size=15" in table["encoder"] and table["encoder"].startswith("wav2vec2")
     assert "vocab_size=40" in table["decoder"] and table["decoder"].startswith("bert")
-    assert "decoder_start_token_id=1" in table["generation"]
+    assert "decoder_start_token_id=1" in table["ids"] and table["generation"] == "max_length=12"
     code, out, err = run("info")
     assert (code, err) == (0, []) and "verbatim" in dict(line.split(maxsplit=1) for line in out)["languages"]
 
@@ -497,15 +573,18 @@ class Terminal(io.StringIO):
 
 
 def test_the_bar_is_for_terminals(model, clips, monkeypatch, capsys):
-    arguments = ["transcribe", *clips[:3], "gone.wav", "--batch-size", "2", "--model", str(model)]
+    """Seconds of audio, of all that there are, how fast, and how long it takes yet."""
+    arguments = ["transcribe", *clips[:3], "gone.wav", "--batch-size", "1", "--model", str(model)]
+    write(Path(clips[2]), np.tile(SOUNDS[3], 5))  # 3.5 s
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert cli.main(arguments) == 1
     shown = sys.stderr.getvalue()
-    assert "0/4" in shown and "4/4" in shown and shown.count("nanos2t: gone.wav") == 1
+    assert "| 0/5 s of audio, " in shown and "| 5/5 s of audio, " in shown and "left" in shown
+    assert shown.count("nanos2t: gone.wav") == 1
     assert "\rnanos2t: gone.wav" in shown or "\nnanos2t: gone.wav" in shown, "the line stands behind the bar"
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert cli.main([*arguments, "--quiet"]) == 1
-    assert "/4" not in sys.stderr.getvalue() and sys.stderr.getvalue().count("\n") == 1
+    assert "of audio" not in sys.stderr.getvalue() and sys.stderr.getvalue().count("\n") == 1
     assert len(capsys.readouterr().out.splitlines()) == 6
 
 
@@ -517,12 +596,12 @@ def test_interrupted(run, stt, clips, monkeypatch, number):
 
     def stop(self, *arguments):
         calls.append(len(arguments[0]))
-        if len(calls) == 2:
+        if len(calls) == 3:
             os.kill(os.getpid(), number)
         return search(self, *arguments)
 
     monkeypatch.setattr(SpeechToText, "transcribe_waveforms", stop)
-    code, out, err = run("transcribe", *clips, "--batch-size", 2, "--output", "out")
+    code, out, err = run("transcribe", *clips, "--batch-size", 1, "--output", "out")
     assert (code, err) == (130, ["nanos2t: interrupted"])
     assert out == [str(stt.transcribe(name)) for name in clips[:2]]
     assert sorted(os.listdir("out")) == ["a.txt", "b.txt"]

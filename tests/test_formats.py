@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from nanos2t.apps.formats import render
-from nanos2t.apps.transcribe import Result, Segment, Word
+from nanos2t.apps.formats import Layout, render
+from nanos2t.apps.results import Result, Segment, Word
 
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
 WORDS = (Word(0.1, 0.52, "zwei", 0.98765), Word(0.52, 1.0, "hundert", 0.5))
@@ -200,6 +200,66 @@ def test_rendering_is_pure(format: str):
 def test_an_unknown_format_is_named(format: str):
     with pytest.raises(ValueError, match=rf"format is '{format}', expected one of txt, srt, vtt, tsv, json"):
         render(PLAIN, format)
+
+
+def timed(text: str, start: float = 10.0, seconds: float = 0.5) -> Result:
+    """One segment whose words follow each other, `seconds` each."""
+    words = tuple(
+        Word(start + i * seconds, start + (i + 1) * seconds, word, 0.5) for i, word in enumerate(text.split())
+    )
+    return Result(text, 0.0, [], [], None, [Segment(start - 1, words[-1].end + 1, text, words)], list(words))
+
+
+@pytest.mark.parametrize("format", ["srt", "vtt"])
+def test_lines_have_a_width_and_cues_a_number_of_lines(format: str):
+    said = timed("one two three four five incomprehensibilities six")
+    found = READERS[format](render(said, format, layout=Layout(9, 2)))
+    assert found == [
+        (9.0, 12.0, "one two\nthree"),
+        (11.5, 13.0, "four five\nincomprehensibilities"),
+        (13.0, 14.5, "six"),
+    ] or found == [
+        (9.0, 11.5, "one two\nthree"),
+        (11.5, 13.0, "four five\nincomprehensibilities"),
+        (13.0, 14.5, "six"),
+    ]
+    assert [text for *_, text in READERS[format](render(said, format, layout=Layout(9, 1)))] == [
+        "one two", "three", "four five", "incomprehensibilities", "six",
+    ]  # fmt: skip
+    assert READERS[format](render(said, format, layout=Layout(99))) == [(9.0, 14.5, said.text)]
+    assert [end for _, end, _ in READERS["tsv"](render(said, "tsv", layout=Layout(9, 2)))] == [
+        11.5,
+        13.0,
+        14.5,
+    ]
+
+
+def test_lines_without_words_are_not_cut():
+    found = READERS["srt"](render(result((2.0, 12.0, "aaaa bbbb cccc")), "srt", layout=Layout(9, 1)))
+    assert found == [(2.0, 12.0, "aaaa bbbb cccc")]
+
+
+def test_words_are_highlighted():
+    assert render(timed("one <two> three"), "vtt", layout=Layout(highlight=True)) == (
+        "WEBVTT\n\n00:00:09.000 --> 00:00:12.500\n"
+        "<00:00:10.000>one <00:00:10.500>&lt;two&gt; <00:00:11.000>three\n"
+    )
+    assert "<" not in render(timed("one two"), "srt", layout=Layout(highlight=True))
+    still = timed("one two three", seconds=0.0)  # times in a cue rise: the later ones go
+    assert render(still, "vtt", layout=Layout(highlight=True)).count("<") == 1
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout(12, 2), Layout(12, 2, True), Layout(6, 1, True)])
+def test_other_parsers_read_every_layout(layout: Layout):
+    srt, webvtt = pytest.importorskip("srt"), pytest.importorskip("webvtt")
+    said = timed("zwei & drei <vier> fünf sechs sieben acht", 3599.7)
+    found = list(srt.parse(render(said, "srt", layout=layout), ignore_errors=False))
+    assert " ".join(cue.content for cue in found).split() == said.text.split()
+    assert all(len(line) <= (layout.width or 99) for cue in found for line in cue.content.split("\n"))
+    assert all(cue.content.count("\n") < layout.lines for cue in found)
+    cues = webvtt.from_buffer(io.StringIO(render(said, "vtt", layout=layout))).captions
+    assert " ".join(html.unescape(cue.text) for cue in cues).split() == said.text.split()
+    assert [cue.start_in_seconds for cue in cues] == [int(cue.start.total_seconds()) for cue in found]
 
 
 def test_another_srt_parser_agrees():

@@ -53,7 +53,7 @@ def models(pair: str) -> tuple[nn.Module, SpeechEncoderDecoder]:
 def rows(pair: str) -> list[remap.Row]:
     encoder = remap.read_table("hubert" if pair == "hubert" else "wav2vec2").tensors
     decoder = remap.read_table("bert").tensors
-    both = remap.prefix(encoder, "encoder.", "encoder.") + remap.prefix(decoder, "decoder.", "decoder.")
+    both = remap.prefix(encoder, "encoder.") + remap.prefix(decoder, "decoder.")
     return both + remap.read_table("speech-encoder-decoder").tensors
 
 

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+import spoken_numbers as task
 import torch
 from torch import nn
 
 pytest.importorskip("num2words")
 from nanos2t import audio, tokenizer
-from nanos2t.apps import spoken_numbers as task
 from nanos2t.apps.train import TrainConfig
 from nanos2t.apps.transcribe import BUNDLED
 from nanos2t.model import IGNORED

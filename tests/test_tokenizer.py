@@ -1,112 +1,53 @@
 # pytest tests/test_tokenizer.py
-"""Ids and text are those of the checkpoint's own tokenizer, with transformers' as the oracle."""
+"""The tokenizers that need `tokenizers` alone; test_vocabularies.py compares them with transformers'."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer as Backend
-from tokenizers import decoders, models, pre_tokenizers, processors, trainers
+from test_vocabularies import CORPUS, byte_level, fast_bpe, write
 
 from nanos2t import tokenizer
-
-TEXTS = ["two hundred and forty-seven", "deux cent quarante-sept", "dreiundachtzig", "één", "", "  twee  "]
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    *"abcdefghijklmnopqrstuvwxyz,.!'-",
-    "##s",
-    "##ing",
-    "run",
-    "cafe",
-]
-WORDS += [f"##{letter}" for letter in "abcdefghijklmnopqrtuvwxyz"]
+from nanos2t.apps import vocabularies
 
 
-@pytest.fixture
-def bpe(tmp_path: Path) -> Path:
-    backend = Backend(models.BPE(unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.decoder = decoders.Metaspace()
-    trainer = trainers.BpeTrainer(
-        vocab_size=90, special_tokens=["<pad>", "<s>", "</s>", "<unk>"], show_progress=False
-    )
-    backend.train_from_iterator(TEXTS, trainer)
-    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
+def test_word_pieces_by_hand(tmp_path: Path):
+    words = "[PAD] [UNK] [CLS] [SEP] two ##fold , fold".split()
+    ours = tokenizer.load(write(tmp_path, vocab__txt="\n".join(words) + "\n"))
+    assert ours.encode("Twofold, fold three") == [2, 4, 5, 6, 7, 1, 3]
+    assert ours.decode(torch.tensor([2, 4, 5, 6, 7, 3])) == "twofold, fold"
+    assert ours.decode([2, 4, 3], skip_special_tokens=False) == "[CLS] two [SEP]"
+    assert ours.batch_decode([[4], [7, 0]]) == ["two", "fold"] and ours.languages == {}
+
+
+def test_bytes_come_back(tmp_path: Path):
+    ours = tokenizer.load(byte_level(tmp_path, ["<s>", "<pad>", "</s>", "<unk>"], ["<mask>"]))
+    for text in CORPUS:
+        ids = ours.encode(text)
+        assert (ids[0], ids[-1]) == (0, 2) and ours.decode(ids) == text
+    assert vocabularies.load(tmp_path).encode(CORPUS[0]) == ours.encode(CORPUS[0])
+
+
+def test_a_code_is_a_language_where_it_is_special(tmp_path: Path):
+    from tokenizers import Tokenizer as Backend
+    from tokenizers import models
+
+    backend = Backend(models.WordLevel({"<unk>": 0, "a": 1, "de_DE": 2, "en_XX": 3}, "<unk>"))
+    backend.add_special_tokens(["de_DE"])
     backend.save(str(tmp_path / "tokenizer.json"))
-    return tmp_path
+    assert tokenizer.load(tmp_path).languages == {"de_DE": 2}
 
 
-@pytest.fixture
-def vocab(tmp_path: Path) -> Path:
-    (tmp_path / "vocab.txt").write_text("\n".join(WORDS) + "\n", encoding="utf-8")
-    return tmp_path
-
-
-def test_tokenizer_json_gives_transformers_ids_and_text(bpe: Path):
-    transformers = pytest.importorskip("transformers")
-    theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(bpe / "tokenizer.json"))
-    ours = tokenizer.load(bpe)
-    for text in TEXTS:
-        ids = ours.encode(text)
-        assert ids == theirs(text).input_ids
-        assert ids[-1] == 2
-        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
-        assert ours.decode(ids, skip_special_tokens=False) == theirs.decode(ids)
-        if text == text.strip():
-            assert ours.decode(ids) == text
-
-
-@pytest.mark.parametrize("lowercase", [None, True, False])
-def test_vocab_txt_gives_bert_s_ids_and_text(vocab: Path, lowercase: bool | None):
-    transformers = pytest.importorskip("transformers")
-    config = {} if lowercase is None else {"do_lower_case": lowercase}
-    if config:
-        (vocab / "tokenizer_config.json").write_text(json.dumps(config))
-    theirs = transformers.BertTokenizer(str(vocab / "vocab.txt"), **config)
-    ours = tokenizer.load(vocab)
-    for text in ["running, cafés!", "Don't run", "x y z", "Ünknown 7", ""]:
-        ids = ours.encode(text)
-        assert ids == theirs(text).input_ids
-        assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
-    assert ids == [WORDS.index("[CLS]"), WORDS.index("[SEP]")]
-
-
-def test_batches_and_tensors(bpe: Path):
-    ours = tokenizer.load(bpe)
-    rows = torch.nn.utils.rnn.pad_sequence(
-        [torch.tensor(ours.encode(text)) for text in TEXTS], batch_first=True
-    )
-    assert ours.batch_decode(rows) == [ours.decode(ours.encode(text)) for text in TEXTS]
-    assert ours.batch_decode(rows, skip_special_tokens=False)[0].endswith(
-        "</s>" + "<pad>" * int((rows[0] == 0).sum())
-    )
-
-
-def test_a_folder_without_tokenizer_has_none(tmp_path: Path):
+def test_nothing_there_and_something_broken(tmp_path: Path):
     assert tokenizer.load(tmp_path) is None
+    write(tmp_path, vocab__json={"a": 0}, merges__txt=b"ab\n")
+    for load in tokenizer.load, vocabularies.load:
+        with pytest.raises(ValueError, match=r"merges.txt: .*, expected the file of a tokenizer"):
+            load(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "found"),
-    [
-        ("tokenizer.json", b"{", "tokenizer.json: EOF"),
-        ("tokenizer.json", b"{}", "tokenizer.json: Model missing"),
-        ("vocab.txt", b"\xff\xfe", "vocab.txt: .*UTF-8"),
-        ("vocab.txt", b"a\nb\n", "vocab.txt: .*sep_token not found"),
-    ],
-)
-def test_a_broken_file_is_named(tmp_path: Path, name: str, content: bytes, found: str):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=found):
-        tokenizer.load(tmp_path)
-
-
-def test_a_broken_tokenizer_config_is_named(vocab: Path):
-    (vocab / "tokenizer_config.json").write_text("{")
-    with pytest.raises(ValueError, match="tokenizer_config.json: .*expected JSON"):
-        tokenizer.load(vocab)
+def test_the_core_alone_does_not_take_fast_bpe_for_bytes(tmp_path: Path):
+    """It has no bytes to begin with: apps/vocabularies.py reads it."""
+    with pytest.raises(ValueError, match=r"vocab.json: "):
+        tokenizer.load(fast_bpe(tmp_path))
+    assert vocabularies.load(tmp_path).decode([4, 5])

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from nanos2t.apps import train
-from nanos2t.apps.train import TrainConfig
+from nanos2t.apps.train import TrainConfig, average
 from nanos2t.wav2vec2 import Encoder, EncoderConfig, EncoderTraining
 
 RNG = np.random.default_rng
@@ -129,6 +129,13 @@ def test_a_gradient_that_is_not_finite_stops_with_the_last_state_kept(tmp_path: 
         train.fit(module, losses, TrainConfig(**CONFIG), tmp_path)
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["step"] == 4 and state["module"]["weight"].isfinite().all()
+
+
+def test_average_is_of_the_last_states(tmp_path: Path):
+    config = TrainConfig(steps=500, save_every=100, average=3)
+    for step in (100, 200, 300, 400, 500, 600):
+        torch.save({"module": {"weight": torch.tensor([float(step)])}}, tmp_path / f"state-{step}.pt")
+    assert average(tmp_path, config) == {"weight": torch.tensor([400.0])}
 
 
 def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path):

@@ -4,6 +4,7 @@
 import io
 import json
 import shutil
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from helpers import spread_
 import nanos2t
 from nanos2t import pretrained
 from nanos2t.apps import transcribe
-from nanos2t.apps.transcribe import BUNDLED, Result, Segment, SpeechToText
+from nanos2t.apps.results import Result, Segment
+from nanos2t.apps.segment import Limits
+from nanos2t.apps.transcribe import BUNDLED, SpeechToText
 from nanos2t.decoder import DecoderConfig
 from nanos2t.generate import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder
@@ -228,20 +231,39 @@ def test_the_batch_changes_nothing_of_the_bundled_model():
 
 
 def test_sources_are_read_as_they_are_needed(stt: SpeechToText):
+    """One at a time, each when the one before is done; else some batches ahead, to be sorted by length."""
     read = []
 
     def sources():
-        for waveform in SOUNDS[:5]:
+        for waveform in SOUNDS[:7]:
             read.append(len(read))
             yield waveform
 
-    results = stt.transcribe_many(sources(), 2, sample_rate=RATE)
+    results = stt.transcribe_many(sources(), 1, sample_rate=RATE)
     assert read == []
+    for count in 1, 2, 3:
+        next(results)
+        assert len(read) == count
+    read.clear()
+    results = stt.transcribe_many(sources(), 2, sample_rate=RATE)
     next(results)
-    assert read == [0, 1]
-    next(results), next(results)
-    assert read == [0, 1, 2, 3]
-    assert len(list(results)) == 2 and list(stt.transcribe_many([])) == []
+    assert len(read) == 4
+    next(results), next(results), next(results)
+    assert len(read) == 4
+    assert len(list(results)) == 3 and list(stt.transcribe_many([])) == []
+
+
+def test_batches_are_of_similar_length(stt: SpeechToText, monkeypatch):
+    whole, batches = SpeechToText.transcribe_waveforms, []
+
+    def spy(self, waveforms, call):
+        batches.append([len(waveform) for waveform in waveforms])
+        return whole(self, waveforms, call)
+
+    monkeypatch.setattr(SpeechToText, "transcribe_waveforms", spy)
+    assert len(list(stt.transcribe_many(SOUNDS, 3, sample_rate=RATE))) == len(SOUNDS)
+    lengths = [length for batch in batches for length in batch]
+    assert lengths == sorted(map(len, SOUNDS), reverse=True) and list(map(len, batches)) == [3, 3, 2]
 
 
 def test_one_that_fails(stt: SpeechToText, tmp_path: Path):
@@ -260,14 +282,16 @@ def test_one_that_fails(stt: SpeechToText, tmp_path: Path):
 def test_want_of_memory_fails_one_batch(stt: SpeechToText, monkeypatch):
     whole = SpeechToText.transcribe_waveforms
 
-    def small(self, waveforms, *rest):
+    def small(self, waveforms, call):
         if any(len(waveform) > RATE for waveform in waveforms):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
-        return whole(self, waveforms, *rest)
+        return whole(self, waveforms, call)
 
     monkeypatch.setattr(SpeechToText, "transcribe_waveforms", small)
-    outcomes = stt.transcribe_many(SOUNDS, 2, sample_rate=RATE, return_errors=True)
-    assert [isinstance(outcome, Result) for outcome in outcomes] == [False] * 2 + [True] * 4 + [False] * 2
+    outcomes = list(stt.transcribe_many(SOUNDS, 2, sample_rate=RATE, return_errors=True))
+    failed = [isinstance(outcome, ValueError) for outcome in outcomes]
+    # of the first four, sorted, the second is with the fourth; of the others the seventh with the sixth
+    assert failed == [False, True, False, True, False, True, True, False]
     with pytest.raises(ValueError, match="not enough memory"):
         list(stt.transcribe_many(SOUNDS, 1, sample_rate=RATE))
     monkeypatch.setattr(SpeechToText, "transcribe_waveforms", lambda *_: torch.zeros(2) @ torch.zeros(3))
@@ -368,6 +392,120 @@ def test_prepare(stt: SpeechToText, folder: Path, tmp_path: Path):
             stt.prepare(wrong)
 
 
+# long audio
+
+
+def digits(times: list[float], seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    """The bundled sample at these times in silence: the recording (L,), and the sample by itself."""
+    one = bundled().read(BUNDLED.parent / "sample.wav")
+    waveform = np.zeros(round(seconds * RATE), np.float32)
+    for time in times:
+        waveform[round(time * RATE) :][: len(one)] += one
+    return waveform, one
+
+
+def test_a_recording_is_heard_piece_by_piece():
+    """As often as it is said, in any language, at its time; what is between is no text."""
+    times = [0.0, 7.5, 40.0, 63.3]
+    waveform, one = digits(times, 70.0)
+    for language in "verbatim", "de":
+        alone = bundled().transcribe(one, sample_rate=RATE, language=language, words=True)
+        result = bundled().transcribe(waveform, sample_rate=RATE, language=language, words=True)
+        assert alone.text and result.text == " ".join([alone.text] * 4) and len(result.segments) == 4
+        assert [item.text for item in result.segments] == [alone.text] * 4
+        starts = [item.words[0].start for item in result.segments]
+        assert starts == pytest.approx([time + alone.words[0].start for time in times], abs=0.1)
+        assert result.words == [word for item in result.segments for word in item.words]
+        for item in result.segments:
+            assert all(item.start <= word.start <= word.end <= item.end for word in item.words)
+        assert all(a.end <= b.start for a, b in zip(result.segments, result.segments[1:]))
+
+
+def test_a_file_and_an_array_are_cut_alike(tmp_path: Path):
+    waveform, _ = digits([1.0, 31.0], 66.0)
+    from_file = bundled().transcribe(write(tmp_path / "long.wav", waveform))
+    assert_same(from_file, bundled().transcribe(waveform, sample_rate=RATE))
+    with open(tmp_path / "long.wav", "rb") as file:
+        assert_same(from_file, bundled().transcribe(file))
+
+
+@pytest.mark.parametrize("loud", [0.0, 1e-5, 1e-3, 0.1])
+def test_long_silence_and_noise_are_no_text(loud: float):
+    noise = loud * np.random.default_rng(2).standard_normal(40 * RATE).astype(np.float32)
+    assert bundled().transcribe(noise, sample_rate=RATE).segments == []
+
+
+def test_the_limits_of_the_bundled_model():
+    """Training has at most four digits, and pauses of 0.8 seconds."""
+    assert bundled().limits == Limits(5, 4) and bundled().limits.pause == 100
+
+
+def test_progress(stt: SpeechToText):
+    waveform, done = digits([1.0, 31.0], 66.0)[0], []
+    bundled().transcribe(waveform, sample_rate=RATE, progress=done.append)
+    assert sum(done) == pytest.approx(66.0) and min(done) >= 0 and len(done) > 1
+    done.clear()
+    list(
+        stt.transcribe_many(
+            [*SOUNDS, np.zeros(0)], 3, sample_rate=RATE, progress=done.append, return_errors=True
+        )
+    )
+    assert sum(done) == pytest.approx(sum(map(len, SOUNDS)) / RATE)
+
+
+@pytest.mark.parametrize("tokens, expected", [
+    ([1, 4, 7, 8, 9], ([1, 4, 7, 8, 9], 0)),
+    ([1, 4, *[7] * 15], ([1, 4, *[7] * 15], 0)),
+    ([1, 4, *[7] * 16], ([1, 4, 7], 15)),
+    ([1, 4, 5, *[7, 8, 9] * 6], ([1, 4, 5, 7, 8, 9], 5)),
+    ([1, 4, 5, *[7, 8, 9] * 6, 7, 8], ([1, 4, 5, 7, 8, 9], 5)),
+    ([1, 4, *[7] * 31, 2], ([1, 4, *[7] * 31, 2], 0)),
+    ([1, 4, *[7] * 32, 2], ([1, 4, 7], 31)),
+    ([1, *range(10, 17), *range(10, 17), *range(10, 17)], ([1, *[*range(10, 17)] * 3], 0)),
+    ([1], ([1], 0)),
+])  # fmt: skip
+def test_loops_are_cut(tokens: list[int], expected: tuple):
+    assert transcribe.cut_loop(tokens, [2, 3]) == expected
+
+
+def test_a_loop_is_said(tmp_path: Path):
+    """This model says the same over and over: once is kept, with its times and a warning."""
+    stt = nanos2t.load(save_tiny(tmp_path, eos_token_id=None, pad_token_id=0, max_length=18), dtype="float64")
+    stt.model.decoder.head.bias.data[20] = 99.0
+    with pytest.warns(UserWarning, match=r"^audio: 0\.0 s: the model said the end of 'w20' 16 times more$"):
+        result = stt.transcribe(SOUNDS[1], sample_rate=RATE, words=True)
+    assert result.text == "w20" == result.nbest[0] and result.tokens == [1, 20]
+    assert len(result.words) == len(result.token_logprobs) == 1 and result.segments[0].repeated == 16
+    with pytest.warns(UserWarning, match=r"a\.wav: 0\.0 s"):
+        stt.transcribe(write(tmp_path / "a.wav", SOUNDS[1]))
+
+
+def test_threads_share_a_model(stt: SpeechToText, tmp_path: Path):
+    """And a second model that is loaded and used meanwhile does not disturb the first."""
+    expected = [stt.transcribe(waveform, sample_rate=RATE) for waveform in SOUNDS]
+    other, failures = save_tiny(tmp_path, seed=7), []
+
+    def work(number: int) -> None:
+        try:
+            order = [(i + number) % len(SOUNDS) for i in range(len(SOUNDS))]
+            second = nanos2t.load(other) if number % 2 else stt
+            for i in order:
+                second.transcribe(SOUNDS[i], sample_rate=RATE)
+                assert_same(stt.transcribe(SOUNDS[i], sample_rate=RATE), expected[i])
+            found = stt.transcribe_many([SOUNDS[i] for i in order], 3, sample_rate=RATE)
+            for result, i in zip(found, order, strict=True):
+                assert_same(result, expected[i])
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
 # languages and options
 
 
@@ -382,7 +520,8 @@ def test_languages(stt: SpeechToText):
             one.language for one in stt.transcribe_many(SOUNDS[:1], 1, sample_rate=RATE, language=language)
         ]
     assert len(texts) == 2
-    for name in "xx", "", "EN":
+    assert stt.transcribe(SOUNDS[1], sample_rate=RATE, language="German").language == "de"
+    for name in "xx", "", "French":
         for call in stt.transcribe, lambda *source, **more: next(stt.transcribe_many(source, **more)):
             with pytest.raises(ValueError, match=f"language '{name}'.* (de, en|en, de)$"):
                 call(SOUNDS[0], sample_rate=RATE, language=name)
@@ -447,10 +586,25 @@ def test_the_rate_stands_in_either_file(tmp_path: Path, content: dict, expected:
     (tmp_path / "processor_config.json").write_text(
         json.dumps({"feature_extractor": content, "processor_class": "x"})
     )
-    assert transcribe.read_preprocessor(tmp_path) == expected
+    assert transcribe.read_preprocessor(tmp_path) == (*expected, Limits())
     (tmp_path / "processor_config.json").write_text('{"feature_extractor": {"sampling_rate": 4000}}')
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
-    assert transcribe.read_preprocessor(tmp_path) == expected
+    assert transcribe.read_preprocessor(tmp_path) == (*expected, Limits())
+
+
+def test_limits_stand_there_too(tmp_path: Path):
+    file = tmp_path / "preprocessor_config.json"
+    file.write_text('{"chunk_length": 20, "chunk_sounds": 7}')
+    assert transcribe.read_preprocessor(tmp_path)[2] == Limits(20, 7)
+    for wrong in (
+        '"chunk_length": 0.5',
+        '"chunk_length": "5"',
+        '"chunk_length": Infinity',
+        '"chunk_sounds": 0',
+    ):
+        file.write_text("{" + wrong + "}")
+        with pytest.raises(ValueError, match=r"preprocessor_config\.json: .*chunk_length of 1 to 3600"):
+            transcribe.read_preprocessor(tmp_path)
 
 
 @pytest.mark.parametrize("content", [

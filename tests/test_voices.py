@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from nanos2t.apps import voices
+import voices
 
 
 def test_trimmed_keeps_the_word_and_20_ms_around_it():

@@ -10,18 +10,23 @@ Shapes: T tokens, S source frames, H hidden_size, N heads, D head_size, V vocab_
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nanos2t import wav2vec2
-from nanos2t.apps import transcribe  # which imports this file: name nothing of it before a call
+from nanos2t.apps.results import Result, Segment, Word
 from nanos2t.decoder import Decoder
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import Tokenizer
 
+if TYPE_CHECKING:
+    from nanos2t.apps.transcribe import SpeechToText
+
 LEAD = 0.1  # seconds from a word's start to the frame where the decoder hears it: it is not known at once
+LONGEST = 60  # seconds of a recording that a given text is found in: it is heard as a whole
 TAIL = 0.4  # seconds from that frame to the word's end, if no other begins before
 
 
@@ -131,8 +136,8 @@ def align(model: SpeechEncoderDecoder, tokens: Sequence[int], memory: Tensor, fr
     return extents((heard + 0.5) * seconds / frames, seconds)
 
 
-def words(stt: "transcribe.SpeechToText", memory: Tensor, tokens: Sequence[int], logprobs: Sequence[float],
-          seconds: float, monotone: bool) -> list["transcribe.Word"]:  # fmt: skip
+def words(stt: "SpeechToText", memory: Tensor, tokens: Sequence[int], logprobs: Sequence[float],
+          seconds: float, monotone: bool) -> list[Word]:  # fmt: skip
     """Tokens (T,), start token first, log-probabilities (T - 1,), memory (1, S, H), all real -> words."""
     if stt.tokenizer is None:
         return []
@@ -141,8 +146,38 @@ def words(stt: "transcribe.SpeechToText", memory: Tensor, tokens: Sequence[int],
     return group(stt.tokenizer, [tokens[i] for i in timed], times, [logprobs[i - 1] for i in timed])
 
 
+@torch.no_grad()
+def align_text(stt: "SpeechToText", source, text: str, language: str | None = None) -> Result:
+    """A given text in a recording, as `SpeechToText.read` takes it: a segment for each of its words.
+
+    The decoder is made to say it, in one piece. ValueError if there is no room for it, or no tokens.
+    """
+    _, config, language = stt.resolve(language, {})
+    if stt.tokenizer is None:
+        raise ValueError("the model has no tokenizer to read the text with")
+    spoken = [token for token in stt.tokenizer.encode(text) if not is_special(stt.tokenizer, token)]
+    start, first = config.need("decoder_start_token_id"), config.forced_bos_token_id
+    tokens = [start, first, *spoken, *config.eos_ids[:1]]
+    tokens = [token for token in tokens if token is not None]
+    most, waveform = stt.model.decoder.config.max_positions + 1, stt.read(source)
+    seconds = len(waveform) / stt.sample_rate
+    if len(tokens) > most or seconds > LONGEST:
+        found = f"{len(tokens)} tokens in {seconds:.1f} s"
+        raise ValueError(f"{found}, expected {most} tokens and {LONGEST} s at most")
+    memory, _ = stt.model.encode(stt.prepare([waveform])[0])  # (1, S, H)
+    said = torch.tensor(tokens, device=memory.device)  # (T,)
+    logits, _ = run_decoder(stt.model.decoder, said[:-1], memory)  # (T - 1, V)
+    logprobs = logits.float().log_softmax(1).gather(1, said[1:, None])[:, 0].tolist()  # (T - 1,)
+    found = words(stt, memory, tokens, logprobs, seconds, language in (None, "verbatim"))
+    if len(found) != len(text.split()):
+        spelled = " ".join(word.word for word in found)
+        raise ValueError(f"the tokenizer reads {text!r} as {spelled!r}, expected words that it can spell")
+    segments = [Segment(word.start, word.end, word.word, (word,)) for word in found]
+    return Result(text, sum(logprobs) / len(logprobs), tokens, logprobs, language, segments, found, [text])
+
+
 def group(tokenizer: Tokenizer, tokens: Sequence[int], times: np.ndarray,
-          logprobs: Sequence[float]) -> list["transcribe.Word"]:  # fmt: skip
+          logprobs: Sequence[float]) -> list[Word]:  # fmt: skip
     """Tokens (W,), none of them special, with times (W, 2) and log-probabilities (W,) -> words in order.
 
     Joined by spaces they are the text. The probability is the geometric mean over a word's tokens.
@@ -153,7 +188,7 @@ def group(tokenizer: Tokenizer, tokens: Sequence[int], times: np.ndarray,
         own = numbers == number  # (W,)
         spelled = " ".join(text[done : number + 1])
         probability = float(np.exp(np.asarray(logprobs)[own].mean()))
-        found.append(transcribe.Word(float(times[own].min()), float(times[own].max()), spelled, probability))
+        found.append(Word(float(times[own].min()), float(times[own].max()), spelled, probability))
         done = number + 1
     return found
 

@@ -5,6 +5,7 @@ model cannot be loaded, 130 interrupted. Torch is imported by what needs a model
 """
 
 import argparse
+import json
 import logging
 import os
 import signal
@@ -14,15 +15,18 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from nanos2t import __version__
-from nanos2t.apps.formats import FORMATS, render
+from nanos2t.apps import batch
+from nanos2t.apps.formats import FORMATS, Layout, render
 
 if TYPE_CHECKING:
     from nanos2t.apps.transcribe import Result, SpeechToText
 
+BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} s of audio, {rate_noinv_fmt}, {remaining} left"
 FAILED, USAGE, NO_MODEL, INTERRUPTED = 1, 2, 3, 130
 
 
@@ -78,26 +82,46 @@ def build_parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="what a model is: sizes, languages, ids")
     info.set_defaults(run=run_info)
     info.add_argument("model", nargs="?", help="folder or hub id; default: the bundled model")
+    more = info.add_mutually_exclusive_group()
+    more.add_argument("--map", action="store_true", help="each tensor: their name, our name, shape, rule")
+    more.add_argument("--trace", metavar="FILE", help="each stage for this audio file: shape, time, values")
+    parity = commands.add_parser("parity", help="compare with transformers, stage by stage")
+    parity.set_defaults(run=run_parity)
+    parity.add_argument("model", nargs="?", help="folder or hub id; default: the bundled model")
+    parity.add_argument("--audio", metavar="FILE", help="default: the bundled recording")
+    parity.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of both")
+    parity.add_argument("--json", action="store_true", help="the same as JSON")
+    add_transcribe(commands)
+    return parser
+
+
+def add_transcribe(commands) -> None:
     transcribe = commands.add_parser("transcribe", help="audio files to text, one line each")
     transcribe.set_defaults(run=run_transcribe)
     add = transcribe.add_argument
-    add("files", nargs="+", metavar="FILE", help="audio files, folders of them, or - for stdin")
-    add("--model", help="folder or hub id; default: the bundled model (spoken numbers)")
-    add("--language", help="the language to write, one that `nanos2t info` lists")
+    add("files", nargs="*", metavar="FILE", help="audio files, folders, patterns, or - for stdin")
+    add("--files-from", metavar="LIST", help="a file that has an input on each line, or - for stdin")
     add("--num-beams", type=count, metavar="N", help="hypotheses kept at a time; default: the model's own")
-    add(
-        "--words",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="find when each word is said (json)",
-    )
+    yes_or_no = {"action": argparse.BooleanOptionalAction, "default": False}
+    add("--words", **yes_or_no, help="find when each word is said (json)")
     add("--format", choices=tuple(FORMATS), default="txt", help="default: %(default)s")
     add("--output", type=Path, metavar="DIR", help="write STEM.FORMAT files there; text still goes to stdout")
-    add("--device", default="cpu", help="cpu, cuda, cuda:1 ..., or auto; default: %(default)s")
-    add("--dtype", default="float32", help="float32, bfloat16 ...; default: %(default)s")
-    add("--batch-size", type=count, default=8, metavar="N", help="files at a time; default: %(default)s")
+    add("--skip-existing", action="store_true", help="pass over inputs whose file is in --output already")
+    add("--max-line-width", type=count, metavar="N", help="characters of a line of subtitles")
+    add("--max-line-count", type=count, default=2, metavar="N", help="lines then; default: %(default)s")
+    add("--highlight-words", action="store_true", help="tell when each word begins (vtt)")
+    add("--batch-size", type=count, default=8, metavar="N", help="pieces at a time; default: %(default)s")
     add("--quiet", action="store_true", help="no progress bar, no warnings")
-    return parser
+    align = commands.add_parser("align", help="when each word of a given text is said")
+    align.set_defaults(run=run_align, num_beams=None, output=None, words=True)
+    align.add_argument("file", metavar="FILE", help="an audio file, or - for stdin")
+    align.add_argument("text", metavar="TEXT", help="what is said in it, as --language writes it")
+    align.add_argument("--format", choices=tuple(FORMATS), default="tsv", help="default: %(default)s")
+    for add in transcribe.add_argument, align.add_argument:
+        add("--model", help="folder or hub id; default: the bundled model (spoken numbers)")
+        add("--language", help="the language to write, a code or name that `nanos2t info` lists")
+        add("--device", default="cpu", help="cpu, cuda, cuda:1 ..., or auto; default: %(default)s")
+        add("--dtype", default="float32", help="float32, bfloat16 ...; default: %(default)s")
 
 
 def load(name: str | None, device: str = "cpu", dtype: str = "float32") -> "SpeechToText":
@@ -108,83 +132,53 @@ def load(name: str | None, device: str = "cpu", dtype: str = "float32") -> "Spee
         where = {"device": transcribe.choose_device(device), "dtype": transcribe.choose_dtype(dtype)}
     except ValueError as error:
         raise Stop(f"--{error}", USAGE) from None
-    try:
+    with stopping(NO_MODEL):
         return transcribe.load(name, **where)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise Stop(error, NO_MODEL) from None
 
 
-def find_files(names: list[str]) -> tuple[list[str], list[ValueError]]:
-    """The inputs, the audio files of a folder in its place, by name; an error for each folder without any."""
-    if names.count("-") > 1:
+def find_inputs(options: argparse.Namespace) -> tuple[list[tuple[str, str]], int]:
+    """The inputs, each with the path of its output or "", and how many have failed already."""
+    names, listed = list(options.files), options.files_from
+    if names.count("-") + (listed == "-") > 1:
         raise Stop("- is given more than once, but stdin can be read once", USAGE)
-    files, errors = [], []
-    for name in names:
-        if not os.path.isdir(name):
-            files.append(name)
-            continue
-        from nanos2t.apps.sound_files import SUFFIXES
-
-        found = [path for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES]
-        found = sorted(str(path) for path in found if os.path.isfile(path))
-        files += found
-        if not found:
-            expected = " ".join(sorted(SUFFIXES))
-            errors.append(ValueError(f"{name}: no audio in this folder, expected {expected}"))
-    return files, errors
-
-
-def output_paths(files: list[str], folder: Path, format: str) -> list[Path]:
-    """Where each input's file goes. Stop if two would be the same, or nothing can be written there."""
-    paths = [folder / f"{'stdin' if name == '-' else Path(name).stem}.{format}" for name in files]
-    seen: dict[Path, str] = {}
-    for path, name in zip(paths, files, strict=True):
-        if path in seen:
-            raise Stop(f"--output: {seen[path]} and {name} would both be written to {path}", USAGE)
-        seen[path] = name
-    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not (os.path.isdir(nearest) and os.access(nearest, os.W_OK | os.X_OK)):
-        raise Stop(f"--output {folder}: {nearest} is not a folder that can be written to", USAGE)
-    return paths
-
-
-def write(path: Path, text: str) -> None:
-    """Beside, then rename: under the final name stands a whole file or none."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_bytes(text.encode("utf-8", "backslashreplace"))
-        os.replace(part, path)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        with suppress(OSError):
-            part.unlink()
-
-
-def finish(name: str, path: Path | None, outcome: "Result | ValueError", format: str) -> bool:
-    """Write and print what was heard; if anything fails, say it and return False."""
-    if isinstance(outcome, ValueError):
-        say(outcome if str(outcome).startswith(f"{name}: ") else f"{name}: {outcome}")
-        return False
-    try:
-        if path is not None:
-            write(path, render(outcome, format, name))
-        return True
-    except ValueError as error:
+    if not names and not listed:
+        raise Stop("expected a FILE, or --files-from", USAGE)
+    if options.skip_existing and not options.output:
+        raise Stop("--skip-existing: expected --output, where they are", USAGE)
+    with stopping(USAGE):
+        files, errors = batch.find_files(names + (batch.read_list(listed) if listed else []))
+        paths = [""] * len(files)
+        if options.output:
+            paths = list(map(str, batch.output_paths(files, options.output, options.format)))
+    for error in errors:
         say(error)
-        return False
-    finally:
-        tell(render(outcome, "txt" if path else format, name))
+    skip = options.skip_existing
+    return [item for item in zip(files, paths) if not (skip and os.path.exists(item[1]))], len(errors)
+
+
+def finish(name: str, path: str, outcome: "Result | ValueError", options, failures: list[str]) -> str:
+    """Write what was heard -> the text for stdout. If anything fails it is said, and among `failures`."""
+    text = ""
+    try:
+        if isinstance(outcome, ValueError):
+            raise outcome
+        layout = Layout(options.max_line_width, options.max_line_count, options.highlight_words)
+        written = render(outcome, options.format, name, layout)
+        text = render(outcome, "txt") if path else written
+        if path:
+            batch.write(Path(path), written)
+    except ValueError as error:
+        failures.append(name)
+        say(error if str(error).startswith((f"{name}: ", f"{path}: ")) else f"{name}: {error}")
+    return text
 
 
 def prepare(options: argparse.Namespace) -> tuple["SpeechToText", dict]:
     """The transcriber, and how to call it, checked. Stop for a language that it does not write."""
     stt = load(options.model, options.device, options.dtype)
     how = {"num_beams": options.num_beams} if options.num_beams else {}
-    try:
+    with stopping(USAGE):
         stt.options(options.language, how)
-    except ValueError as error:
-        raise Stop(error, USAGE) from None
     try:
         stt.model.generation.need("decoder_start_token_id")
     except ValueError as error:
@@ -198,13 +192,13 @@ def prepare(options: argparse.Namespace) -> tuple["SpeechToText", dict]:
 
 
 def run_transcribe(options: argparse.Namespace) -> int:
-    files, errors = find_files(options.files)
-    paths = output_paths(files, options.output, options.format) if options.output else [None] * len(files)
-    for error in errors:
-        say(error)
-    if not files:
-        return FAILED
+    inputs = [[], 0] if os.environ.get("RANK", "0") != "0" else find_inputs(options)
+    if "RANK" not in os.environ and not inputs[0]:
+        return FAILED if inputs[1] else 0
+    team = batch.Team()
+    todo, failed = team.agree(inputs)
     logging.getLogger("nanos2t").setLevel(logging.ERROR if options.quiet else logging.NOTSET)
+    options.words |= options.highlight_words or options.max_line_width is not None
     stt, how = prepare(options)
     from tqdm import tqdm
 
@@ -214,18 +208,50 @@ def run_transcribe(options: argparse.Namespace) -> int:
 
     warnings.showwarning = warn
     warnings.simplefilter("ignore" if options.quiet else "always", UserWarning)
-    stdin = sys.stdin.buffer if sys.stdin else b""
-    outcomes = stt.transcribe_many(
-        (stdin if name == "-" else name for name in files), options.batch_size, **how
-    )
-    failed = len(errors)
-    hidden = options.quiet or not (sys.stderr and sys.stderr.isatty())
-    with tqdm(total=len(files), unit="file", disable=hidden) as bar:
-        for name, path, outcome in zip(files, paths, outcomes, strict=True):
+    hidden = options.quiet or team.rank > 0 or not (sys.stderr and sys.stderr.isatty())
+    total, failures = None if hidden else batch.count_seconds(todo), []
+    with tqdm(total=total, disable=hidden, bar_format=BAR) as bar:
+        texts = transcribe_turns(stt, team, todo, options, how, bar, failures)
+        for text in team.merge(texts, len(todo)):
             with tqdm.external_write_mode():
-                failed += not finish(name, path, outcome, options.format)
-            bar.update()
-    return FAILED if failed else 0
+                tell(text)
+    return FAILED if team.sum(len(failures) + failed * (team.rank == 0)) else 0
+
+
+def transcribe_turns(stt, team: batch.Team, todo: list, options, how: dict, bar,
+                     failures: list[str]) -> Iterator[tuple[int, str]]:  # fmt: skip
+    """The texts of the inputs that are this process's, with their indices; the bar moves on."""
+    order, done = [], 0.0
+
+    def sources() -> Iterator[object]:
+        for index in team.turns(len(todo)):
+            order.append(index)
+            yield source_of(todo[index][0])
+
+    def progress(seconds: float) -> None:
+        nonlocal done
+        done += seconds
+        bar.update(int(done) - bar.n)
+
+    for outcome in stt.transcribe_many(sources(), options.batch_size, progress=progress, **how):
+        index = order.pop(0)
+        with bar.external_write_mode():
+            text = finish(*todo[index], outcome, options, failures)
+        yield index, text
+
+
+def source_of(name: str) -> object:
+    return name if name != "-" else sys.stdin.buffer if sys.stdin else b""
+
+
+def run_align(options: argparse.Namespace) -> int:
+    stt, _ = prepare(options)
+    from nanos2t.apps import align
+
+    with stopping(FAILED):
+        result = align.align_text(stt, source_of(options.file), options.text, options.language)
+    tell(render(result, options.format, options.file))
+    return 0
 
 
 def run_demo(options: argparse.Namespace) -> int:
@@ -237,35 +263,54 @@ def run_demo(options: argparse.Namespace) -> int:
     say(f"{sample}: spoken digits, written in each language of the bundled model")
     width = max(map(len, stt.languages), default=0)
     for language in stt.languages or (None,):
-        try:
+        with stopping(FAILED):
             tell(f"{language or '':>{width}}  {stt.transcribe(sample, language=language)}\n")
-        except ValueError as error:
-            raise Stop(error, FAILED) from None
     say(f"{time.perf_counter() - started:.1f} s, loading included")
     return 0
 
 
+@contextmanager
+def stopping(code: int) -> Iterator[None]:
+    """What is raised for a broken input ends the program with `code`."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise Stop(error, code) from None
+
+
 def run_info(options: argparse.Namespace) -> int:
-    stt = load(options.model)
-    model, families = stt.model, getattr(stt.model, "families", ("", ""))
-    generation = {name: value for name, value in vars(model.generation).items() if value is not None}
-    languages = generation.pop("lang_to_id", None) or {}
-    parts = []
-    for part, family in zip((model.encoder, model.decoder), families, strict=True):
-        sizes = {name: value for name, value in vars(part.config).items() if name != "training"}
-        parts.append(f"{family}: " + ", ".join(f"{name}={value}" for name, value in sizes.items()))
-    lines = {
-        "parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}",
-        "encoder": parts[0],
-        "decoder": parts[1],
-        "audio": f"{stt.sample_rate} Hz, {'normalised' if stt.normalise else 'as it is'}",
-        "tokenizer": "none: text is token ids" if stt.tokenizer is None else "yes",
-        "languages": ", ".join(languages) or "one, nothing to choose",
-        "generation": ", ".join(f"{name}={value}" for name, value in generation.items()),
-    }
-    for name, value in lines.items():
-        tell(f"{name:<10}  {value}\n")
+    from nanos2t import pretrained
+    from nanos2t.apps import info, transcribe
+
+    with stopping(NO_MODEL):
+        folder = pretrained.find_folder(transcribe.BUNDLED if options.model is None else options.model)
+        lines = info.tensor_map(folder) if options.map else info.describe(folder)
+        if options.trace:
+            stt = load(str(folder))
+            with stopping(FAILED):
+                waveform = stt.read(options.trace)
+            lines = info.trace(stt, waveform)
+        for line in lines:
+            tell(f"{line}\n")
     return 0
+
+
+def run_parity(options: argparse.Namespace) -> int:
+    if find_spec("transformers") is None:
+        raise Stop("parity needs transformers, which is not installed: pip install transformers", USAGE)
+    from nanos2t import pretrained
+    from nanos2t.apps import parity, transcribe
+
+    with stopping(NO_MODEL):
+        folder = pretrained.find_folder(transcribe.BUNDLED if options.model is None else options.model)
+        stt = load(str(folder), dtype=options.dtype)
+        with stopping(FAILED):
+            waveform = stt.read(options.audio or transcribe.BUNDLED.parent / "sample.wav")
+        theirs = parity.load_theirs(folder, options.dtype)
+        rows = parity.compare(stt.model, theirs, stt.prepare([waveform])[0])
+    found = {"first_departure": parity.first_departure(rows), "stages": [*map(vars, rows)]}
+    tell(json.dumps(found) + "\n" if options.json else parity.render(rows))
+    return FAILED if found["first_departure"] else 0
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from nanos2t.wav2vec2 import Encoder, EncoderTraining, fewer_frames
 
 @dataclass(frozen=True)
 class TrainConfig:
-    steps: int = 4200
+    steps: int = 6500
     learning_rate: float = 1e-3
     warmup_steps: int = 300
     decay_steps: int = 1500
@@ -27,6 +27,7 @@ class TrainConfig:
     seed: int = 1
     bfloat16: bool = True
     save_every: int = 100
+    average: int = 6  # of the last saved states, see `average`
     validate_every: int = 250
 
 
@@ -109,6 +110,8 @@ def fit(module: nn.Module, losses_of: Callable[[int], Iterable[Tensor]], config:
         if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
             state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
             save_atomically(state, file)
+            if config.steps - (step + 1) < config.average * config.save_every:
+                save_atomically(state, output / f"state-{step + 1}.pt")
     module.eval()
 
 
@@ -135,6 +138,14 @@ def update(
         raise ValueError(f"step {step}: loss {loss}, gradient norm {norm.item()}: the last state is kept")
     optimizer.step()
     return loss
+
+
+def average(output: Path, config: TrainConfig) -> dict[str, Tensor]:
+    """The mean of the weights in the last states of a finished run (Vaswani et al. 2017, section 6.1)."""
+    steps = range(config.steps, 0, -config.save_every)[: config.average]
+    files = [file for step in steps if (file := output / f"state-{step}.pt").exists()]
+    states = [torch.load(file, weights_only=True)["module"] for file in files]
+    return {name: sum(state[name] for state in states) / len(states) for name in states[0]}
 
 
 def resume(module: nn.Module, optimizer: torch.optim.Optimizer, file: Path) -> int:

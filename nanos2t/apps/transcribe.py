@@ -1,77 +1,74 @@
 """Speech in, text out: a model, its tokenizer and the rate of its audio, behind `transcribe`.
 
-    sources -> read: waveforms (L,) -> prepare: (B, L) -> model.generate: tokens (B * K, T) -> Results
+    sources -> segment: pieces (L,), sorted by length -> prepare: (B, L) -> encode: memory (B, S, H)
+        -> decode: tokens (B * K, T) -> a Result for each piece -> join: one for each source
 
-B utterances of a batch, L samples, K hypotheses of each (num_return_sequences), T tokens, start token first.
+B pieces of a batch, L samples, K hypotheses of each (num_return_sequences), T tokens, start token first.
 """
 
+import os
+import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice, repeat
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nanos2t import audio, pretrained, tokenizer
-from nanos2t.apps import align, sound_files  # align imports this file: name nothing of it before a call
-from nanos2t.generate import with_options
+from nanos2t import audio, pretrained
+from nanos2t.apps import align, languages, segment, sound_files, vocabularies
+from nanos2t.apps.results import Result, Segment, join
+from nanos2t.generate import GenerationConfig, decode, with_options
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import Tokenizer
 
 BUNDLED = Path(__file__).parents[1] / "assets" / "spoken-numbers"
+BLOCK = 30.0  # seconds of a recording that are read at a time
+ROUNDS, LOOP = 4, 16  # that often the same, so many tokens in all: no one speaks so, a model in a loop does
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
 
 
 @dataclass(frozen=True)
-class Word:
-    """A word, when it is said, in seconds, and the mean probability of its tokens."""
+class Call:
+    """What a call of `transcribe_many` asks for, resolved once."""
 
-    start: float
-    end: float
-    word: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A stretch of the audio, in seconds, and what is said in it."""
-
-    start: float
-    end: float
-    text: str
-    words: tuple[Word, ...] = ()
-
-
-@dataclass(frozen=True)
-class Result:
-    """What was heard; str(result) is its text.
-
-    `score`: sum of log-probabilities / length ** length_penalty. `tokens` (T,): start token to EOS, with
-    `token_logprobs` (T - 1,). `nbest`: num_return_sequences texts, the best first. Silence has no tokens.
-    """
-
-    text: str
-    score: float
-    tokens: list[int]
-    token_logprobs: list[float]
+    words: bool
+    progress: Callable[[float], None]
+    options: dict
+    config: GenerationConfig
     language: str | None
-    segments: list[Segment] = field(default_factory=list)
-    words: list[Word] = field(default_factory=list)
-    nbest: list[str] = field(default_factory=list)
 
-    def __str__(self) -> str:
-        return self.text
+
+@dataclass
+class Job:
+    """A source on its way: results by first sample, and how many are to come, one more while it is read."""
+
+    source: object
+    open: int = 1
+    results: dict[int, Result] = field(default_factory=dict)
+    error: ValueError | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A waveform (L,) from the sample `first` of a source; `seconds` since the piece before ended."""
+
+    job: Job
+    first: int
+    waveform: np.ndarray
+    seconds: float
 
 
 class SpeechToText:
     """A model with what it needs to hear and to write. Without a tokenizer the text is the token ids."""
 
     def __init__(self, model: SpeechEncoderDecoder, tokenizer: Tokenizer | None, sample_rate: int,
-                 normalise: bool):  # fmt: skip
+                 normalise: bool, limits: segment.Limits | None = None):  # fmt: skip
         self.model, self.tokenizer = model, tokenizer
-        self.sample_rate, self.normalise = sample_rate, normalise
+        self.sample_rate, self.normalise, self.limits = sample_rate, normalise, limits or segment.Limits()
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -82,16 +79,22 @@ class SpeechToText:
     def options(self, language: str | None, generation: dict) -> dict:
         """The options of a call, with its language among them; ValueError if one is wrong or unknown."""
         config, known = self.model.generation, self.model.generation.lang_to_id or {}
-        if language is not None and language not in known:
-            raise ValueError(f"unknown language {language!r}, the model's are: {', '.join(known) or 'none'}")
         if language is not None:
-            generation = {**generation, "forced_bos_token_id": known[language]}
+            code = languages.find(language, known)
+            generation = {**generation, "forced_bos_token_id": known[code]}
         most = self.model.decoder.config.max_positions + 1  # the last token is written, but never read
         if config.longest > most and generation.keys().isdisjoint(("max_length", "max_new_tokens")):
             generation = {**generation, "max_length": most}
         if (longest := with_options(config, generation).longest) > most:
             raise ValueError(f"max_length is {longest}, expected {most} at most: the decoder's positions")
         return generation
+
+    def resolve(self, language: str | None, generation: dict) -> tuple[dict, GenerationConfig, str | None]:
+        """The options of a call, these and the model's own, and the code of the language they ask for."""
+        options = self.options(language, generation)
+        config = with_options(self.model.generation, options)
+        names = {token: name for name, token in (config.lang_to_id or {}).items()}
+        return options, config, names.get(config.forced_bos_token_id)
 
     def prepare(self, waveforms: Sequence[np.ndarray | Tensor]) -> tuple[Tensor, Tensor]:
         """Waveforms (L,) at the model's rate, normalised and padded: input_values, attention_mask (B, L)."""
@@ -104,66 +107,119 @@ class SpeechToText:
 
     def read(self, source, sample_rate: int | None = None) -> np.ndarray:
         """What `transcribe` takes -> waveform (L,) at the model's rate."""
-        if isinstance(source, (np.ndarray, Tensor)):
-            return sound_files.from_array(source, sample_rate, self.sample_rate)
-        return sound_files.load(source, self.sample_rate)
+        return np.concatenate(list(self.blocks(source, sample_rate)))
+
+    def blocks(self, source, sample_rate: int | None = None) -> Iterator[np.ndarray]:
+        """What `read` returns, BLOCK seconds at a time."""
+        if not isinstance(source, (np.ndarray, Tensor)):
+            return sound_files.blocks(source, self.sample_rate, BLOCK)
+        waveform = sound_files.from_array(source, sample_rate, self.sample_rate)
+        size = round(BLOCK * self.sample_rate)
+        return (waveform[i : i + size] for i in range(0, len(waveform), size))
 
     def transcribe(self, source, *, sample_rate: int | None = None, language: str | None = None,
-                   words: bool = False, **generation) -> Result:  # fmt: skip
+                   words: bool = False, progress: Callable[[float], None] | None = None,
+                   **generation) -> Result:  # fmt: skip
         """What is said in `source`: a path, bytes, a binary file object, or a 1-D array or tensor.
 
-        `sample_rate`: of an array; files know theirs. `language`: one of `languages`. `words`: find when each
-        word is said. `generation`: options of nanos2t.generate.GenerationConfig, as num_beams.
+        `sample_rate`: of an array; files know theirs. `language`: one of `languages`, or its English name.
+        `words`: find when each word is said. `progress`: called with the seconds of audio that are done since
+        it was called last. `generation`: options of nanos2t.generate.GenerationConfig, as num_beams.
         ValueError for audio that cannot be read, an unknown language, a wrong or unknown option.
         """
-        return self.transcribe_waveforms([self.read(source, sample_rate)], language, words, generation)[0]
+        [result] = self.transcribe_many([source], sample_rate=sample_rate, language=language, words=words,
+                                        progress=progress, **generation)  # fmt: skip
+        return result
 
     def transcribe_many(self, sources: Iterable, batch_size: int = 8, *, sample_rate: int | None = None,
                         language: str | None = None, words: bool = False, return_errors: bool = False,
+                        progress: Callable[[float], None] | None = None,
                         **generation) -> Iterator[Result | ValueError]:  # fmt: skip
-        """Results in the order of `sources`, `batch_size` at a time: see `transcribe`. One that fails raises
-        its ValueError when its turn comes, or with `return_errors` gives it in the place of a result.
+        """Results in the order of `sources`: see `transcribe`. One that fails raises its ValueError when its
+        turn comes, or with `return_errors` gives it in the place of a result.
+
+        `batch_size` pieces go through the model at a time, of similar length: some batches are read ahead.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
-        self.options(language, generation)
-        sources = iter(sources)
-        while batch := [attempt(self.read, source, sample_rate) for source in islice(sources, batch_size)]:
-            waveforms = [item for item in batch if not isinstance(item, ValueError)]
-            results = attempt(self.transcribe_waveforms, waveforms, language, words, generation)
-            results = repeat(results) if isinstance(results, ValueError) else iter(results)
-            for item in batch:
-                outcome = item if isinstance(item, ValueError) else next(results)
-                if isinstance(outcome, ValueError) and not return_errors:
-                    raise outcome
-                yield outcome
+        call = Call(words, progress or (lambda seconds: None), *self.resolve(language, generation))
+        jobs: deque[Job] = deque()
+        waiting: list[Piece] = []
+        for source in sources:
+            jobs.append(Job(source))
+            for piece in self.cut(jobs[-1], sample_rate, call):
+                waiting.append(piece)
+                if len(waiting) == batch_size * min(batch_size, 4):  # alone, none waits for others
+                    self.run(waiting, batch_size, call)
+            yield from self.finished(jobs, call, return_errors)
+        self.run(waiting, batch_size, call)
+        yield from self.finished(jobs, call, return_errors)
+
+    def cut(self, job: Job, sample_rate: int | None, call: Call) -> Iterator[Piece]:
+        """The pieces of a source as it is read; if that fails the job has the error."""
+        done, rate = 0, self.sample_rate
+        with errors_of([job]):
+            blocks = self.blocks(job.source, sample_rate)
+            for first, waveform in segment.pieces(blocks, rate, self.limits):
+                before, done = done, first + len(waveform)
+                if len(waveform):
+                    job.open += 1
+                    yield Piece(job, first, waveform, (done - before) / rate)
+            call.progress((done - before) / rate)  # the silence at the end
+        job.open -= 1
+
+    def run(self, waiting: list[Piece], batch_size: int, call: Call) -> None:
+        """Transcribe the pieces, long ones first, and empty the list."""
+        waiting.sort(key=lambda piece: -len(piece.waveform))
+        while batch := waiting[:batch_size]:
+            del waiting[:batch_size]
+            with errors_of([piece.job for piece in batch]):
+                results = self.transcribe_waveforms([piece.waveform for piece in batch], call)
+                for piece, result in zip(batch, results):
+                    piece.job.results[piece.first] = result
+            for piece in batch:
+                piece.job.open -= 1
+            call.progress(sum(piece.seconds for piece in batch))
+
+    def finished(self, jobs: deque[Job], call: Call, return_errors: bool) -> Iterator[Result | ValueError]:
+        """The outcomes of the first jobs, as far as they are done, which leave the queue."""
+        while jobs and not jobs[0].open:
+            job = jobs.popleft()
+            if job.error and not return_errors:
+                raise job.error
+            result = join(job.results, self.sample_rate, call.language, call.config.num_return_sequences)
+            for item in result.segments if not job.error else ():
+                if item.repeated:
+                    loop = f"the model said the end of {item.text!r} {item.repeated} times more"
+                    name = job.source if isinstance(job.source, (str, os.PathLike)) else "audio"
+                    warnings.warn(f"{os.fsdecode(name)}: {item.start:.1f} s: {loop}", stacklevel=2)
+            yield job.error or result
 
     @torch.no_grad()
-    def transcribe_waveforms(self, waveforms: list[np.ndarray], language: str | None, words: bool,
-                             generation: dict) -> list[Result]:  # fmt: skip
+    def transcribe_waveforms(self, waveforms: list[np.ndarray], call: Call) -> list[Result]:
         """Results for waveforms (L,) at the model's rate, as one batch; a constant one is silence."""
-        options = self.options(language, generation)
-        config = with_options(self.model.generation, options)
-        names = {token: name for name, token in (config.lang_to_id or {}).items()}
-        language, count, results = names.get(config.forced_bos_token_id), config.num_return_sequences, []
+        config, count, results = call.config, call.config.num_return_sequences, []
         values, mask = self.prepare(waveforms)  # 2 x (B, L)
-        found = self.model.generate(values, mask, return_dict_in_generate=True, **options)
+        memory, frames = self.model.encode(values, mask)  # (B, S, H), (B,)
+        found = decode(self.model, memory, frames, call.options)
         scores = found.sequences_scores.tolist()  # B * K
         for i, waveform in enumerate(waveforms):
             if waveform.min() == waveform.max():
-                results.append(Result("", 0.0, [], [], language, nbest=[""] * count))
+                results.append(Result("", 0.0, [], [], call.language, nbest=[""] * count))
                 continue
             rows = sorted(range(i * count, (i + 1) * count), key=lambda row: -scores[row])  # best first
             hypotheses = [trim(found.sequences[row].tolist(), config.eos_ids) for row in rows]
+            hypotheses[0], repeated = cut_loop(hypotheses[0], config.eos_ids)
             tokens, nbest = hypotheses[0], [self.text(tokens) for tokens in hypotheses]
             logprobs = found.token_logprobs[rows[0], : len(tokens) - 1].tolist()
             text, seconds, said = nbest[0], len(waveform) / self.sample_rate, []
-            if words and text:
-                memory, _ = self.model.encode(values[i : i + 1, : mask[i].sum()])  # (1, S, H)
-                monotone = language in (None, "verbatim")  # in a translation words change places
-                said = align.words(self, memory, tokens, logprobs, seconds, monotone)
-            segments = [Segment(0.0, seconds, text, tuple(said))] if text else []
-            results.append(Result(text, scores[rows[0]], tokens, logprobs, language, segments, said, nbest))
+            if call.words and text:
+                heard = memory[i : i + 1, : None if frames is None else frames[i]]  # (1, S, H)
+                monotone = call.language in (None, "verbatim")  # in a translation words change places
+                said = align.words(self, heard, tokens, logprobs, seconds, monotone)
+            whole = [Segment(0.0, seconds, text, tuple(said), repeated)] if text else []
+            score = scores[rows[0]]
+            results.append(Result(text, score, tokens, logprobs, call.language, whole, said, nbest))
         return results
 
     def text(self, tokens: list[int]) -> str:
@@ -176,23 +232,44 @@ def trim(tokens: list[int], eos: list[int]) -> list[int]:
     return tokens[: end + 1]
 
 
-def attempt(function: Callable, *arguments):
-    """What a call returns, or the ValueError that it raises; want of memory becomes one."""
+def cut_loop(tokens: list[int], eos: list[int]) -> tuple[list[int], int]:
+    """Tokens (T,) with one round of the loop that they end in, and how many rounds went: 0 without a loop.
+
+    A loop has ROUNDS, and LOOP tokens, and only the allowed length ended it; with an EOS, twice as many.
+    """
+    sure = 1 + (tokens[-1] in eos)
+    end = len(tokens) + 1 - sure
+    for period in range(1, end // ROUNDS):
+        start = end - period
+        while start > 1 and tokens[start - 1] == tokens[start - 1 + period]:
+            start -= 1
+        if end - start >= sure * max(LOOP, ROUNDS * period):
+            return tokens[: start + period], (end - start) // period - 1
+    return tokens, 0
+
+
+@contextmanager
+def errors_of(jobs: list[Job]) -> Iterator[None]:
+    """A ValueError in the block is the error of these jobs, and so is want of memory."""
     try:
-        return function(*arguments)
-    except ValueError as error:
-        return error
-    except (MemoryError, RuntimeError) as error:
-        if "memory" not in repr(error).lower():
+        yield
+        return
+    except ValueError as caught:
+        error = caught
+    except (MemoryError, RuntimeError) as caught:
+        if "memory" not in repr(caught).lower():
             raise
-        return ValueError("not enough memory: expected shorter audio, a smaller batch or fewer beams")
+        error = ValueError("not enough memory: expected shorter audio, a smaller batch or fewer beams")
+    for job in jobs:
+        job.error = job.error or error
 
 
 def choose_device(name: str | torch.device) -> str:
     """A device of this machine, "auto" for its GPU if it has one; ValueError if it is not there."""
     possible = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    own = int(os.environ.get("LOCAL_RANK", 0)) % max(1, len(possible))  # torchrun: a GPU for each process
     possible += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
-    found = {"auto": possible[0], "cuda": "cuda:0"}.get(str(name), str(name))
+    found = {"auto": possible[own % len(possible)], "cuda": f"cuda:{own}"}.get(str(name), str(name))
     if found not in possible:
         raise ValueError(f"device is {str(name)!r}, expected one of auto, {', '.join(possible)}")
     return found
@@ -205,8 +282,10 @@ def choose_dtype(name: str | torch.dtype) -> torch.dtype:
     return dtype
 
 
-def read_preprocessor(folder: Path) -> tuple[int, bool]:
-    """Samples per second, and whether the model wants them normalised; 16000 and True if no file says it."""
+def read_preprocessor(folder: Path) -> tuple[int, bool, segment.Limits]:
+    """Samples per second, whether the model wants them normalised, and how much it hears at a time: of the
+    seconds `chunk_length`, `chunk_sounds` sounds. Without a file, 16000, True and the defaults of Limits.
+    """
     names = "preprocessor_config.json", "processor_config.json"
     file = next((folder / name for name in names if (folder / name).exists()), None)
     config = pretrained.read_json(file) if file else {}
@@ -214,7 +293,21 @@ def read_preprocessor(folder: Path) -> tuple[int, bool]:
     rate, normalise = config.get("sampling_rate", 16000), config.get("do_normalize", True)
     if type(rate) is not int or rate < 1000 or type(normalise) is not bool:
         raise ValueError(f"{file}: {rate!r} Hz, normalised: {normalise!r}, expected 1000+ Hz, true or false")
-    return rate, normalise
+    limits = segment.Limits(config.get("chunk_length", 30.0), config.get("chunk_sounds", 10**9))
+    if not (type(limits.seconds) in (int, float) and 1 <= limits.seconds <= 3600
+            and type(limits.sounds) is int and limits.sounds >= 1):  # fmt: skip
+        raise ValueError(f"{file}: {limits}, expected a chunk_length of 1 to 3600, chunk_sounds of 1 or more")
+    return rate, normalise, limits
+
+
+def furnish(model: SpeechEncoderDecoder, folder: Path) -> SpeechToText:
+    """A model with the rest of its folder: tokenizer, rate, and the languages that its files do not name."""
+    tokenizer, generation = vocabularies.load(folder), model.generation
+    if generation.lang_to_id is None and tokenizer is not None and tokenizer.languages:
+        official = model.decoder.config.vocab_size == vocabularies.OFFICIAL
+        card = vocabularies.CARDS.get(generation.forced_bos_token_id) if official else None
+        model.generation = replace(generation, lang_to_id=card or tokenizer.languages)
+    return SpeechToText(model, tokenizer, *read_preprocessor(folder))
 
 
 def load(name_or_path: str | Path | None = None, *, device: str | torch.device = "cpu",
@@ -226,5 +319,4 @@ def load(name_or_path: str | Path | None = None, *, device: str | torch.device =
     device, dtype = choose_device(device), choose_dtype(dtype)
     name = BUNDLED if name_or_path is None else name_or_path
     folder = pretrained.find_folder(name, revision, local_files_only)
-    model = pretrained.from_pretrained(folder, dtype=dtype, device=device)
-    return SpeechToText(model, tokenizer.load(folder), *read_preprocessor(folder))
+    return furnish(pretrained.from_pretrained(folder, dtype=dtype, device=device), folder)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from nanos2t import audio, pretrained
 from nanos2t.apps import transcribe
-from nanos2t.apps.train import TrainConfig, count_frames, fit, spec_augment
+from nanos2t.apps.train import TrainConfig, average, count_frames, fit, spec_augment
 from nanos2t.decoder import DecoderConfig, DecoderTraining
 from nanos2t.generate import GenerationConfig, decode
 from nanos2t.model import IGNORED, SpeechEncoderDecoder, shift_right
@@ -315,6 +315,7 @@ def train(options: argparse.Namespace) -> None:
         return losses(step, stt.model, module["ctc"], batches, config.seed)
 
     fit(module, losses_of, config, options.output, lambda: score(stt, items))
+    module.load_state_dict(average(options.output, config))
     export(stt, options.output)
 
 
@@ -326,6 +327,7 @@ def export(stt: transcribe.SpeechToText, output: Path) -> None:
     features = {
         "feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1, "padding_side": "right",
         "sampling_rate": RATE, "do_normalize": True, "return_attention_mask": True, "padding_value": 0.0,
+        "chunk_length": 5, "chunk_sounds": 4,  # what training saw at a time
     }  # fmt: skip
     special = {
         "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
@@ -349,14 +351,14 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m nanos2t.apps.spoken_numbers", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     parsers = {name: commands.add_parser(name) for name in ("train", "evaluate")}
     for command in parsers.values():
         command.add_argument("--data", nargs="+", type=Path, required=True, help="folders of recordings")
     parsers["train"].add_argument("--output", type=Path, required=True, help="resumes what is there")
     parsers["train"].add_argument("--leave-out", default="", metavar="SPEAKER")
-    parsers["train"].add_argument("--steps", type=int, default=4200)
+    parsers["train"].add_argument("--steps", type=int, default=6500)
     parsers["train"].add_argument("--seed", type=int, default=1)
     parsers["train"].add_argument("--threads", type=int, default=2)
     parsers["evaluate"].add_argument("--model", help="folder; default: the bundled model")

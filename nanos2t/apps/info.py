@@ -1,0 +1,122 @@
+"""What a model is, for `nanos2t info`: each function yields lines of text.
+
+Only `trace` computes: else the model stands on the meta device, and the file of its weights is just mapped.
+"""
+
+import math
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from nanos2t import pretrained, remap
+from nanos2t.apps import parity
+from nanos2t.apps.transcribe import SpeechToText, furnish
+from nanos2t.generate import GenerationConfig
+
+
+def describe(folder: Path) -> Iterator[str]:
+    """Families, sizes, languages, ids, files. ValueError, one line, if the model cannot be loaded."""
+    model = pretrained.empty_model(folder)
+    path, tensors = pretrained.read_tensors(folder)
+    remap.load(pretrained.rows_of(model.families), tensors, model.state_dict(), str(path))
+    stt = furnish(model, folder)
+    for part, family in zip(("encoder", "decoder"), model.families, strict=True):
+        fields = vars(getattr(model, part).config)
+        yield entry(part, f"{family}: " + listed({key: fields[key] for key in fields if key != "training"}))
+    counts: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        counts["bridge" if name.startswith("bridge.") else ".".join(name.split(".")[:2])] += parameter.numel()
+    yield entry("parameters", f"{counts.total():,}")
+    yield from (f"  {name:<28}{count:>15,}" for name, count in counts.items())
+    yield entry("audio", f"{stt.sample_rate} Hz, {'normalised' if stt.normalise else 'as it is'}")
+    yield entry("frames", frame_rate(stt))
+    kind = "none: ids instead of text"
+    if stt.tokenizer is not None:
+        backend = stt.tokenizer.backend
+        kind = f"{type(backend.model).__name__}, {backend.get_vocab_size():,} tokens"
+    yield entry("tokenizer", kind)
+    yield entry("languages", ", ".join(stt.languages) or "one, nothing to choose")
+    yield from generation(stt)
+    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
+    yield entry("weights", f"{path.name}: {len(tensors)} tensors, {', '.join(dtypes)}")
+    yield f"{'files':<11} {folder}"
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
+        yield f"  {file.name:<28}{file.stat().st_size:>15,} bytes"
+
+
+def entry(name: str, text: str) -> str:
+    """A name, and a text in as many lines as it takes."""
+    return textwrap.fill(f"{name:<11} {text}", 110, subsequent_indent=" " * 12, break_on_hyphens=False)
+
+
+def listed(fields: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={'none' if value is None else value}" for name, value in fields.items())
+
+
+def frame_rate(stt: SpeechToText) -> str:
+    """Frames per second before and behind the adapter, and how much sound one of them is made of."""
+    config = stt.model.encoder.config
+    rate, sight = stt.sample_rate / math.prod(config.conv_strides), config.min_samples / stt.sample_rate
+    text = f"{rate:.4g} per second, each from {1000 * sight:.4g} ms of sound"
+    behind = rate / config.adapter_stride**config.adapter_layers
+    return f"{text}; {behind:.4g} per second behind the adapter" if config.adapter_layers else text
+
+
+def generation(stt: SpeechToText) -> Iterator[str]:
+    """The ids, with their tokens, and the options that are not the neutral ones."""
+    options = vars(stt.model.generation)
+    ids = {name: value for name, value in options.items() if name.endswith("_token_id")}
+    neutral = vars(GenerationConfig()) | ids | {"lang_to_id": options["lang_to_id"]}
+    changed = {name: value for name, value in options.items() if value != neutral[name]}
+    for name, value in ids.items():
+        if stt.tokenizer is not None and isinstance(value, int):
+            ids[name] = f"{value} {stt.tokenizer.decode([value], skip_special_tokens=False)}".strip()
+    yield entry("ids", listed(ids))
+    yield entry("generation", listed(changed) or "neutral: greedy search, 20 new tokens at most")
+
+
+def tensor_map(folder: Path) -> Iterator[str]:
+    """Every tensor: its name at HF and here, its shape at HF, the rule, and its dtype in the file, if it is
+    there. ValueError, after all lines, if the weights cannot be loaded.
+    """
+    model, tensors, problem = pretrained.empty_model(folder), {}, None
+    ours, rows = model.state_dict(), pretrained.rows_of(model.families)
+    try:
+        path, tensors = pretrained.read_tensors(folder)
+        remap.load(rows, tensors, ours, str(path))
+    except ValueError as error:
+        problem = error
+    order, table = list(ours), []
+    for names, theirs, words in sorted(remap.expand(rows, ours), key=lambda row: order.index(row[0][0])):
+        shape = sum(len(ours[name]) for name in names), *ours[names[0]].shape[1:]
+        shape = shape[::-1] if "transpose" in words and len(shape) == 2 else shape
+        table.append((theirs, ", ".join(names), shape, " ".join(sorted(words)) or "copy"))
+    spare = [(right, words) for _, right, words in rows if words & {"drop", "optional"}]
+    for name in sorted(tensors.keys() - {row[0] for row in table}):
+        words = next((words for right, words in spare if remap.pattern(right).fullmatch(name)), {"no row"})
+        table.append((name, "-", tensors[name].shape, " ".join(sorted(words))))
+    table += [(right, "-", (), "drop") for right, words in spare if "drop" in words and not tensors]
+    lines = [("# theirs", "ours", "shape", "rule", "file")]
+    for name, names, shape, rule in table:
+        dtype = str(tensors[name].dtype).removeprefix("torch.") if name in tensors else "-"
+        lines.append((name, names, " x ".join(map(str, shape)) or "-", rule, dtype))
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    yield from ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+    if problem:
+        raise problem
+
+
+def trace(stt: SpeechToText, waveform: np.ndarray) -> Iterator[str]:
+    """Every stage of the model for a waveform (L,), the decoder reading what greedy search writes."""
+    input_values, _ = stt.prepare([waveform])  # (1, L)
+    tokens = parity.decoder_input(stt.model, parity.greedy(stt.model, stt.model, input_values))  # (1, T)
+    yield f"{'# stage':<17} {'shape':<18} {'ms':>7} {'mean':>9} {'deviation':>9}"
+    start = time.perf_counter()
+    for name, x in parity.stages(stt.model, input_values, tokens):
+        ms, shape = 1000 * (time.perf_counter() - start), " x ".join(map(str, x.shape))
+        yield f"{name:<17} {shape:<18} {ms:>7.1f} {x.mean():>9.4f} {x.std(correction=0):>9.4f}"
+        start = time.perf_counter()

@@ -1,0 +1,64 @@
+# python tests/benchmarks/long_audio.py
+"""Memory and speed over hours: the bundled sample every nine seconds or so, in noise, in WAV files.
+
+Prints a line of JSON for each length: how much memory the process took at most, how many times faster than
+real time it was, loading included, and whether each sample was understood as it is alone.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+import nanos2t
+from nanos2t.apps.transcribe import BUNDLED
+
+RATE = 8000
+
+
+def write(path: Path, minutes: float, sample: np.ndarray) -> int:
+    """A recording, a minute at a time -> how often the sample is in it."""
+    random, count = np.random.default_rng(0), 0
+    with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16") as file:
+        for _ in range(round(minutes)):
+            block = 1e-4 * random.standard_normal(60 * RATE)
+            for start in range(RATE // 2, 55 * RATE, 9 * RATE):
+                block[start : start + len(sample)] += sample
+                count += 1
+            file.write(block)
+    return count
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[10, 60, 180])
+    options = parser.parse_args()
+    stt = nanos2t.load()
+    sample = stt.read(BUNDLED.parent / "sample.wav")
+    text = str(stt.transcribe(sample, sample_rate=RATE))
+    with tempfile.TemporaryDirectory() as folder:
+        for minutes in options.minutes:
+            path = Path(folder, "long.wav")
+            count = write(path, minutes, sample)
+            started = time.perf_counter()
+            command = [sys.executable, "-m", "nanos2t", "transcribe", str(path)]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE)
+            said = process.stdout.read().decode()
+            _, status, usage = os.wait4(process.pid, 0)
+            seconds = time.perf_counter() - started
+            found = {"minutes": minutes, "exit": os.waitstatus_to_exitcode(status)}
+            found |= {"megabytes": round(usage.ru_maxrss / 1024, 1), "seconds": round(seconds, 1)}
+            found |= {"cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1)}
+            found |= {"times_real_time": round(minutes * 60 / seconds, 1)}
+            print(json.dumps(found | {"heard_right": said.split() == text.split() * count}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
