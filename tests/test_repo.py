@@ -4,6 +4,7 @@
 import ast
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -120,7 +121,7 @@ def test_readme_commands_exist():
     from nanos2t.apps.cli import build_parser
 
     for line in re.findall(r"^(?:\$ )?nanos2t (.+?)(?:\s+#.*)?$", README, re.MULTILINE):
-        arguments = line.split(" >")[0].split(" | ")[0].split()
+        arguments = shlex.split(line.split(" >")[0].split(" | ")[0])
         build_parser().parse_args(arguments)
 
 
