@@ -93,6 +93,34 @@ def test_every_pair(encoder, decoder, tmp_path):
     numbers_and_files(encoder, decoder, tmp_path)
 
 
+SEARCHES = [
+    {"no_repeat_ngram_size": 1},
+    {"num_beams": 4, "num_return_sequences": 3, "length_penalty": 0.5},
+    {"num_beams": 3, "early_stopping": True, "no_repeat_ngram_size": 2, "forced_bos_token_id": 7},
+    {"do_sample": True, "num_return_sequences": 4, "temperature": 9.0},
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_every_decoder_says_what_transformers_says(decoder, tmp_path):
+    """Greedy, beams and sampling, item by item; pads, which are numbered otherwise, are not to be said."""
+    theirs = pair_of("base", decoder)
+    theirs.save_pretrained(tmp_path)
+    ours, (waveforms, _, _) = from_pretrained(tmp_path, dtype=torch.float64), batch()
+    said = set()
+    for options in SEARCHES:
+        options = options | {"max_length": 12, "suppress_tokens": [1]}
+        for i, samples in enumerate(SAMPLES):
+            alone = waveforms[i : i + 1, :samples]
+            torch.manual_seed(i)
+            expected = theirs.generate(alone, **options)
+            torch.manual_seed(i)
+            assert ours.generate(alone, **options).tolist() == expected.tolist()
+            said |= {tuple(row) for row in expected.tolist()}
+    assert len(said) > 10
+
+
 @pytest.mark.parametrize("encoder", ["base", "xls-r with adapter"])
 def test_speech_to_text_2(encoder, tmp_path):
     """Its oracle has the same weights; its own folder is read, and written as it was."""
