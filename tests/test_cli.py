@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -668,7 +669,12 @@ def test_text_that_stdout_has_no_bytes_for(model, stt, clips, monkeypatch):
 def python(*arguments: str, **more) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, *arguments], env=environment, **{**pipes, **more})
+    interruptible = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # else not in the background
+    return subprocess.Popen(
+        [sys.executable, *arguments], env=environment, preexec_fn=interruptible, **{**pipes, **more}
+    )
 
 
 def test_as_a_module_and_stdin(model, stt, clips):
