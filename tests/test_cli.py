@@ -592,6 +592,9 @@ def test_the_bar_is_for_terminals(model, clips, monkeypatch, capsys):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(run, stt, clips, monkeypatch, number):
     """What is finished stays, on stdout and in files; the handlers are as before."""
+    usual = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # ignored, if pytest is in the background
     search, before = SpeechToText.transcribe_waveforms, [signal.getsignal(number) for number in (2, 15)]
     calls = []
 
@@ -607,6 +610,7 @@ def test_interrupted(run, stt, clips, monkeypatch, number):
     assert out == [str(stt.transcribe(name)) for name in clips[:2]]
     assert sorted(os.listdir("out")) == ["a.txt", "b.txt"]
     assert [signal.getsignal(number) for number in (2, 15)] == before
+    signal.signal(signal.SIGINT, usual)
 
 
 def test_in_another_thread(model, clips):
@@ -669,9 +673,7 @@ def test_text_that_stdout_has_no_bytes_for(model, stt, clips, monkeypatch):
 def python(*arguments: str, **more) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    interruptible = partial(
-        signal.signal, signal.SIGINT, signal.SIG_DFL
-    )  # else not in the background
+    interruptible = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # else not in the background
     return subprocess.Popen(
         [sys.executable, *arguments], env=environment, preexec_fn=interruptible, **{**pipes, **more}
     )
