@@ -11,5 +11,4 @@ __version__ = "0.1.0"
 def load(name_or_path=None, **options):
     """A transcriber from a folder or hub id, by default the bundled model: nanos2t.apps.transcribe.load."""
     from nanos2t.apps import transcribe
-
     return transcribe.load(name_or_path, **options)

@@ -34,7 +34,6 @@ class DecoderConfig:
     pad_token_id: int | None = 0    # its embedding is 0 and stays so
     init_std: float = 0.02
     training: DecoderTraining = DecoderTraining()
-    # Where the families differ. Each field is read in one class only.
     pre_norm: bool = False      # Block      x + f(norm(x)), and a last norm after the stack    GPT-2, mBART
     embed_norm: bool = True     # Embedding  a norm after the sum                               all but GPT-2
     embed_scale: float = 1.0    # Embedding  sqrt(hidden_size)                                  mBART

@@ -85,6 +85,7 @@ def with_options(config: GenerationConfig, options: dict) -> GenerationConfig:
             ("no_repeat_ngram_size", config.no_repeat_ngram_size >= 0, "at least 0"),
             ("temperature", config.temperature > 0, "above 0"),
             ("repetition_penalty", config.repetition_penalty > 0, "above 0"),
+            ("top_k", config.top_k is None or config.top_k >= 0, "at least 0"),
             ("top_p", config.top_p is None or 0 <= config.top_p <= 1, "0 to 1"),
             ("early_stopping", config.early_stopping in (True, False, "never"), 'True, False or "never"'),
             ("longest", config.longest > 1, "at least 2: the start token and one more"),

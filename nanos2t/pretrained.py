@@ -59,7 +59,8 @@ def from_encoder_decoder_pretrained(encoder: Name, decoder: Name, *, dtype: torc
     for part, family in zip(folders, model.families):
         table, (path, theirs) = remap.read_table(family), read_tensors(folders[part])
         bare = not any(name.startswith(table.prefix + ".") for name in theirs)
-        new = [".cross_attn", "head."] if bare else [".cross_attn"]             # no half has them: optional
+        crossed = any("crossattention" in name or "encoder_attn" in name for name in theirs)
+        new = ["head."] * bare + [".cross_attn"] * (not crossed)                # not in this file: optional
         rows = [(ours, right, words | {"optional"} if any(name in ours for name in new) else words)
                 for ours, right, words in table.tensors]
         ours = getattr(model, part).state_dict()
@@ -127,8 +128,8 @@ def find_folder(name_or_path: Name, revision: str | None = None, local_files_onl
                errors.LocalEntryNotFoundError: "not in the cache, and the hub is not asked or not reached"}
     try:
         for weights in ("model*.safetensors", "pytorch_model*.bin"):
-            patterns = ["*.json", "*.txt", "*.model", weights]
-            folder = Path(snapshot_download(name, allow_patterns=patterns, **options))
+            files = ["*.json", "*.txt", "*.model", weights]
+            folder = Path(snapshot_download(name, allow_patterns=files, **options))
             if any((folder / file).exists() for file in WEIGHTS[:2]):
                 break
         return folder
@@ -157,7 +158,7 @@ def build(config: dict, encoder_folder: Path, folder: Path, ids: dict) -> Speech
     try:
         with torch.device("meta"), Undrawn():
             model = SpeechEncoderDecoder(encoder, decoder, generation)
-    except (ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
         where = encoder_folder if encoder_folder == folder else f"{encoder_folder}, {folder}"
         raise ValueError(f"{where}: expected sizes of which a model can be built ({brief(error)})") from None
     model.families = encoder_family, decoder_family
@@ -214,7 +215,7 @@ def token_id(folder: Path, token: str) -> int | None:
 def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}, expected JSON") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: {type(found).__name__}, expected a JSON object")
@@ -248,23 +249,22 @@ def read_file(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{file}: holds more than tensors or is damaged, nothing of it was run") from None
     except (OSError, SafetensorError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{file}: {brief(error)}, expected a file of tensors") from None
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ValueError(f"{file}: {type(found).__name__}, expected a dict of tensors")
+    if not isinstance(found, dict) or {getattr(x, "layout", 0) for x in found.values()} != {torch.strided}:
+        raise ValueError(f"{file}: {type(found).__name__}, expected a dict of tensors, none sparse")
     return found
 
 def write_part(model: SpeechEncoderDecoder, part: str) -> dict[str, Any]:
     """What our config says, in the words of the model's own family, or else of the first that can say it."""
-    config, own, lost = getattr(model, part).config, getattr(model, "families", ()), {}
+    config, lost = getattr(model, part).config, {}
     fields = {**vars(config), **{f"training.{name}": value for name, value in vars(config.training).items()}}
     del fields["training"]
-    for family in sorted(families_of(part), key=lambda name: name not in own):
+    for family in sorted(families_of(part), key=lambda name: name not in model.families):
         rows = remap.read_table(family).config
         theirs = remap.write_config(rows, fields)
         try:
             again = remap.read_config(rows, theirs)
-        except ValueError as error:                                             # it has no word for a value
-            lost[family] = [str(error)]
-            continue
+        except ValueError:                                                      # it has no word for a value
+            again = {}
         lost[family] = [f"{name}={value}" for name, value in fields.items() if again.get(name) != value]
         if all(field.startswith("training.") for field in lost[family]):
             for field in lost[family]:

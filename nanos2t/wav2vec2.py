@@ -44,7 +44,6 @@ class EncoderConfig:
     position_groups: int = 16
     init_std: float = 0.02
     training: EncoderTraining = EncoderTraining()
-    # Where checkpoints differ. Each field is read in one class only.
     pre_norm: bool = False           # Block, Encoder     large-lv60, xls-r, hubert-large
     conv_norm: str = "group"         # FeatureEncoder     "group": first, over time; "layer": all, per frame
     conv_bias: bool = False          # FeatureEncoder
@@ -113,6 +112,8 @@ class Attention(nn.Module):
     """Multi-head attention. Queries come from x; whoever calls decides where keys and values come from."""
     def __init__(self, config):
         super().__init__()
+        if config.hidden_size % config.num_heads:
+            raise ValueError(f"hidden_size {config.hidden_size} is no multiple of {config.num_heads} heads")
         self.num_heads = config.num_heads
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)

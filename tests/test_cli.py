@@ -592,9 +592,7 @@ def test_the_bar_is_for_terminals(model, clips, monkeypatch, capsys):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(run, stt, clips, monkeypatch, number):
     """What is finished stays, on stdout and in files; the handlers are as before."""
-    usual = signal.signal(
-        signal.SIGINT, signal.default_int_handler
-    )  # ignored, if pytest is in the background
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # else it may be ignored
     search, before = SpeechToText.transcribe_waveforms, [signal.getsignal(number) for number in (2, 15)]
     calls = []
 

@@ -153,6 +153,8 @@ def align_text(stt: "SpeechToText", source, text: str, language: str | None = No
     The decoder is made to say it, in one piece. ValueError if there is no room for it, or no tokens.
     """
     _, config, language = stt.resolve(language, {})
+    if not text.split():
+        raise ValueError("no words to align")
     if stt.tokenizer is None:
         raise ValueError("the model has no tokenizer to read the text with")
     spoken = [token for token in stt.tokenizer.encode(text) if not is_special(stt.tokenizer, token)]
@@ -161,6 +163,8 @@ def align_text(stt: "SpeechToText", source, text: str, language: str | None = No
     tokens = [token for token in tokens if token is not None]
     most, waveform = stt.model.decoder.config.max_positions + 1, stt.read(source)
     seconds = len(waveform) / stt.sample_rate
+    if waveform.min() == waveform.max():
+        raise ValueError("silence, expected speech to align the text with")
     if len(tokens) > most or seconds > LONGEST:
         found = f"{len(tokens)} tokens in {seconds:.1f} s"
         raise ValueError(f"{found}, expected {most} tokens and {LONGEST} s at most")

@@ -6,7 +6,9 @@
 B pieces of a batch, L samples, K hypotheses of each (num_return_sequences), T tokens, start token first.
 """
 
+import logging
 import os
+import shutil
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,13 +21,16 @@ import torch
 from torch import Tensor
 
 from nanos2t import audio, pretrained
-from nanos2t.apps import align, languages, segment, sound_files, vocabularies
+from nanos2t.apps import align, checks, languages, segment, sound_files, vocabularies
 from nanos2t.apps.results import Result, Segment, join
 from nanos2t.generate import GenerationConfig, decode, with_options
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import Tokenizer
 
 BUNDLED = Path(__file__).parents[1] / "assets" / "spoken-numbers"
+FILES = """preprocessor_config.json processor_config.json tokenizer.json tokenizer_config.json
+    special_tokens_map.json vocab.txt vocab.json merges.txt sentencepiece.bpe.model""".split()
+log = logging.getLogger("nanos2t")
 BLOCK = 30.0  # seconds of a recording that are read at a time
 ROUNDS, LOOP = 4, 16  # that often the same, so many tokens in all: no one speaks so, a model in a loop does
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
@@ -66,9 +71,17 @@ class SpeechToText:
     """A model with what it needs to hear and to write. Without a tokenizer the text is the token ids."""
 
     def __init__(self, model: SpeechEncoderDecoder, tokenizer: Tokenizer | None, sample_rate: int,
-                 normalise: bool, limits: segment.Limits | None = None):  # fmt: skip
-        self.model, self.tokenizer = model, tokenizer
+                 normalise: bool, limits: segment.Limits | None = None,
+                 folder: Path | None = None):  # fmt: skip
+        self.model, self.tokenizer, self.folder = model, tokenizer, folder
         self.sample_rate, self.normalise, self.limits = sample_rate, normalise, limits or segment.Limits()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model, and the tokenizer and the rate from the folder that it came from, beside it."""
+        pretrained.save_pretrained(self.model, folder)
+        for name in FILES if self.folder else ():
+            if (file := self.folder / name).exists() and file.resolve() != (Path(folder) / name).resolve():
+                shutil.copyfile(file, Path(folder) / name)
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -203,6 +216,8 @@ class SpeechToText:
         memory, frames = self.model.encode(values, mask)  # (B, S, H), (B,)
         found = decode(self.model, memory, frames, call.options)
         scores = found.sequences_scores.tolist()  # B * K
+        if not np.isfinite(scores).all():
+            raise ValueError(f"scores are {min(scores)}, not finite: the model is damaged")
         for i, waveform in enumerate(waveforms):
             if waveform.min() == waveform.max():
                 results.append(Result("", 0.0, [], [], call.language, nbest=[""] * count))
@@ -289,6 +304,8 @@ def read_preprocessor(folder: Path) -> tuple[int, bool, segment.Limits]:
     names = "preprocessor_config.json", "processor_config.json"
     file = next((folder / name for name in names if (folder / name).exists()), None)
     config = pretrained.read_json(file) if file else {}
+    if file is None:
+        log.warning("%s: no preprocessor_config.json: 16000 Hz and normalisation are assumed", folder)
     config = inner if isinstance(inner := config.get("feature_extractor"), dict) else config  # in the second
     rate, normalise = config.get("sampling_rate", 16000), config.get("do_normalize", True)
     if type(rate) is not int or rate < 1000 or type(normalise) is not bool:
@@ -302,12 +319,15 @@ def read_preprocessor(folder: Path) -> tuple[int, bool, segment.Limits]:
 
 def furnish(model: SpeechEncoderDecoder, folder: Path) -> SpeechToText:
     """A model with the rest of its folder: tokenizer, rate, and the languages that its files do not name."""
+    checks.check_generation(model, folder)
     tokenizer, generation = vocabularies.load(folder), model.generation
+    if tokenizer is None:
+        log.warning("%s: no tokenizer files: token ids instead of text", folder)
     if generation.lang_to_id is None and tokenizer is not None and tokenizer.languages:
         official = model.decoder.config.vocab_size == vocabularies.OFFICIAL
         card = vocabularies.CARDS.get(generation.forced_bos_token_id) if official else None
         model.generation = replace(generation, lang_to_id=card or tokenizer.languages)
-    return SpeechToText(model, tokenizer, *read_preprocessor(folder))
+    return SpeechToText(model, tokenizer, *read_preprocessor(folder), folder)
 
 
 def load(name_or_path: str | Path | None = None, *, device: str | torch.device = "cpu",
