@@ -153,8 +153,6 @@ def align_text(stt: "SpeechToText", source, text: str, language: str | None = No
     The decoder is made to say it, in one piece. ValueError if there is no room for it, or no tokens.
     """
     _, config, language = stt.resolve(language, {})
-    if not text.split():
-        raise ValueError("no words to align")
     if stt.tokenizer is None:
         raise ValueError("the model has no tokenizer to read the text with")
     spoken = [token for token in stt.tokenizer.encode(text) if not is_special(stt.tokenizer, token)]
