@@ -182,7 +182,7 @@ class FeatureEncoder(nn.Module):
         self.norms = nn.ModuleList(each if config.conv_norm == "layer" else clip)
         self.activation = ACTIVATIONS[config.conv_activation]
     def forward(self, x: Tensor, samples: Tensor | None) -> tuple[Tensor, Tensor | None]:  # (B, L), (B,)
-        x = zero_padding(x[..., None], samples).transpose(1, 2)                 # (B, 1, L)
+        x = zero_padding(x[..., None], samples).flatten(1)[:, None]             # (B, 1, L)
         x = F.pad(x, (0, max(0, self.min_samples - x.shape[2])))
         frames = None if samples is None else samples.clamp(min=self.min_samples)
         for i, conv in enumerate(self.convs):

@@ -121,7 +121,7 @@ def add_transcribe(commands) -> None:
         add("--model", help="folder or hub id; default: the bundled model (spoken numbers)")
         add("--language", help="the language to write, a code or name that `nanos2t info` lists")
         add("--device", default="cpu", help="cpu, cuda, cuda:1 ..., or auto; default: %(default)s")
-        add("--dtype", default="float32", help="float32, bfloat16 ...; default: %(default)s")
+        add("--dtype", default="float32", help="float32, bfloat16 ..., int8, auto; default: %(default)s")
 
 
 def load(name: str | None, device: str = "cpu", dtype: str = "float32") -> "SpeechToText":

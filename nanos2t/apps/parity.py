@@ -68,7 +68,7 @@ def stages(model: SpeechEncoderDecoder, input_values: Tensor, tokens: Tensor) ->
 def encoder_stages(encoder: Encoder, input_values: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Encoder.forward over one utterance (1, L): names and tensors; what it returns is (1, S, H)."""
     front, adapter, pre_norm = encoder.feature_encoder, encoder.adapter, encoder.config.pre_norm
-    x = input_values[..., None].transpose(1, 2)  # (1, 1, L)
+    x = input_values[:, None]  # (1, 1, L)
     x = F.pad(x, (0, max(0, front.min_samples - x.shape[2])))
     for i, conv in enumerate(front.convs):
         x = conv(x)

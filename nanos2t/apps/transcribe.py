@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from nanos2t import audio, pretrained
-from nanos2t.apps import align, checks, languages, segment, sound_files, vocabularies
+from nanos2t.apps import align, checks, fast, languages, segment, sound_files, vocabularies
 from nanos2t.apps.results import Result, Segment, join
 from nanos2t.generate import GenerationConfig, decode, with_options
 from nanos2t.model import SpeechEncoderDecoder
@@ -290,10 +290,11 @@ def choose_device(name: str | torch.device) -> str:
     return found
 
 
-def choose_dtype(name: str | torch.dtype) -> torch.dtype:
-    """float32 or "float32", as any of DTYPES; ValueError for another."""
-    if (dtype := DTYPES.get(str(name).removeprefix("torch."))) is None:
-        raise ValueError(f"dtype is {str(name)!r}, expected one of {', '.join(DTYPES)}")
+def choose_dtype(name: str | torch.dtype) -> torch.dtype | str:
+    """float32 or "float32", as any of DTYPES, or int8, or "auto" itself; ValueError for another."""
+    known = DTYPES | {"int8": torch.int8, "auto": "auto"}
+    if (dtype := known.get(str(name).removeprefix("torch."))) is None:
+        raise ValueError(f"dtype is {str(name)!r}, expected one of {', '.join(known)}")
     return dtype
 
 
@@ -334,9 +335,14 @@ def load(name_or_path: str | Path | None = None, *, device: str | torch.device =
          dtype: torch.dtype | str = torch.float32, revision: str | None = None,
          local_files_only: bool = False) -> SpeechToText:  # fmt: skip
     """A transcriber from a folder or hub id in transformers' layout, None: the bundled model; on a device
-    that choose_device knows, in one of DTYPES. ValueError, in one line, for what is missing or broken.
+    that choose_device knows, in one of DTYPES, "int8", which is fast on a CPU, or "auto", the fastest.
+    ValueError, in one line, for what is missing or broken.
     """
     device, dtype = choose_device(device), choose_dtype(dtype)
+    dtype = fast.choose(device) if dtype == "auto" else dtype
+    fast.check(dtype, device)
     name = BUNDLED if name_or_path is None else name_or_path
     folder = pretrained.find_folder(name, revision, local_files_only)
-    return furnish(pretrained.from_pretrained(folder, dtype=dtype, device=device), folder)
+    kept = torch.float32 if dtype == torch.int8 else dtype
+    model = pretrained.from_pretrained(folder, dtype=kept, device=device)
+    return furnish(fast.quantise_(model) if dtype == torch.int8 else model, folder)
