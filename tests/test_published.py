@@ -249,6 +249,15 @@ def test_sentences_of_published_models(name, librispeech_a0):
 
 
 @pytest.mark.hub
+def test_the_sentence_of_transformers_documentation(librispeech):
+    stt = nanos2t.load("facebook/wav2vec2-xls-r-300m-en-to-15")
+    assert stt.transcribe(librispeech("1272-128104-0000"), language="de").text.strip() == (
+        "Mr. Quilter ist der Apostel der Mittelschicht und wir freuen uns, sein Evangelium willkommen heißen "
+        "zu können."
+    )
+
+
+@pytest.mark.hub
 @torch.no_grad()
 def test_hidden_states_of_distilhubert(librispeech_a0):
     """The slices that transformers' tests hold, to their tolerance."""
@@ -270,10 +279,8 @@ def test_hidden_states_of_distilhubert(librispeech_a0):
 
 
 @pytest.fixture(scope="module")
-def librispeech_a0(tmp_path_factory) -> str:
-    """Utterance 1272-141231-0000, from the hub; skipped where that is out of reach."""
-    import numpy as np
-    import soundfile
+def librispeech(tmp_path_factory):
+    """Utterances of librispeech_asr_dummy by id, from the hub; skipped where that is out of reach."""
     from huggingface_hub import hf_hub_download
 
     try:
@@ -284,8 +291,16 @@ def librispeech_a0(tmp_path_factory) -> str:
     except Exception as error:
         pytest.skip(f"the hub is out of reach: {type(error).__name__}")
     rows = pytest.importorskip("pyarrow.parquet").read_table(path).to_pylist()
-    row = next(row for row in rows if row["id"] == "1272-141231-0000")
-    file = tmp_path_factory.mktemp("speech") / "a0.flac"
-    file.write_bytes(row["audio"]["bytes"])
-    assert np.shape(soundfile.read(file)[0]) == (74_400,)
-    return str(file)
+    folder = tmp_path_factory.mktemp("speech")
+
+    def utterance(name: str) -> str:
+        file = folder / f"{name}.flac"
+        file.write_bytes(next(row for row in rows if row["id"] == name)["audio"]["bytes"])
+        return str(file)
+
+    return utterance
+
+
+@pytest.fixture(scope="module")
+def librispeech_a0(librispeech) -> str:
+    return librispeech("1272-141231-0000")
