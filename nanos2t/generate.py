@@ -43,10 +43,9 @@ class GenerationConfig:
     lang_to_id: dict[str, int] | None = None  # language -> forced_bos_token_id
     def need(self, name: str) -> int:
         """The id `name`; ValueError, with the cure, if the checkpoint has none."""
-        value = getattr(self, name)
-        if value is None:
+        if getattr(self, name) is None:
             raise ValueError(f"the model has no {name}: pass {name}=... or set it in generation_config.json")
-        return value
+        return getattr(self, name)
     @property
     def eos_ids(self) -> list[int]:
         ids = self.eos_token_id

@@ -38,9 +38,8 @@ class SpeechEncoderDecoder(nn.Module):
                  generation: GenerationConfig | None = None):
         super().__init__()
         self.encoder = Encoder(encoder)
-        self.bridge = nn.Identity()
-        if encoder.output_size != decoder.hidden_size:
-            self.bridge = nn.Linear(encoder.output_size, decoder.hidden_size)
+        sizes = encoder.output_size, decoder.hidden_size
+        self.bridge = nn.Identity() if sizes[0] == sizes[1] else nn.Linear(*sizes)
         self.decoder = Decoder(decoder)
         self.families = ()                                                      # model_types, once loaded
         self.generation = generation or GenerationConfig(pad_token_id=decoder.pad_token_id)
@@ -111,9 +110,8 @@ def count_samples(input_values: Tensor, attention_mask: Tensor) -> Tensor | None
 def init_weights(model: SpeechEncoderDecoder, names: Collection[str] | None = None) -> None:
     """Draw the weights `names`, or all, by the laws that transformers' `_init_weights` has in effect."""
     pad, positions = model.decoder.config.pad_token_id, model.encoder.positions
-    for name, parameter in model.named_parameters():
-        if names is not None and name not in names:
-            continue
+    chosen = {name: part for name, part in model.named_parameters() if names is None or name in names}
+    for name, parameter in chosen.items():
         conv, part = ".convs." in name, model.encoder if name.startswith("encoder") else model.decoder
         if "norm" in name:
             parameter.fill_(name.endswith("weight"))

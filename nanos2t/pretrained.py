@@ -59,12 +59,14 @@ def from_encoder_decoder_pretrained(encoder: Name, decoder: Name, *, dtype: torc
     for part, family in zip(folders, model.families):
         table, (path, theirs) = remap.read_table(family), read_tensors(folders[part])
         bare = not any(name.startswith(table.prefix + ".") for name in theirs)
-        crossed = any("crossattention" in name or "encoder_attn" in name for name in theirs)
-        new = ["head."] * bare + [".cross_attn"] * (not crossed)                # not in this file: optional
+        new = [".cross_attn", "head."] if bare else [".cross_attn"]             # no half needs them: optional
         rows = [(ours, right, words | {"optional"} if any(name in ours for name in new) else words)
                 for ours, right, words in table.tensors]
         ours = getattr(model, part).state_dict()
         found = remap.load(rows, remap.inside_pair(theirs, table), ours, str(path))
+        lost = [name for name in ours if ".cross_attn" in name and name not in found]
+        if lost and any(".cross_attn" in name for name in found):
+            raise ValueError(f"{path}: cross-attention is there, but without {remap.some(lost)}")
         state |= {f"{part}.{name}": value for name, value in found.items()}
     return fill(model, state, dtype, device, f"{encoder}, {decoder}")
 

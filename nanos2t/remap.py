@@ -11,8 +11,7 @@ from typing import Any
 from torch import Tensor, cat, equal
 
 WORDS = {"copy", "transpose", "alias", "optional", "legacy", "drop"}
-Words = frozenset[str]
-Row = tuple[str, str, Words]
+Words, Row = frozenset[str], tuple[str, str, frozenset[str]]
 
 @dataclass
 class Table:
@@ -150,6 +149,8 @@ def split(value: Tensor, ours: list[Tensor], words: Words, where: str) -> tuple[
     expected = join([part.to("meta") for part in ours], words).shape
     if value.shape != expected:
         raise ValueError(f"{where} has shape {tuple(value.shape)}, expected {tuple(expected)}")
+    if not value.is_floating_point():
+        raise ValueError(f"{where} is {value.dtype}, not float")
     value = value.T if "transpose" in words and value.ndim == 2 else value
     return value.split([len(part) for part in ours]) if len(ours) > 1 else (value,)
 

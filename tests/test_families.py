@@ -293,6 +293,21 @@ def test_a_half_that_lacks_more_than_cross_attention(halves, tmp_path, caplog):
         from_encoder_decoder_pretrained(halves[0], tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"), [("BartModel", "encoder_attn"), ("GPT2LMHeadModel", "crossattention")]
+)
+def test_a_half_with_a_part_of_its_cross_attention(halves, tmp_path, kind, name):
+    decoder_file(kind, DECODER_FILES[kind], tmp_path, add_cross_attention=True)
+    tensors = load_file(tmp_path / "model.safetensors")
+    gone = {key for key in tensors if f".1.{name}." in key}
+    assert gone
+    save_file({key: tensors[key] for key in tensors if key not in gone}, tmp_path / "model.safetensors")
+    with pytest.raises(
+        ValueError, match=r"model.safetensors: cross-attention is there, but without blocks.1."
+    ):
+        from_encoder_decoder_pretrained(halves[0], tmp_path)
+
+
 def test_save_and_load_a_model_of_two_halves(halves, tmp_path):
     model = from_encoder_decoder_pretrained(*halves, dtype=torch.float64, decoder_start_token_id=2)
     save_pretrained(model, tmp_path)

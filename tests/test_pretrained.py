@@ -467,7 +467,23 @@ def test_a_hostile_pickle_is_not_run(folder, zipped, monkeypatch):
     assert not (folder / "was_run").exists()
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"a": 3}, torch.zeros(3)])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool])
+def test_weights_that_are_no_floats(folder, dtype):
+    tensors = load_file(folder / "model.safetensors")
+    tensors["encoder.encoder.layer_norm.bias"] = torch.ones(15, dtype=dtype)
+    save_file(tensors, folder / "model.safetensors")
+    refuse(folder, "model.safetensors: encoder.encoder.layer_norm.bias is torch.", "not float")
+
+
+def test_heads_that_do_not_divide_the_width(folder):
+    for part, heads in ("encoder", 4), ("decoder", 5), ("decoder", 0):
+        before = (folder / "config.json").read_text()
+        edit(folder / "config.json", part, num_attention_heads=heads)
+        refuse(folder, str(folder), "expected sizes of which a model can be built")
+        (folder / "config.json").write_text(before)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"a": 3}, torch.zeros(3), {"a": torch.ones(2).to_sparse()}])
 def test_a_pickle_of_something_else(folder, content):
     pickled(folder, content)
     refuse(folder, "pytorch_model.bin: ", "expected a dict of tensors")
