@@ -29,9 +29,8 @@ LEAD = 0.1  # seconds from a word's start to the frame where the decoder hears i
 LONGEST = 60  # seconds of a recording that a given text is found in: it is heard as a whole
 TAIL = 0.4  # seconds from that frame to the word's end, if no other begins before
 
-
 def run_decoder(decoder: Decoder, tokens: Tensor, memory: Tensor,
-                mask: Tensor | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
+                mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Decoder.forward over tokens (T,), its parts in sight -> logits (T, V), weights (layers, N, T, S)."""
     x, weights = decoder.embed(tokens[None], 0), []  # (1, T, H)
     for block in decoder.blocks:
@@ -49,16 +48,14 @@ def run_decoder(decoder: Decoder, tokens: Tensor, memory: Tensor,
         weights.append(wav2vec2.attention_weights(queries, keys, mask)[0])  # (N, T, S)
     return decoder.head(decoder.norm(x), decoder.embed.tokens.weight)[0], torch.stack(weights)
 
-
 @torch.no_grad()
 def cross_attention(model: SpeechEncoderDecoder, tokens: Tensor, memory: Tensor,
-                    mask: Tensor | None = None) -> Tensor:  # fmt: skip
+                    mask: Tensor | None = None) -> Tensor:
     """Decoder input (T,), memory (1, S, H), its real frames (1, 1, 1, S) -> weights (layers, N, T, S).
 
     Each row sums to 1: where a head listened when the decoder had read token t and chose token t + 1.
     """
     return run_decoder(model.decoder, tokens, memory, mask)[1]
-
 
 def choose_heads(weights: Tensor, count: int = 2) -> Tensor:
     """The `count` heads of weights (layers, N, T, S) that move on in time as the text does: (count, 2).
@@ -72,7 +69,6 @@ def choose_heads(weights: Tensor, count: int = 2) -> Tensor:
     score = tau + 0.01 * weights.amax(3).mean(2)  # (layers, N)
     best = score.flatten().topk(min(count, score.numel()))[1]  # (count,)
     return torch.stack([best // score.shape[1], best % score.shape[1]], 1)
-
 
 def dtw(cost: np.ndarray) -> np.ndarray:
     """The cheapest path through cost (T, S) from the first token and frame to the last: (steps, 2), int.
@@ -97,7 +93,6 @@ def dtw(cost: np.ndarray) -> np.ndarray:
         path.append(before[np.argmin([total[t, s], total[t, s + 1], total[t + 1, s]])])
     return np.array(path[::-1])
 
-
 def peaks(weights: np.ndarray, monotone: bool) -> np.ndarray:
     """The frame (W,) where each token of weights (W, S) is heard: its peak, if monotone on dtw's path."""
     if monotone:
@@ -106,7 +101,6 @@ def peaks(weights: np.ndarray, monotone: bool) -> np.ndarray:
         on_path[token, frame] = True
         weights = np.where(on_path, weights, -1.0)
     return weights.argmax(1)
-
 
 def extents(heard: np.ndarray, seconds: float) -> np.ndarray:
     """Seconds at which tokens are heard (W,) -> from when to when they last (W, 2), within the clip.
@@ -117,9 +111,8 @@ def extents(heard: np.ndarray, seconds: float) -> np.ndarray:
     next_start = np.where(starts > starts[:, None], starts, seconds).min(1)  # (W,)
     return np.stack([starts, np.minimum(heard + TAIL, next_start)], 1)
 
-
 def align(model: SpeechEncoderDecoder, tokens: Sequence[int], memory: Tensor, frames: int, seconds: float,
-          monotone: bool = True, timed: Sequence[int] | None = None) -> np.ndarray:  # fmt: skip
+          monotone: bool = True, timed: Sequence[int] | None = None) -> np.ndarray:
     """Start and end in seconds of W tokens of a hypothesis (T,) that has its start token first: (W, 2).
 
     `timed`: their indices in `tokens`, without those that stand for no sound; None: all but the start token.
@@ -135,16 +128,14 @@ def align(model: SpeechEncoderDecoder, tokens: Sequence[int], memory: Tensor, fr
     heard = peaks(weights[layer, head].mean(0).numpy(), monotone)  # (W,)
     return extents((heard + 0.5) * seconds / frames, seconds)
 
-
 def words(stt: "SpeechToText", memory: Tensor, tokens: Sequence[int], logprobs: Sequence[float],
-          seconds: float, monotone: bool) -> list[Word]:  # fmt: skip
+          seconds: float, monotone: bool) -> list[Word]:
     """Tokens (T,), start token first, log-probabilities (T - 1,), memory (1, S, H), all real -> words."""
     if stt.tokenizer is None:
         return []
     timed = [i for i in range(1, len(tokens)) if not is_special(stt.tokenizer, tokens[i])]
     times = align(stt.model, tokens, memory, memory.shape[1], seconds, monotone, timed)
     return group(stt.tokenizer, [tokens[i] for i in timed], times, [logprobs[i - 1] for i in timed])
-
 
 @torch.no_grad()
 def align_text(stt: "SpeechToText", source, text: str, language: str | None = None) -> Result:
@@ -177,9 +168,8 @@ def align_text(stt: "SpeechToText", source, text: str, language: str | None = No
     segments = [Segment(word.start, word.end, word.word, (word,)) for word in found]
     return Result(text, sum(logprobs) / len(logprobs), tokens, logprobs, language, segments, found, [text])
 
-
 def group(tokenizer: Tokenizer, tokens: Sequence[int], times: np.ndarray,
-          logprobs: Sequence[float]) -> list[Word]:  # fmt: skip
+          logprobs: Sequence[float]) -> list[Word]:
     """Tokens (W,), none of them special, with times (W, 2) and log-probabilities (W,) -> words in order.
 
     Joined by spaces they are the text. The probability is the geometric mean over a word's tokens.
@@ -194,11 +184,9 @@ def group(tokenizer: Tokenizer, tokens: Sequence[int], times: np.ndarray,
         done = number + 1
     return found
 
-
 def is_special(tokenizer: Tokenizer, token: int) -> bool:
     """Whether decoding may leave it out, as it does an end or a language."""
     return tokenizer.decode([token]) == "" != tokenizer.decode([token], skip_special_tokens=False)
-
 
 def word_numbers(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[int]:
     """Which word of the text each token (W,) belongs to, from 0, whatever marks words in the vocabulary.

@@ -31,7 +31,6 @@ def find_files(names: Iterable[str]) -> tuple[list[str], list[ValueError]]:
         errors += [] if found else [ValueError(f"{name}: {reason}")]
     return files, errors
 
-
 def read_list(name: str) -> list[str]:
     """The inputs that a text file, or stdin for -, has on its lines; ValueError if it cannot be read."""
     try:
@@ -40,7 +39,6 @@ def read_list(name: str) -> list[str]:
             return [line.rstrip("\n") for line in lines if line.strip()]
     except OSError as error:
         raise ValueError(f"--files-from {name}: {error.strerror}") from None
-
 
 def output_paths(files: list[str], folder: Path, format: str) -> list[Path]:
     """Where each input's file goes. ValueError if two would be the same, or nothing can be written there."""
@@ -55,7 +53,6 @@ def output_paths(files: list[str], folder: Path, format: str) -> list[Path]:
         raise ValueError(f"--output {folder}: {nearest} is not a folder that can be written to")
     return paths
 
-
 def write(path: Path, text: str) -> None:
     """Beside, then rename: under the final name stands a whole file or none."""
     part = path.with_name(f"{path.name}.part")
@@ -68,7 +65,6 @@ def write(path: Path, text: str) -> None:
         with suppress(OSError):
             part.unlink()
 
-
 def count_seconds(inputs: Iterable[tuple[str, Path | None]]) -> int:
     """How long the inputs say that they are, together; one that cannot be read says nothing."""
     import soundfile
@@ -79,32 +75,26 @@ def count_seconds(inputs: Iterable[tuple[str, Path | None]]) -> int:
             total += soundfile.info(name).duration
     return int(total)
 
-
 class Team:
     """The processes that share the inputs, by a store that they all see: torchrun's, or this one alone."""
-
     def __init__(self) -> None:
         from torch import distributed
 
         self.size, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         self.store = distributed.HashStore() if self.size == 1 else next(distributed.rendezvous("env://"))[0]
-
     def wait(self, name: str) -> object:
         while not self.store.check([name]):
             time.sleep(0.02)  # here a signal is heard
         return json.loads(self.store.get(name))
-
     def agree(self, mine: object) -> object:
         """What rank 0 brings, JSON."""
         if self.rank == 0:
             self.store.set("agreed", json.dumps(mine))
         return self.wait("agreed")
-
     def turns(self, count: int) -> Iterator[int]:
         """Of 0 .. count - 1 those that are this process's: each takes the next when it is ready for it."""
         while (index := self.store.add("turn", 1) - 1) < count:
             yield index
-
     def merge(self, texts: Iterable[tuple[int, str]], count: int) -> Iterator[str]:
         """Indices and texts of this process -> at rank 0, all `count` texts in order, as they come."""
         told = 0
@@ -114,7 +104,6 @@ class Team:
                 yield self.wait(str(told))
                 told += 1
         yield from (self.wait(str(index)) for index in range(told, 0 if self.rank else count))
-
     def sum(self, failed: int) -> int:
         """The sum over all processes, when all are done: torchrun ends the others when one has failed."""
         self.store.add("failed", failed)

@@ -7,9 +7,8 @@ from nanos2t.generate import GenerationConfig, with_options
 from nanos2t.model import SpeechEncoderDecoder
 
 COUNTS = ("max_length", "max_new_tokens", "min_length", "min_new_tokens", "num_beams", "num_return_sequences",
-          "no_repeat_ngram_size", "top_k")  # fmt: skip
+          "no_repeat_ngram_size", "top_k")
 ENDS = ("eos_token_id", "bos_token_id")  # one that the vocabulary lacks is never said, which is no harm
-
 
 def check_generation(model: SpeechEncoderDecoder, folder: Path) -> None:
     """ValueError naming file, key and value for a default of generation that the model can not follow."""
@@ -24,7 +23,6 @@ def check_generation(model: SpeechEncoderDecoder, folder: Path) -> None:
         with_options(model.generation, {})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-
 
 def problem(name: str, value: object, size: int) -> str | None:
     """What is expected of the option, if `value` is not that; ids are below `size`."""
@@ -48,7 +46,6 @@ def problem(name: str, value: object, size: int) -> str | None:
     if name.endswith("_token_id"):
         return None if is_ids([value], size) else f"a token id below {size}"
     return None
-
 
 def is_ids(value: object, size: int) -> bool:
     return isinstance(value, (list, tuple)) and all(type(one) is int and 0 <= one < size for one in value)

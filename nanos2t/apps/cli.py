@@ -29,32 +29,25 @@ if TYPE_CHECKING:
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} s of audio, {rate_noinv_fmt}, {remaining} left"
 FAILED, USAGE, NO_MODEL, INTERRUPTED = 1, 2, 3, 130
 
-
 class Stop(Exception):
     """Ends the program: a line for stderr, or "" for none, and the exit code."""
-
     def __init__(self, message: object, code: int):
         super().__init__(str(message))
         self.code = code
 
-
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong, and leaves the exit to `main`."""
-
     def error(self, message: str) -> NoReturn:
         raise Stop(f"{message} ({self.prog} --help tells more)", USAGE)
-
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         tell("")
         raise Stop(message or "", status)
-
 
 def say(message: object) -> None:
     """One line on stderr."""
     if sys.stderr is not None:
         with suppress(OSError):
             print("nanos2t:", " ".join(str(message).split()), file=sys.stderr, flush=True)
-
 
 def tell(text: str) -> None:
     """Text on stdout, at once. Characters that it has no bytes for are escaped."""
@@ -66,12 +59,10 @@ def tell(text: str) -> None:
         closed = isinstance(error, BrokenPipeError)  # by a reader that has enough, as `head`
         raise Stop("" if closed else f"stdout: {error.strerror}", FAILED) from None
 
-
 def count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text[:9]) <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r}, expected a whole number from 1 to 1000")
     return int(text)
-
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="nanos2t", description="Speech in, text out.")
@@ -93,7 +84,6 @@ def build_parser() -> argparse.ArgumentParser:
     parity.add_argument("--json", action="store_true", help="the same as JSON")
     add_transcribe(commands)
     return parser
-
 
 def add_transcribe(commands) -> None:
     transcribe = commands.add_parser("transcribe", help="audio files to text, one line each")
@@ -123,7 +113,6 @@ def add_transcribe(commands) -> None:
         add("--device", default="cpu", help="cpu, cuda, cuda:1 ..., or auto; default: %(default)s")
         add("--dtype", default="float32", help="float32, bfloat16 ..., int8, auto; default: %(default)s")
 
-
 def load(name: str | None, device: str = "cpu", dtype: str = "float32") -> "SpeechToText":
     """The transcriber; Stop with 2 for a device or dtype that is none, with 3 for what cannot be loaded."""
     from nanos2t.apps import transcribe
@@ -134,7 +123,6 @@ def load(name: str | None, device: str = "cpu", dtype: str = "float32") -> "Spee
         raise Stop(f"--{error}", USAGE) from None
     with stopping(NO_MODEL):
         return transcribe.load(name, **where)
-
 
 def find_inputs(options: argparse.Namespace) -> tuple[list[tuple[str, str]], int]:
     """The inputs, each with the path of its output or "", and how many have failed already."""
@@ -155,7 +143,6 @@ def find_inputs(options: argparse.Namespace) -> tuple[list[tuple[str, str]], int
     skip = options.skip_existing
     return [item for item in zip(files, paths) if not (skip and os.path.exists(item[1]))], len(errors)
 
-
 def finish(name: str, path: str, outcome: "Result | ValueError", options, failures: list[str]) -> str:
     """Write what was heard -> the text for stdout. If anything fails it is said, and among `failures`."""
     text = ""
@@ -171,7 +158,6 @@ def finish(name: str, path: str, outcome: "Result | ValueError", options, failur
         failures.append(name)
         say(error if str(error).startswith((f"{name}: ", f"{path}: ")) else f"{name}: {error}")
     return text
-
 
 def prepare(options: argparse.Namespace) -> tuple["SpeechToText", dict]:
     """The transcriber, and how to call it, checked. Stop for a language that it does not write."""
@@ -189,7 +175,6 @@ def prepare(options: argparse.Namespace) -> tuple["SpeechToText", dict]:
         except OSError as error:
             raise Stop(f"--output {options.output}: {error.strerror}", USAGE) from None
     return stt, how | {"language": options.language, "words": options.words, "return_errors": True}
-
 
 def run_transcribe(options: argparse.Namespace) -> int:
     inputs = [[], 0] if os.environ.get("RANK", "0") != "0" else find_inputs(options)
@@ -217,9 +202,8 @@ def run_transcribe(options: argparse.Namespace) -> int:
                 tell(text)
     return FAILED if team.sum(len(failures) + failed * (team.rank == 0)) else 0
 
-
 def transcribe_turns(stt, team: batch.Team, todo: list, options, how: dict, bar,
-                     failures: list[str]) -> Iterator[tuple[int, str]]:  # fmt: skip
+                     failures: list[str]) -> Iterator[tuple[int, str]]:
     """The texts of the inputs that are this process's, with their indices; the bar moves on."""
     order, done = [], 0.0
 
@@ -239,10 +223,8 @@ def transcribe_turns(stt, team: batch.Team, todo: list, options, how: dict, bar,
             text = finish(*todo[index], outcome, options, failures)
         yield index, text
 
-
 def source_of(name: str) -> object:
     return name if name != "-" else sys.stdin.buffer if sys.stdin else b""
-
 
 def run_align(options: argparse.Namespace) -> int:
     stt, _ = prepare(options)
@@ -252,7 +234,6 @@ def run_align(options: argparse.Namespace) -> int:
         result = align.align_text(stt, source_of(options.file), options.text, options.language)
     tell(render(result, options.format, options.file))
     return 0
-
 
 def run_demo(options: argparse.Namespace) -> int:
     started = time.perf_counter()
@@ -268,7 +249,6 @@ def run_demo(options: argparse.Namespace) -> int:
     say(f"{time.perf_counter() - started:.1f} s, loading included")
     return 0
 
-
 @contextmanager
 def stopping(code: int) -> Iterator[None]:
     """What is raised for a broken input ends the program with `code`."""
@@ -276,7 +256,6 @@ def stopping(code: int) -> Iterator[None]:
         yield
     except (OSError, RuntimeError, ValueError) as error:
         raise Stop(error, code) from None
-
 
 def run_info(options: argparse.Namespace) -> int:
     from nanos2t import pretrained
@@ -293,7 +272,6 @@ def run_info(options: argparse.Namespace) -> int:
         for line in lines:
             tell(f"{line}\n")
     return 0
-
 
 def run_parity(options: argparse.Namespace) -> int:
     if find_spec("transformers") is None:
@@ -312,7 +290,6 @@ def run_parity(options: argparse.Namespace) -> int:
     tell(json.dumps(found) + "\n" if options.json else parity.render(rows))
     return FAILED if found["first_departure"] else 0
 
-
 @contextmanager
 def terminable() -> Iterator[None]:
     """SIGTERM stops the program as Ctrl-C does."""
@@ -324,7 +301,6 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code."""

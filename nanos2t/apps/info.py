@@ -47,15 +47,12 @@ def describe(folder: Path) -> Iterator[str]:
     for file in sorted(path for path in folder.iterdir() if path.is_file()):
         yield f"  {file.name:<28}{file.stat().st_size:>15,} bytes"
 
-
 def entry(name: str, text: str) -> str:
     """A name, and a text in as many lines as it takes."""
     return textwrap.fill(f"{name:<11} {text}", 110, subsequent_indent=" " * 12, break_on_hyphens=False)
 
-
 def listed(fields: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={'none' if value is None else value}" for name, value in fields.items())
-
 
 def frame_rate(stt: SpeechToText) -> str:
     """Frames per second before and behind the adapter, and how much sound one of them is made of."""
@@ -64,7 +61,6 @@ def frame_rate(stt: SpeechToText) -> str:
     text = f"{rate:.4g} per second, each from {1000 * sight:.4g} ms of sound"
     behind = rate / config.adapter_stride**config.adapter_layers
     return f"{text}; {behind:.4g} per second behind the adapter" if config.adapter_layers else text
-
 
 def generation(stt: SpeechToText) -> Iterator[str]:
     """The ids, with their tokens, and the options that are not the neutral ones."""
@@ -77,7 +73,6 @@ def generation(stt: SpeechToText) -> Iterator[str]:
             ids[name] = f"{value} {stt.tokenizer.decode([value], skip_special_tokens=False)}".strip()
     yield entry("ids", listed(ids))
     yield entry("generation", listed(changed) or "neutral: greedy search, 20 new tokens at most")
-
 
 def tensor_map(folder: Path) -> Iterator[str]:
     """Every tensor: its name at HF and here, its shape at HF, the rule, and its dtype in the file, if it is
@@ -108,7 +103,6 @@ def tensor_map(folder: Path) -> Iterator[str]:
     yield from ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
     if problem:
         raise problem
-
 
 def trace(stt: SpeechToText, waveform: np.ndarray) -> Iterator[str]:
     """Every stage of the model for a waveform (L,), the decoder reading what greedy search writes."""

@@ -12,7 +12,6 @@ NAMES = """af afrikaans|ar arabic|az azerbaijani|bg bulgarian|bn bengali|ca cata
 |ur urdu|vi vietnamese|xh xhosa|zh chinese"""
 NAMES = dict(entry.split() for entry in NAMES.replace("\n", "").split("|"))
 
-
 def find(wanted: str, known: Iterable[str]) -> str:
     """The code among `known` that is meant by itself, its first half or its name; else ValueError."""
     word = wanted.strip().lower()

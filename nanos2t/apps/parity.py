@@ -37,18 +37,15 @@ MODULES = {
     "enc_to_dec_proj": "bridge",
 }
 
-
 @dataclass(frozen=True)
 class Stage:
     """Numbers are None if HF has no such tensor, or of another shape, or if one holds NaN. The difference of
     tokens is how many are others. `largest`: HF's largest value."""
-
     stage: str
     shape: tuple[int, ...]
     difference: float | None
     largest: float | None
     departs: bool
-
 
 @torch.no_grad()
 def stages(model: SpeechEncoderDecoder, input_values: Tensor, tokens: Tensor) -> Iterator[tuple[str, Tensor]]:
@@ -63,7 +60,6 @@ def stages(model: SpeechEncoderDecoder, input_values: Tensor, tokens: Tensor) ->
     if decoder.config.pre_norm:
         yield "decoder norm", x  # (1, T, H)
     yield "logits", decoder.head(x, decoder.embed.tokens.weight)  # (1, T, V)
-
 
 def encoder_stages(encoder: Encoder, input_values: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Encoder.forward over one utterance (1, L): names and tensors; what it returns is (1, S, H)."""
@@ -91,7 +87,6 @@ def encoder_stages(encoder: Encoder, input_values: Tensor) -> Iterator[tuple[str
         x = x.transpose(1, 2)
     return x
 
-
 @contextmanager
 def theirs_at_work(doing: str) -> Iterator[None]:
     """HF is kept quiet; what it raises, which may be anything, becomes a ValueError of one line."""
@@ -107,7 +102,6 @@ def theirs_at_work(doing: str) -> Iterator[None]:
         why = f"{type(error).__name__}: {pretrained.brief(error)[:200]}"
         raise ValueError(f"transformers {transformers.__version__} {doing} ({why})") from None
 
-
 def load_theirs(folder: Path, dtype: str) -> nn.Module:
     """HF's model from a folder, in eval mode. ValueError, in one line, if HF cannot load it."""
     from transformers import SpeechEncoderDecoderModel as Pair
@@ -122,7 +116,6 @@ def load_theirs(folder: Path, dtype: str) -> nn.Module:
     if keys["missing_keys"]:
         pretrained.log.warning("transformers drew at random: %s", ", ".join(sorted(keys["missing_keys"])))
     return model.eval()
-
 
 def their_stages(theirs: nn.Module, family: str, input_values: Tensor, tokens: Tensor) -> dict[str, Tensor]:
     """HF's tensors by the names of our stages. `family`: of the decoder."""
@@ -146,7 +139,6 @@ def their_stages(theirs: nn.Module, family: str, input_values: Tensor, tokens: T
         hook.remove()
     return found
 
-
 def greedy(writer: nn.Module, model: SpeechEncoderDecoder, input_values: Tensor) -> list[int]:
     """What `writer`, our model or HF's, writes (T,) from our ids; [] if there is none to start with."""
     own, most = vars(model.generation), min(NEW_TOKENS, model.decoder.config.max_positions)
@@ -156,13 +148,11 @@ def greedy(writer: nn.Module, model: SpeechEncoderDecoder, input_values: Tensor)
     options |= {"num_beams": 1, "num_return_sequences": 1, "do_sample": False, "max_new_tokens": most}
     return writer.generate(input_values, **options)[0].tolist()
 
-
 def decoder_input(model: SpeechEncoderDecoder, written: list[int]) -> Tensor:
     """Tokens up to the first pad, which has no position in some decoders; without any, a few ids: (1, T)."""
     first, *rest = written or range(min(8, model.decoder.config.vocab_size))
     read = [first, *takewhile(lambda token: token != model.generation.pad_token_id, rest)]
     return torch.tensor([read[: model.decoder.config.max_positions]])
-
 
 def compare(model: SpeechEncoderDecoder, theirs: nn.Module, input_values: Tensor) -> list[Stage]:
     """Our model and HF's over one utterance (1, L): every stage, and greedy tokens if an id starts them."""
@@ -183,10 +173,8 @@ def compare(model: SpeechEncoderDecoder, theirs: nn.Module, input_values: Tensor
         rows.append(Stage("greedy tokens", (len(written),), wrong, None, wrong > 0))
     return rows
 
-
 def first_departure(rows: list[Stage]) -> str | None:
     return next((row.stage for row in rows if row.departs), None)
-
 
 def render(rows: list[Stage]) -> str:
     """A line for each stage, and one for the first that departs."""

@@ -7,12 +7,10 @@ from itertools import chain
 @dataclass(frozen=True)
 class Word:
     """A word, when it is said, in seconds, and the mean probability of its tokens."""
-
     start: float
     end: float
     word: str
     probability: float
-
 
 @dataclass(frozen=True)
 class Segment:
@@ -20,13 +18,11 @@ class Segment:
 
     `repeated`: how often the model said the end of it again, in a loop; it is kept once.
     """
-
     start: float
     end: float
     text: str
     words: tuple[Word, ...] = ()
     repeated: int = 0
-
 
 @dataclass(frozen=True)
 class Result:
@@ -36,7 +32,6 @@ class Result:
     `token_logprobs` (T - 1,). `nbest`: num_return_sequences texts, the best first. Silence has no tokens.
     Long audio has a segment for each piece; tokens stand one behind the other, `score` is their mean.
     """
-
     text: str
     score: float
     tokens: list[int]
@@ -45,10 +40,8 @@ class Result:
     segments: list[Segment] = field(default_factory=list)
     words: list[Word] = field(default_factory=list)
     nbest: list[str] = field(default_factory=list)
-
     def __str__(self) -> str:
         return self.text
-
 
 def join(parts: dict[int, Result], rate: int, language: str | None, count: int) -> Result:
     """The results of a recording's pieces, by their first sample at `rate` Hz, as one, with `count` nbest."""
@@ -63,7 +56,6 @@ def join(parts: dict[int, Result], rate: int, language: str | None, count: int) 
     words = [word for item in segments for word in item.words]
     tokens = list(chain(*(part.tokens for part in ordered)))
     return Result(nbest[0], score, tokens, logprobs, language, segments, words, nbest)
-
 
 def shift(item: Segment, seconds: float) -> Segment:
     """The same, that much later."""

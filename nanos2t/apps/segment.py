@@ -21,15 +21,12 @@ LIFT = 6.0  # decibels from the background to what is sound, at most
 CONTRAST = 10.0  # decibels from the background to the loudest: with less it is noise, a hum or nothing
 SILENCE = -85.0  # decibels: below is what the last bit of 16 does
 
-
 @dataclass(frozen=True)
 class Limits:
     """What a model hears at a time: `seconds`, `sounds` with quiet between; `pause` frames of it end it."""
-
     seconds: float = 30.0
     sounds: int = 10**9
     pause: int = 100
-
 
 def pieces(blocks: Iterable[np.ndarray], rate: int, limits: Limits) -> Iterator[tuple[int, np.ndarray]]:
     """The first sample of each piece of a recording, and the piece (L,), in order, without overlap; at last
@@ -54,7 +51,6 @@ def pieces(blocks: Iterable[np.ndarray], rate: int, limits: Limits) -> Iterator[
         yield first + start * hop, held[start * hop : end * hop]
     yield first + len(held), held[:0]
 
-
 def loudness(waveform: np.ndarray, hop: int) -> np.ndarray:
     """Decibels of each frame of a waveform (L,), of which the last may be shorter: (F,).
 
@@ -63,12 +59,10 @@ def loudness(waveform: np.ndarray, hop: int) -> np.ndarray:
     padded = np.pad(waveform, (0, -len(waveform) % hop), mode="edge")
     return 10 * np.log10(padded.reshape(-1, hop).var(axis=1) + 1e-12)
 
-
 def smooth(x: np.ndarray, frames: int) -> np.ndarray:
     """The mean of `frames` frames around each of (F,); beyond the ends it goes on as it ended."""
     padded = np.pad(x, (frames // 2, frames - 1 - frames // 2), mode="edge")
     return np.convolve(padded, np.full(frames, 1 / frames), mode="valid")
-
 
 def threshold(decibels: np.ndarray) -> float:
     """How loud sound is at least, above the background of (F,): infinite if all of it is background."""
@@ -79,7 +73,6 @@ def threshold(decibels: np.ndarray) -> float:
     contrast = smooth(heard, 5).max() - background
     return background + min(LIFT, 0.3 * contrast) if contrast > CONTRAST else np.inf
 
-
 def find_sounds(decibels: np.ndarray) -> list[tuple[int, int]]:
     """Where (F,) is loud, with GAP of quiet between: first frame, and the frame behind the last."""
     edges = np.flatnonzero(np.diff(smooth(decibels, 5) > threshold(decibels), prepend=False, append=False))
@@ -89,7 +82,6 @@ def find_sounds(decibels: np.ndarray) -> list[tuple[int, int]]:
             start = sounds.pop()[0]
         sounds.append((start, end))
     return [(start, end) for start, end in sounds if end - start >= CLICK]
-
 
 def find(decibels: np.ndarray, limits: Limits) -> list[tuple[int, int]]:
     """The pieces of a recording with the loudness (F,): first frame, and the frame behind the last.
@@ -109,9 +101,8 @@ def find(decibels: np.ndarray, limits: Limits) -> list[tuple[int, int]]:
             stretch = []
     return found
 
-
 def divide(quiet: np.ndarray, first: int, last: int, words: list[int],
-           limits: Limits) -> Iterator[tuple[int, int]]:  # fmt: skip
+           limits: Limits) -> Iterator[tuple[int, int]]:
     """Cut the frames first..last where `quiet` (F,) is least, so that no part breaks a limit.
 
     `words`: the frames at which they start. Each part but the last is more than half of what it may be.

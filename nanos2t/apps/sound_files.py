@@ -22,7 +22,6 @@ from nanos2t import audio
 SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"}
 FORMATS = "WAV, FLAC, Ogg, MP3, AIFF, AU or CAF (convert others: ffmpeg -i FILE out.wav)"
 
-
 def load(source: audio.Source, sample_rate: int) -> np.ndarray:
     """An audio file as a mono waveform (L,), float32, full scale [-1, 1), at `sample_rate` Hz.
     `source`: a path, the bytes of a file, or a binary file object, read from its start. ValueError, one line
@@ -30,7 +29,6 @@ def load(source: audio.Source, sample_rate: int) -> np.ndarray:
     A WAV whose data chunk is cut short is only a warning.
     """
     return np.concatenate(list(blocks(source, sample_rate)))
-
 
 def blocks(source: audio.Source, sample_rate: int, seconds: float = 30.0) -> Iterator[np.ndarray]:
     """What `load` returns, in blocks of `seconds` (the last is shorter); an error may come after some."""
@@ -45,7 +43,6 @@ def blocks(source: audio.Source, sample_rate: int, seconds: float = 30.0) -> Ite
                 held = held[size:]
         if len(held):
             yield held
-
 
 def from_array(waveform: np.ndarray | torch.Tensor, sample_rate: int, target_rate: int) -> np.ndarray:
     """A 1-D array or tensor at `sample_rate` Hz as a waveform (L,), float32, at `target_rate` Hz.
@@ -65,11 +62,9 @@ def from_array(waveform: np.ndarray | torch.Tensor, sample_rate: int, target_rat
         raise ValueError("waveform: expected finite samples, found NaN or infinity")
     return np.concatenate(list(audio.resample([samples], sample_rate, target_rate)))
 
-
 class Decoder(soundfile.SoundFile):
     def seekable(self) -> bool:
         return False  # else soundfile seeks after each read, which spoils the end of Opus and stops some FLAC
-
 
 @contextmanager
 def opened(source: audio.Source) -> Iterator[tuple[Decoder, str]]:
@@ -92,7 +87,6 @@ def opened(source: audio.Source) -> Iterator[tuple[Decoder, str]]:
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
-
 def from_start(stream: BinaryIO) -> BinaryIO:
     """The stream at its start, from memory if it can not seek, or is a WAV with 0 for an unknown length."""
     if not stream.seekable() or str(getattr(stream, "name", "")).lower().endswith(".raw"):
@@ -105,7 +99,6 @@ def from_start(stream: BinaryIO) -> BinaryIO:
         stream = io.BytesIO(head[: wav.end() - 4] + b"\xff" * 4 + head[wav.end() :] + stream.read())
     stream.seek(0)
     return stream
-
 
 def checked(file: Decoder, name: str) -> Iterator[np.ndarray]:
     """The sound of a file in mono pieces (L,), then an error if it was cut short, or for a WAV a warning."""
@@ -122,7 +115,6 @@ def checked(file: Decoder, name: str) -> Iterator[np.ndarray]:
             raise ValueError(text)
         warnings.warn(f"{name}: {text}", stacklevel=2)
 
-
 def announced_by_chunk(file: Decoder, decoded: int) -> int:
     """The samples that a WAV, AIFF, AU or W64 says it has; `decoded` if all of them are there."""
     log = re.search(r"(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", file.extra_info)
@@ -130,7 +122,6 @@ def announced_by_chunk(file: Decoder, decoded: int) -> int:
     if found < promised and 0 < promised % 2**31 < 2**31 - 2**16:  # a pipe: 0, or just under 2**31 or 2**32
         return int(promised / (found // decoded or found / decoded))
     return decoded
-
 
 def announced_by_mp3(file: Decoder, decoded: int) -> int:
     """The samples that an MP3 says it has, else an estimate; `decoded` if that is right, give or take."""
@@ -140,7 +131,6 @@ def announced_by_mp3(file: Decoder, decoded: int) -> int:
         frame = 1152 if file.samplerate > 24_000 else 576  # some encoders count the header's
         return file.frames if decoded + frame < file.frames else decoded
     return decoded if size - position < 2**14 else decoded * size // position
-
 
 def ends_with_whole_page(stream: BinaryIO) -> bool:
     """Whether the last page of an Ogg is all there: 26 bytes, n, the sizes of n segments, the segments."""

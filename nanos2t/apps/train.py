@@ -30,10 +30,8 @@ class TrainConfig:
     average: int = 6  # of the last saved states, see `average`
     validate_every: int = 250
 
-
-def spec_augment(
-    frames: Tensor, total: int, config: EncoderTraining, rng: np.random.Generator
-) -> Tensor | None:
+def spec_augment(frames: Tensor, total: int, config: EncoderTraining,
+                 rng: np.random.Generator) -> Tensor | None:
     """Frames to mask (B, total) bool, never padding, by the law of transformers' _compute_mask_indices.
 
     Each item gets int(p * frames / length + u) spans, u uniform in [0, 1), at least mask_time_min_masks and
@@ -50,7 +48,6 @@ def spec_augment(
             row[start : start + length] = True
     return masked
 
-
 def count_frames(encoder: Encoder, samples: Tensor) -> Tensor:
     """How many frames (before any adapter) the encoder makes of so many samples (B,)."""
     frames = samples.clamp(min=encoder.config.min_samples)
@@ -58,12 +55,10 @@ def count_frames(encoder: Encoder, samples: Tensor) -> Tensor:
         frames = fewer_frames(frames, conv)
     return frames
 
-
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Linear warm-up, constant, linear to zero at the end: a run can be made longer while it runs."""
     up, down = (step + 1) / config.warmup_steps, (config.steps - step) / config.decay_steps
     return config.learning_rate * min(1.0, up, down)
-
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict]:
     """Matrices decay; biases, norms, gains and other vectors do not."""
@@ -71,7 +66,6 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict]:
     matrices = [parameter for name, parameter in named if parameter.squeeze().ndim > 1]
     vectors = [parameter for name, parameter in named if parameter.squeeze().ndim <= 1]
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
 
 def save_atomically(state: dict, path: Path) -> None:
     """Write beside, flush, rename: whenever the process dies, `path` is a whole file, old or new."""
@@ -82,9 +76,8 @@ def save_atomically(state: dict, path: Path) -> None:
         os.fsync(file.fileno())
     os.replace(part, path)
 
-
 def fit(module: nn.Module, losses_of: Callable[[int], Iterable[Tensor]], config: TrainConfig, output: Path,
-        validate: Callable[[], dict] | None = None) -> None:  # fmt: skip
+        validate: Callable[[], dict] | None = None) -> None:
     """Train `module`: the loss of a step is the sum of the parts that `losses_of(step)` yields.
 
     A run goes on from output/state.pt, to the same bits as if it had never stopped; output/log.jsonl gets a
@@ -114,14 +107,8 @@ def fit(module: nn.Module, losses_of: Callable[[int], Iterable[Tensor]], config:
                 save_atomically(state, output / f"state-{step + 1}.pt")
     module.eval()
 
-
-def update(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    losses_of: Callable[[int], Iterable[Tensor]],
-    config: TrainConfig,
-    step: int,
-) -> float:
+def update(module: nn.Module, optimizer: torch.optim.Optimizer, losses_of: Callable[[int], Iterable[Tensor]],
+           config: TrainConfig, step: int) -> float:
     """One step of the optimizer; returns the loss. ValueError, with nothing changed, if it is not finite."""
     torch.manual_seed(config.seed * 1_000_003 + step)  # of the dropouts
     for group in optimizer.param_groups:
@@ -139,14 +126,12 @@ def update(
     optimizer.step()
     return loss
 
-
 def average(output: Path, config: TrainConfig) -> dict[str, Tensor]:
     """The mean of the weights in the last states of a finished run (Vaswani et al. 2017, section 6.1)."""
     steps = range(config.steps, 0, -config.save_every)[: config.average]
     files = [file for step in steps if (file := output / f"state-{step}.pt").exists()]
     states = [torch.load(file, weights_only=True)["module"] for file in files]
     return {name: sum(state[name] for state in states) / len(states) for name in states[0]}
-
 
 def resume(module: nn.Module, optimizer: torch.optim.Optimizer, file: Path) -> int:
     """Put a saved state back and return how many steps it has done."""

@@ -35,60 +35,49 @@ BLOCK = 30.0  # seconds of a recording that are read at a time
 ROUNDS, LOOP = 4, 16  # that often the same, so many tokens in all: no one speaks so, a model in a loop does
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float64", "bfloat16", "float16")}
 
-
 @dataclass(frozen=True)
 class Call:
     """What a call of `transcribe_many` asks for, resolved once."""
-
     words: bool
     progress: Callable[[float], None]
     options: dict
     config: GenerationConfig
     language: str | None
 
-
 @dataclass
 class Job:
     """A source on its way: results by first sample, and how many are to come, one more while it is read."""
-
     source: object
     open: int = 1
     results: dict[int, Result] = field(default_factory=dict)
     error: ValueError | None = None
 
-
 @dataclass(frozen=True)
 class Piece:
     """A waveform (L,) from the sample `first` of a source; `seconds` since the piece before ended."""
-
     job: Job
     first: int
     waveform: np.ndarray
     seconds: float
 
-
 class SpeechToText:
     """A model with what it needs to hear and to write. Without a tokenizer the text is the token ids."""
-
     def __init__(self, model: SpeechEncoderDecoder, tokenizer: Tokenizer | None, sample_rate: int,
                  normalise: bool, limits: segment.Limits | None = None,
-                 folder: Path | None = None):  # fmt: skip
+                 folder: Path | None = None):
         self.model, self.tokenizer, self.folder = model, tokenizer, folder
         self.sample_rate, self.normalise, self.limits = sample_rate, normalise, limits or segment.Limits()
-
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model, and the tokenizer and the rate from the folder that it came from, beside it."""
         pretrained.save_pretrained(self.model, folder)
         for name in FILES if self.folder else ():
             if (file := self.folder / name).exists() and file.resolve() != (Path(folder) / name).resolve():
                 shutil.copyfile(file, Path(folder) / name)
-
     @property
     def languages(self) -> tuple[str, ...]:
         """What `language=` accepts; () for a model that writes one language."""
         ids = self.model.generation.lang_to_id or {}
         return tuple(sorted(ids, key=ids.get))
-
     def options(self, language: str | None, generation: dict) -> dict:
         """The options of a call, with its language among them; ValueError if one is wrong or unknown."""
         config, known = self.model.generation, self.model.generation.lang_to_id or {}
@@ -101,14 +90,12 @@ class SpeechToText:
         if (longest := with_options(config, generation).longest) > most:
             raise ValueError(f"max_length is {longest}, expected {most} at most: the decoder's positions")
         return generation
-
     def resolve(self, language: str | None, generation: dict) -> tuple[dict, GenerationConfig, str | None]:
         """The options of a call, these and the model's own, and the code of the language they ask for."""
         options = self.options(language, generation)
         config = with_options(self.model.generation, options)
         names = {token: name for name, token in (config.lang_to_id or {}).items()}
         return options, config, names.get(config.forced_bos_token_id)
-
     def prepare(self, waveforms: Sequence[np.ndarray | Tensor]) -> tuple[Tensor, Tensor]:
         """Waveforms (L,) at the model's rate, normalised and padded: input_values, attention_mask (B, L)."""
         rate = self.sample_rate
@@ -117,11 +104,9 @@ class SpeechToText:
         values, mask = audio.pad(waveforms, self.model.encoder.config.min_samples)
         weight = self.model.decoder.embed.tokens.weight
         return values.to(weight.device, weight.dtype), mask.to(weight.device)
-
     def read(self, source, sample_rate: int | None = None) -> np.ndarray:
         """What `transcribe` takes -> waveform (L,) at the model's rate."""
         return np.concatenate(list(self.blocks(source, sample_rate)))
-
     def blocks(self, source, sample_rate: int | None = None) -> Iterator[np.ndarray]:
         """What `read` returns, BLOCK seconds at a time."""
         if not isinstance(source, (np.ndarray, Tensor)):
@@ -129,10 +114,9 @@ class SpeechToText:
         waveform = sound_files.from_array(source, sample_rate, self.sample_rate)
         size = round(BLOCK * self.sample_rate)
         return (waveform[i : i + size] for i in range(0, len(waveform), size))
-
     def transcribe(self, source, *, sample_rate: int | None = None, language: str | None = None,
                    words: bool = False, progress: Callable[[float], None] | None = None,
-                   **generation) -> Result:  # fmt: skip
+                   **generation) -> Result:
         """What is said in `source`: a path, bytes, a binary file object, or a 1-D array or tensor.
 
         `sample_rate`: of an array; files know theirs. `language`: one of `languages`, or its English name.
@@ -141,13 +125,12 @@ class SpeechToText:
         ValueError for audio that cannot be read, an unknown language, a wrong or unknown option.
         """
         [result] = self.transcribe_many([source], sample_rate=sample_rate, language=language, words=words,
-                                        progress=progress, **generation)  # fmt: skip
+                                        progress=progress, **generation)
         return result
-
     def transcribe_many(self, sources: Iterable, batch_size: int = 8, *, sample_rate: int | None = None,
                         language: str | None = None, words: bool = False, return_errors: bool = False,
                         progress: Callable[[float], None] | None = None,
-                        **generation) -> Iterator[Result | ValueError]:  # fmt: skip
+                        **generation) -> Iterator[Result | ValueError]:
         """Results in the order of `sources`: see `transcribe`. One that fails raises its ValueError when its
         turn comes, or with `return_errors` gives it in the place of a result.
 
@@ -167,7 +150,6 @@ class SpeechToText:
             yield from self.finished(jobs, call, return_errors)
         self.run(waiting, batch_size, call)
         yield from self.finished(jobs, call, return_errors)
-
     def cut(self, job: Job, sample_rate: int | None, call: Call) -> Iterator[Piece]:
         """The pieces of a source as it is read; if that fails the job has the error."""
         done, rate = 0, self.sample_rate
@@ -180,7 +162,6 @@ class SpeechToText:
                     yield Piece(job, first, waveform, (done - before) / rate)
             call.progress((done - before) / rate)  # the silence at the end
         job.open -= 1
-
     def run(self, waiting: list[Piece], batch_size: int, call: Call) -> None:
         """Transcribe the pieces, long ones first, and empty the list."""
         waiting.sort(key=lambda piece: -len(piece.waveform))
@@ -193,7 +174,6 @@ class SpeechToText:
             for piece in batch:
                 piece.job.open -= 1
             call.progress(sum(piece.seconds for piece in batch))
-
     def finished(self, jobs: deque[Job], call: Call, return_errors: bool) -> Iterator[Result | ValueError]:
         """The outcomes of the first jobs, as far as they are done, which leave the queue."""
         while jobs and not jobs[0].open:
@@ -207,7 +187,6 @@ class SpeechToText:
                     name = job.source if isinstance(job.source, (str, os.PathLike)) else "audio"
                     warnings.warn(f"{os.fsdecode(name)}: {item.start:.1f} s: {loop}", stacklevel=2)
             yield job.error or result
-
     @torch.no_grad()
     def transcribe_waveforms(self, waveforms: list[np.ndarray], call: Call) -> list[Result]:
         """Results for waveforms (L,) at the model's rate, as one batch; a constant one is silence."""
@@ -236,16 +215,13 @@ class SpeechToText:
             score = scores[rows[0]]
             results.append(Result(text, score, tokens, logprobs, call.language, whole, said, nbest))
         return results
-
     def text(self, tokens: list[int]) -> str:
         return " ".join(map(str, tokens)) if self.tokenizer is None else self.tokenizer.decode(tokens)
-
 
 def trim(tokens: list[int], eos: list[int]) -> list[int]:
     """Tokens (T,), start token first, up to the first EOS behind it: padding goes."""
     end = next((i for i, token in enumerate(tokens) if i and token in eos), len(tokens))
     return tokens[: end + 1]
-
 
 def cut_loop(tokens: list[int], eos: list[int]) -> tuple[list[int], int]:
     """Tokens (T,) with one round of the loop that they end in, and how many rounds went: 0 without a loop.
@@ -262,7 +238,6 @@ def cut_loop(tokens: list[int], eos: list[int]) -> tuple[list[int], int]:
             return tokens[: start + period], (end - start) // period - 1
     return tokens, 0
 
-
 @contextmanager
 def errors_of(jobs: list[Job]) -> Iterator[None]:
     """A ValueError in the block is the error of these jobs, and so is want of memory."""
@@ -278,7 +253,6 @@ def errors_of(jobs: list[Job]) -> Iterator[None]:
     for job in jobs:
         job.error = job.error or error
 
-
 def choose_device(name: str | torch.device) -> str:
     """A device of this machine, "auto" for its GPU if it has one; ValueError if it is not there."""
     possible = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
@@ -289,14 +263,12 @@ def choose_device(name: str | torch.device) -> str:
         raise ValueError(f"device is {str(name)!r}, expected one of auto, {', '.join(possible)}")
     return found
 
-
 def choose_dtype(name: str | torch.dtype) -> torch.dtype | str:
     """float32 or "float32", as any of DTYPES, or int8, or "auto" itself; ValueError for another."""
     known = DTYPES | {"int8": torch.int8, "auto": "auto"}
     if (dtype := known.get(str(name).removeprefix("torch."))) is None:
         raise ValueError(f"dtype is {str(name)!r}, expected one of {', '.join(known)}")
     return dtype
-
 
 def read_preprocessor(folder: Path) -> tuple[int, bool, segment.Limits]:
     """Samples per second, whether the model wants them normalised, and how much it hears at a time: of the
@@ -313,10 +285,9 @@ def read_preprocessor(folder: Path) -> tuple[int, bool, segment.Limits]:
         raise ValueError(f"{file}: {rate!r} Hz, normalised: {normalise!r}, expected 1000+ Hz, true or false")
     limits = segment.Limits(config.get("chunk_length", 30.0), config.get("chunk_sounds", 10**9))
     if not (type(limits.seconds) in (int, float) and 1 <= limits.seconds <= 3600
-            and type(limits.sounds) is int and limits.sounds >= 1):  # fmt: skip
+            and type(limits.sounds) is int and limits.sounds >= 1):
         raise ValueError(f"{file}: {limits}, expected a chunk_length of 1 to 3600, chunk_sounds of 1 or more")
     return rate, normalise, limits
-
 
 def furnish(model: SpeechEncoderDecoder, folder: Path) -> SpeechToText:
     """A model with the rest of its folder: tokenizer, rate, and the languages that its files do not name."""
@@ -330,10 +301,9 @@ def furnish(model: SpeechEncoderDecoder, folder: Path) -> SpeechToText:
         model.generation = replace(generation, lang_to_id=card or tokenizer.languages)
     return SpeechToText(model, tokenizer, *read_preprocessor(folder), folder)
 
-
 def load(name_or_path: str | Path | None = None, *, device: str | torch.device = "cpu",
          dtype: torch.dtype | str = torch.float32, revision: str | None = None,
-         local_files_only: bool = False) -> SpeechToText:  # fmt: skip
+         local_files_only: bool = False) -> SpeechToText:
     """A transcriber from a folder or hub id in transformers' layout, None: the bundled model; on a device
     that choose_device knows, in one of DTYPES, "int8", which is fast on a CPU, or "auto", the fastest.
     ValueError, in one line, for what is missing or broken.

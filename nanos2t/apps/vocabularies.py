@@ -15,8 +15,7 @@ CARDS = {  # forced_bos_token_id -> languages of wav2vec2-xls-r-*-en-to-15 and -
              "ca": 250005, "sl": 250052, "et": 250006, "id": 250032, "ar": 250001, "ta": 250044, "lv": 250017,
              "ja": 250012},
     250004: {"en": 250004},
-}  # fmt: skip
-
+}
 
 def load(folder: Path) -> Tokenizer | None:
     """The tokenizer in a checkpoint's folder; None if it has none. ValueError names a file that is broken."""
@@ -34,7 +33,6 @@ def load(folder: Path) -> Tokenizer | None:
         raise ValueError(f"{where}{pretrained.brief(error)}, expected the file of a tokenizer") from None
     return tokenizer.load(folder)
 
-
 def read_sentencepiece(file: Path, options: dict) -> Tokenizer:
     """mBART-50's ids: four special tokens, the model's pieces but for its own three, languages, <mask>."""
     from sentencepiece import SentencePieceProcessor
@@ -49,7 +47,6 @@ def read_sentencepiece(file: Path, options: dict) -> Tokenizer:
     model, around = models.WordLevel(vocab, "<unk>"), f"{code} $A </s>"
     special = [*SPECIAL, *LANGUAGES]
     return assemble(model, around, decoders.Metaspace(), special=special, cut=cutter.encode_as_pieces)
-
 
 def read_fast_bpe(file: Path, vocab: dict[str, int], options: dict) -> Tokenizer:
     """fastBPE, where "@@" ends each piece of a word but the last; without merges.txt it only decodes."""
