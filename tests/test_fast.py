@@ -1,6 +1,7 @@
 # pytest tests/test_fast.py
-"""nanos2t/apps/fast.py: what int8 layers compute, and that the bundled model still says the same."""
+"""nanos2t/apps/fast.py: float32 is the core, int8 is near it, and the bundled model still says the same."""
 
+import copy
 import logging
 import warnings
 
@@ -12,9 +13,14 @@ from torch import nn
 import nanos2t
 from nanos2t.apps import fast, transcribe
 from nanos2t.apps.transcribe import BUNDLED
+from nanos2t.decoder import DecoderConfig, Head
+from nanos2t.generate import GenerationConfig
+from nanos2t.model import IGNORED, SpeechEncoderDecoder
+from nanos2t.wav2vec2 import EncoderConfig
+from tests.helpers import spread_
 
 RATE = 8000
-pytestmark = pytest.mark.skipif(not fast.has_int8(), reason="this build of torch has no int8 kernels")
+needs_int8 = pytest.mark.skipif(not fast.has_int8(), reason="this build of torch has no int8 kernels")
 
 
 def far(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -23,6 +29,92 @@ def far(found: torch.Tensor, expected: torch.Tensor) -> float:
     return ((found - expected).norm() / expected.norm()).item()
 
 
+def build(norm: str = "group", activation: str = "gelu") -> SpeechEncoderDecoder:
+    """A tiny pair with spread weights, every size its own."""
+    encoder = EncoderConfig(
+        hidden_size=24, num_layers=2, num_heads=3, intermediate_size=40, conv_channels=(8, 9, 10),
+        conv_kernels=(5, 3, 2), conv_strides=(3, 2, 2), conv_norm=norm, conv_bias=norm == "layer",
+        position_kernel=6, position_groups=4, activation=activation, conv_activation=activation,
+    )  # fmt: skip
+    sizes = {"hidden_size": 20, "num_layers": 2, "num_heads": 2, "intermediate_size": 28, "max_positions": 30}
+    decoder = DecoderConfig.bert(31, activation=activation, **sizes)
+    generation = GenerationConfig(decoder_start_token_id=1, eos_token_id=2, pad_token_id=0)
+    return spread_(SpeechEncoderDecoder.from_configs(encoder, decoder, generation)).eval()
+
+
+def speech() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Noise of three lengths, one of them a single frame, its mask, and labels."""
+    mask = torch.arange(301) < torch.tensor([301, 200, 25])[:, None]
+    labels = torch.randint(3, 31, (3, 7))
+    labels[1, 4:] = IGNORED
+    return torch.randn(3, 301) * mask, mask.long(), labels
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu"])
+def test_float32_is_the_core_in_other_kernels(norm: str, activation: str):
+    plain = build(norm, activation)
+    quick, (values, mask, labels) = fast.speed_up_(copy.deepcopy(plain)), speech()
+    kinds = {type(part).__name__ for part in quick.modules() if type(part).__name__.startswith("Fast")}
+    assert kinds == {kind.__name__ for kind in fast.KINDS.values()}
+    for how in (values, mask), (values[:1],), (values[2:, :25],), (values[2:, :4],):
+        with torch.no_grad():
+            a, b = (model(*how, labels=labels[: len(how[0])]) for model in (plain, quick))
+            for i, frames in enumerate(a.frames):
+                assert torch.allclose(a.memory[i, :frames], b.memory[i, :frames], rtol=0, atol=3e-5)
+            assert torch.allclose(a.logits, b.logits, rtol=0, atol=1e-4)
+            assert not torch.equal(a.logits, b.logits)
+        found = [model.generate(*how[:2], num_beams=3, max_new_tokens=8) for model in (plain, quick)]
+        assert torch.equal(*found)
+
+
+def test_a_fast_model_is_trained_and_saved_as_the_core(tmp_path):
+    plain = build()
+    quick, (values, mask, labels) = fast.speed_up_(copy.deepcopy(plain)), speech()
+    grads = []
+    for model in plain, quick:
+        model(values, mask, labels).loss.backward()
+        grads.append({name: part.grad for name, part in model.named_parameters()})
+        with torch.no_grad():
+            for part in model.parameters():
+                part -= 0.1 * part.grad if part.grad is not None else 0
+    assert grads[0].keys() == grads[1].keys()
+    for name, grad in grads[0].items():
+        assert (grad is None) == (grads[1][name] is None) and (
+            grad is None or torch.equal(grad, grads[1][name])
+        )
+    with torch.no_grad():  # after the step: nothing of the former weights is left
+        assert torch.allclose(
+            plain(values, mask, labels).logits, quick(values, mask, labels).logits, atol=1e-4
+        )
+    for model, folder in (plain, "plain"), (quick, "quick"):
+        model.save_pretrained(tmp_path / folder)
+    plain, quick = ((tmp_path / folder / "model.safetensors").read_bytes() for folder in ("plain", "quick"))
+    assert plain == quick
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_other_dtypes_are_the_core(dtype: torch.dtype):
+    plain = build().to(dtype)
+    quick, (values, mask, labels) = fast.speed_up_(copy.deepcopy(plain)), speech()
+    with torch.no_grad():
+        assert torch.equal(
+            plain(values.to(dtype), mask, labels).logits, quick(values.to(dtype), mask, labels).logits
+        )
+
+
+def test_load_speeds_up_and_the_core_does_not():
+    assert type(nanos2t.load().model.decoder.head) is fast.FastHead
+    assert type(nanos2t.load(dtype=torch.float64).model.decoder.head) is fast.FastHead  # may be cast later
+    assert type(SpeechEncoderDecoder.from_pretrained(BUNDLED).decoder.head) is Head
+
+
+def test_without_onednn_nothing_changes(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert type(nanos2t.load().model.decoder.head) is Head
+
+
+@needs_int8
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(1, 33), (5, 33), (2, 7, 33)])
 @torch.no_grad()
@@ -34,6 +126,7 @@ def test_a_linear_layer(shape: tuple, bias: bool):
     assert ((found - expected).abs() < 0.03 * size).all() and not torch.equal(found, expected)
 
 
+@needs_int8
 @pytest.mark.parametrize("kernel, stride", [(3, 2), (2, 2), (5, 1)])
 @torch.no_grad()
 def test_a_convolution(kernel: int, stride: int):
@@ -48,6 +141,7 @@ def both() -> tuple[transcribe.SpeechToText, transcribe.SpeechToText]:
     return nanos2t.load(), nanos2t.load(dtype="int8")
 
 
+@needs_int8
 def test_what_becomes_int8(both):
     before, after = ([*stt.model.modules()] for stt in both)
     linear = sum(isinstance(part, nn.Linear) for part in before)
@@ -68,6 +162,7 @@ def variants(count: int) -> list[np.ndarray]:
     return found
 
 
+@needs_int8
 def test_transcripts_stay(both):
     """At least 99.5 % of them, in all languages."""
     sounds, same, said = variants(24), [], set()
@@ -80,6 +175,7 @@ def test_transcripts_stay(both):
     assert np.mean(same) >= 0.995
 
 
+@needs_int8
 def test_every_use_of_an_int8_model(both):
     sound = variants(1)[0]
     for options in {"num_beams": 3}, {"words": True}:
@@ -88,6 +184,7 @@ def test_every_use_of_an_int8_model(both):
         assert quick.score == pytest.approx(plain.score, abs=0.05) and quick.score != plain.score
 
 
+@needs_int8
 def test_nothing_is_printed(recwarn, capfd):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -95,6 +192,7 @@ def test_nothing_is_printed(recwarn, capfd):
     assert capfd.readouterr() == ("", "") and not recwarn
 
 
+@needs_int8
 def test_auto_says_what_it_picked(caplog):
     with caplog.at_level(logging.INFO, "nanos2t"):
         stt = nanos2t.load(dtype="auto")

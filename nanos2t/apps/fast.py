@@ -1,8 +1,10 @@
-"""The fast mode: matrix products in int8 on a CPU. Weights have a scale for each row, inputs one a call.
+"""What makes a model fast on a CPU, apart from the core, which `nanos2t.load` switches on.
+
+float32: oneDNN multiplies, whose kernels for few rows read the weights once, and applies the activation on
+the way. The parameters stay those of the model: it can be trained and saved, as the core does it.
+int8: weights have a scale for each row, inputs one a call; the model cannot be trained or saved any more.
 
     y = W x + b,  W ~ scale * int8,  x ~ scale * (uint8 - zero): products and sums are those of integers
-
-All else stays float32. The model cannot be trained or saved any more.
 """
 
 import logging
@@ -10,12 +12,96 @@ import warnings
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from nanos2t import wav2vec2
 from nanos2t.decoder import Head
 from nanos2t.model import SpeechEncoderDecoder
+from nanos2t.wav2vec2 import ACTIVATIONS, MLP, FeatureEncoder, PositionalConv
 
 ENGINES = {"x86", "fbgemm", "onednn", "qnnpack"}  # torch's kernels for int8
+FUSED = {None: ("none", [], ""), ACTIVATIONS["gelu"]: ("gelu", [], "none"),
+         ACTIVATIONS["gelu_tanh"]: ("gelu", [], "tanh"), ACTIVATIONS["relu"]: ("relu", [], "")}
 log = logging.getLogger("nanos2t")
+
+def suits(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN's product can be used: it has no gradient, and here no other dtype or device."""
+    return (not torch.is_grad_enabled() and x.dtype == weight.dtype == torch.float32
+            and x.device.type == weight.device.type == "cpu" and x.numel() > 0)
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None, activation=None) -> Tensor:
+    """activation(x W^T + b) of x (..., I), weight (O, I): (..., O)."""
+    fused = activation in FUSED  # else it is a copy of ours
+    y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, *FUSED[activation if fused else None])
+    return y if fused else activation(y)
+
+class FastLinear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:  # (..., I)
+        return product(x, self.weight, self.bias) if suits(x, self.weight) else super().forward(x)
+
+class FastMLP(MLP):
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, H)
+        if self.training or not suits(x, self.up_proj.weight):
+            return super().forward(x)
+        x = product(x, self.up_proj.weight, self.up_proj.bias, self.activation)  # (B, T, intermediate_size)
+        return self.down_proj(x)  # (B, T, H)
+
+class FastHead(Head):
+    def forward(self, x: Tensor, embeddings: Tensor) -> Tensor:  # (B, T, H), (V, H)
+        if not suits(x, embeddings):
+            return super().forward(x, embeddings)
+        x = self.norm(self.activation(self.dense(x)))  # (B, T, H)
+        return product(x, embeddings if self.weight is None else self.weight, self.bias)  # (B, T, V)
+
+class FastFeatureEncoder(FeatureEncoder):
+    """Channels stand last: a convolution is a linear layer of the K frames under each step of its window."""
+    def forward(self, x: Tensor, samples: Tensor | None) -> tuple[Tensor, Tensor | None]:  # (B, L), (B,)
+        if not suits(x, self.convs[0].weight):
+            return super().forward(x, samples)
+        x = wav2vec2.zero_padding(x[..., None], samples)  # (B, L, 1)
+        x = F.pad(x, (0, 0, 0, max(0, self.min_samples - x.shape[1])))
+        frames = None if samples is None else samples.clamp(min=self.min_samples)
+        for i, conv in enumerate(self.convs):
+            normed, frames = i < len(self.norms), wav2vec2.fewer_frames(frames, conv)
+            x = convolve(x, conv, None if normed else self.activation)  # (B, fewer, C)
+            x = self.activation(norm(x, frames, self.norms[i])) if normed else x
+        return x, frames  # (B, T, C), (B,)
+
+class FastPositions(PositionalConv):
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, H)
+        if not suits(x, self.direction):
+            return super().forward(x)
+        weight = self.gain * self.direction / self.direction.norm(dim=(0, 1), keepdim=True)  # (H, _, K)
+        image, weight = x.transpose(1, 2)[:, :, None], weight[:, :, None]  # (B, H, 1, T), channels last
+        padding = 0, weight.shape[3] // 2
+        y = F.conv2d(image, weight, self.bias, padding=padding, groups=self.groups)[:, :, 0, : x.shape[1]]
+        return self.activation(y.transpose(1, 2))  # (B, T, H)
+
+def convolve(x: Tensor, conv: "nn.Conv1d | Int8Conv", activation=None) -> Tensor:  # (B, T, I)
+    windows = x.unfold(1, conv.kernel_size[0], conv.stride[0]).transpose(2, 3).flatten(2)  # (B, fewer, K * I)
+    if isinstance(conv, Int8Conv):
+        x = conv.linear(windows)
+        return activation(x) if activation else x  # (B, fewer, O)
+    return product(windows, conv.weight.transpose(1, 2).flatten(1), conv.bias, activation)
+
+def norm(x: Tensor, frames: Tensor | None, norm: nn.Module) -> Tensor:
+    """`norm` of the feature encoder for x (B, T, C): for a clip's, its real frames are a batch of vectors."""
+    if isinstance(norm, wav2vec2.ChannelNorm):
+        return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+    for item, count in zip(x, [x.shape[1]] * len(x) if frames is None else frames.tolist()):
+        real = item[:count]  # (frames, C)
+        real.copy_(torch.batch_norm(real, norm.weight, norm.bias, None, None, True, 0.0, norm.eps, False))
+    return x
+
+KINDS = {nn.Linear: FastLinear, MLP: FastMLP, Head: FastHead, PositionalConv: FastPositions,
+         FeatureEncoder: FastFeatureEncoder}
+
+def speed_up_(model: SpeechEncoderDecoder) -> SpeechEncoderDecoder:
+    """The same model, its products by oneDNN if this build of torch has it."""
+    if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        for part in model.modules():
+            part.__class__ = KINDS.get(type(part), type(part))
+    return model
 
 class Int8Linear(nn.Module):
     """What nn.Linear with weight (O, I) and bias (O,) does, in a quarter of the memory."""
@@ -37,8 +123,7 @@ class Int8Conv(nn.Module):
         self.kernel_size, self.stride, self.padding = conv.kernel_size, conv.stride, conv.padding
         self.linear = Int8Linear(conv.weight.transpose(1, 2).flatten(1), conv.bias)  # (O, K * I)
     def forward(self, x: Tensor) -> Tensor:  # (B, I, T)
-        windows = x.transpose(1, 2).unfold(1, self.kernel_size[0], self.stride[0])  # (B, fewer, I, K)
-        return self.linear(windows.transpose(2, 3).flatten(2)).transpose(1, 2)  # (B, O, fewer)
+        return convolve(x.transpose(1, 2), self).transpose(1, 2)  # (B, O, fewer)
 
 class Int8Head(nn.Module):
     def __init__(self, head: Head, embeddings: Tensor):
@@ -59,6 +144,8 @@ def quantise_(model: SpeechEncoderDecoder) -> SpeechEncoderDecoder:
         for name, part in module.named_children():
             if isinstance(part, nn.Linear):
                 setattr(module, name, Int8Linear(part.weight, part.bias))
+    encoder = model.encoder
+    encoder.feature_encoder.__class__, encoder.positions.__class__ = FastFeatureEncoder, FastPositions
     model.decoder.head = Int8Head(model.decoder.head, model.decoder.embed.tokens.weight)
     return model
 
@@ -78,6 +165,4 @@ def check(dtype: torch.dtype, device: str) -> None:
     if dtype == torch.int8 and device != "cpu":
         raise ValueError(f"dtype int8 is for the device cpu, found {device}: expected bfloat16 or float16")
     if dtype == torch.int8 and not has_int8():
-        raise ValueError(
-            "dtype int8: this build of torch has no kernels for it, expected float32"
-        )
+        raise ValueError("dtype int8: this build of torch has no kernels for it, expected float32")

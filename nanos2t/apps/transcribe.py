@@ -138,6 +138,8 @@ class SpeechToText:
         """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        if isinstance(sources, (str, bytes, os.PathLike)):
+            raise ValueError(f"sources: found {str(sources)[:99]!r}, expected a list of files")
         call = Call(words, progress or (lambda seconds: None), *self.resolve(language, generation))
         jobs: deque[Job] = deque()
         waiting: list[Piece] = []
@@ -281,13 +283,20 @@ def read_preprocessor(folder: Path) -> tuple[int, bool, segment.Limits]:
         log.warning("%s: no preprocessor_config.json: 16000 Hz and normalisation are assumed", folder)
     config = inner if isinstance(inner := config.get("feature_extractor"), dict) else config  # in the second
     rate, normalise = config.get("sampling_rate", 16000), config.get("do_normalize", True)
-    if type(rate) is not int or rate < 1000 or type(normalise) is not bool:
-        raise ValueError(f"{file}: {rate!r} Hz, normalised: {normalise!r}, expected 1000+ Hz, true or false")
+    if type(rate) is not int or not 1000 <= rate <= 10**6 or type(normalise) is not bool:
+        expected = "expected 1000 to 1000000 Hz, true or false"
+        raise ValueError(f"{file}: {rate!r} Hz, normalised: {normalise!r}, {expected}")
     limits = segment.Limits(config.get("chunk_length", 30.0), config.get("chunk_sounds", 10**9))
     if not (type(limits.seconds) in (int, float) and 1 <= limits.seconds <= 3600
             and type(limits.sounds) is int and limits.sounds >= 1):
         raise ValueError(f"{file}: {limits}, expected a chunk_length of 1 to 3600, chunk_sounds of 1 or more")
     return rate, normalise, limits
+
+def find_folder(name: str | Path | None, revision: str | None = None, local_files_only: bool = False) -> Path:
+    """The folder of a model, None: the bundled one; ValueError as pretrained.find_folder, and for no name."""
+    if name == "":
+        raise ValueError("the name of the model is '', expected a folder or hub id")
+    return pretrained.find_folder(BUNDLED if name is None else name, revision, local_files_only)
 
 def furnish(model: SpeechEncoderDecoder, folder: Path) -> SpeechToText:
     """A model with the rest of its folder: tokenizer, rate, and the languages that its files do not name."""
@@ -311,8 +320,7 @@ def load(name_or_path: str | Path | None = None, *, device: str | torch.device =
     device, dtype = choose_device(device), choose_dtype(dtype)
     dtype = fast.choose(device) if dtype == "auto" else dtype
     fast.check(dtype, device)
-    name = BUNDLED if name_or_path is None else name_or_path
-    folder = pretrained.find_folder(name, revision, local_files_only)
+    folder = find_folder(name_or_path, revision, local_files_only)
     kept = torch.float32 if dtype == torch.int8 else dtype
     model = pretrained.from_pretrained(folder, dtype=kept, device=device)
-    return furnish(fast.quantise_(model) if dtype == torch.int8 else model, folder)
+    return furnish((fast.quantise_ if dtype == torch.int8 else fast.speed_up_)(model), folder)
