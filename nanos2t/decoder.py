@@ -1,6 +1,6 @@
 """Text decoder: one causal block with cross-attention that is BERT, GPT-2, BART or mBART. Read bottom up.
 The families (Devlin et al. 2019; Radford et al. 2019; Lewis et al. 2020; Liu et al. 2020) are the decoder of
-Vaswani et al. 2017 with a few knobs, each read in one class. Attention and MLP are those of the encoder.
+Vaswani et al. 2017 with a few knobs, each read in one class. Attention and MLP are the encoder's.
 Shapes: B batch, K beams (or targets) of one utterance, T new tokens, P past tokens, S source frames,
 H hidden_size, N heads, D head_size, V vocab_size."""
 
@@ -176,3 +176,19 @@ class Decoder(nn.Module):
         for i, block in enumerate(self.blocks):
             x = block(x, memory[i], memory_mask, None if cache is None else cache[i])
         return self.head(self.norm(x), self.embed.tokens.weight)                # (B * K, T, V)
+
+class Decoding:
+    """`next_logits` for generate.py: the memory (B, S, H) of a batch is read once, past tokens are cached."""
+    def __init__(self, model, memory: Tensor, frames: Tensor | None, rows: int, longest: int):
+        self.decoder = model.decoder
+        self.memory, self.mask = model.decoder.read(memory), model.memory_mask(memory, frames)
+        self.cache = model.decoder.new_cache(rows, min(longest, model.decoder.config.max_positions))
+    def __call__(self, tokens: Tensor, parents: Tensor | None) -> Tensor:       # (R, T), (R,)
+        for cache in self.cache if parents is not None else ():
+            cache.reorder(parents)
+        new = tokens[:, self.cache[0].length :]                                 # (R, 1)
+        logits = self.decoder(new, self.memory, self.mask, self.cache)[:, -1].float()  # (R, V)
+        if not logits.isfinite().all():
+            row, token = (~logits.isfinite()).nonzero()[0].tolist()
+            raise ValueError(f"step {tokens.shape[1]}: token {token} has the logit {logits[row, token]}")
+        return logits

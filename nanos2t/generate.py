@@ -1,9 +1,10 @@
 """Tokens from a trained model: greedy, beam search and sampling, as plain functions. Read from the bottom up.
-Options mean what they mean in transformers (generation/utils.py, logits_process.py of 5.23): the same tokens,
-the same scores. A search knows no model. It calls `next_logits(tokens, parents)` for float32 logits (R, V) of
-the token after each row; `parents` (R,) are the former rows that the rows go on from, None: themselves.
+Options, tokens, scores are those of transformers (generation/utils.py, logits_process.py of 5.23). A search
+knows no model: it calls `next_logits(tokens, parents)` for float32 logits (R, V) of the token after each row;
+`parents` (R,) are the former rows that the rows go on from, None: themselves.
 Shapes: B utterances, K beams or sequences of each, R = B * K rows, T tokens, V vocab_size, C candidates."""
 
+from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
@@ -11,13 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nanos2t.decoder import Decoding
+
 NextLogits = Callable[[Tensor, Tensor | None], Tensor]
 IMPOSSIBLE = -1e9  # a sum of log-probabilities that nothing real reaches
 
 @dataclass(frozen=True)
 class GenerationConfig:
-    """Options of `generate`, named as in transformers.GenerationConfig. max_length and min_length count the
-    start token; max_new_tokens and min_new_tokens go before them and do not. Default: 20 new tokens."""
+    """Options, named as in transformers. max_length and min_length count the start token; max_new_tokens and
+    min_new_tokens, which go before them, do not. Default: 20 new tokens."""
     max_length: int | None = None
     max_new_tokens: int | None = None
     min_length: int = 0
@@ -60,17 +63,15 @@ class GenerationConfig:
 
 @dataclass
 class Generated:
-    """`sequences` (R, T), the start token first; `sequences_scores` (R,); `token_logprobs` (R, T - 1)."""
-    sequences: Tensor
-    sequences_scores: Tensor
-    token_logprobs: Tensor
+    sequences: Tensor         # (R, T), the start token first
+    sequences_scores: Tensor  # (R,)
+    token_logprobs: Tensor    # (R, T - 1)
 
 def with_options(config: GenerationConfig, options: dict) -> GenerationConfig:
     """The checkpoint's defaults overridden by a call's options; ValueError if unknown or contradictory."""
     names = [field.name for field in fields(config)]
-    for name in options:
-        if name not in names:
-            raise ValueError(f"unknown generation option {name!r}, expected one of {', '.join(names)}")
+    if unknown := [name for name in options if name not in names]:
+        raise ValueError(f"unknown generation option {unknown[0]!r}, expected one of {', '.join(names)}")
     for new, old in ("max_new_tokens", "max_length"), ("min_new_tokens", "min_length"):
         if options.get(old) is not None and options.get(new) is not None:
             raise ValueError(f"{new}={options[new]} and {old}={options[old]} contradict: give one of them")
@@ -102,13 +103,13 @@ def ban_repeats(scores: Tensor, tokens: Tensor, size: int) -> Tensor:
     rows, at = (grams[..., :-1] == suffix[:, None]).all(2).nonzero(as_tuple=True)
     return scores.index_put((rows, grams[rows, at, -1]), scores.new_tensor(-torch.inf))
 
-def ban_words(scores: Tensor, tokens: Tensor, words: list[list[int]]) -> Tensor:
-    """Forbid the last token of each word whose other tokens stand at the end of a row."""
-    scores = scores.clone()
-    for *start, last in words:
-        if len(start) <= tokens.shape[1]:
+def ban_words(scores: Tensor, tokens: Tensor, config: GenerationConfig) -> Tensor:
+    """Forbid the last token of each bad word (an EOS is none) whose other tokens end a row."""
+    for *start, last in config.bad_words_ids or []:
+        if len(start) <= tokens.shape[1] and (start or last not in config.eos_ids):
             suffix = tokens[:, tokens.shape[1] - len(start) :]                  # (R, len(start))
-            scores[(suffix == suffix.new_tensor(start)).all(1), last] = -torch.inf
+            rows = (suffix == suffix.new_tensor(start)).all(1).nonzero()[:, 0]
+            scores = scores.index_put((rows, rows.new_tensor(last)), scores.new_tensor(-torch.inf))
     return scores
 
 def constrain(scores: Tensor, tokens: Tensor, config: GenerationConfig) -> Tensor:
@@ -119,8 +120,7 @@ def constrain(scores: Tensor, tokens: Tensor, config: GenerationConfig) -> Tenso
         seen = torch.where(seen < 0, seen * config.repetition_penalty, seen / config.repetition_penalty)
         scores = scores.scatter(1, tokens, seen)
     scores = ban_repeats(scores, tokens, config.no_repeat_ngram_size)
-    words = [word for word in config.bad_words_ids or [] if word not in [[eos] for eos in config.eos_ids]]
-    scores = ban_words(scores, tokens, words) if words else scores
+    scores = ban_words(scores, tokens, config)
     if length < config.shortest and config.eos_ids:
         scores = scores.index_fill(1, torch.tensor(config.eos_ids, device=scores.device), -torch.inf)
     for forced, at in (config.forced_bos_token_id, 1), (config.forced_eos_token_id, config.longest - 1):
@@ -145,7 +145,22 @@ def warp(scores: Tensor, config: GenerationConfig, keep: int) -> Tensor:
         scores = scores.masked_fill(cut.scatter(1, order, cut), -torch.inf)
     return scores
 
-def greedy(next_logits: NextLogits, start: Tensor, config: GenerationConfig) -> Generated:
+Candidate = namedtuple("Candidate", "step row parent beam token logprob sum score status")
+
+def record(trace: list, new: "Beams", source: Tensor, onward: Tensor, going: Tensor, penalty: float) -> None:
+    """Append the continuations (B, C) of beams `source` that a step looked at in rows that are `going` (B,),
+    best first: "kept" as a beam, "finished" or "dropped". `sum` of log-probabilities, `score` if it ended."""
+    step, K = new.tokens.shape[2] - 1, onward.shape[1]
+    columns = new.tokens[..., -1], new.logprobs[..., -1], new.scores, new.scores / step**penalty
+    for row in going.nonzero().flatten().tolist():
+        beams, ended = onward[row].tolist(), new.ended[row].tolist()
+        for i, parent in enumerate(source[row].tolist()):
+            beam = beams.index(i) if i in beams and not ended[i] else None
+            status = "kept" if beam is not None else "finished" if ended[i] and i < K else "dropped"
+            values = [column[row, i].item() for column in columns]
+            trace.append(Candidate(step, row, parent, beam, *values, status))
+
+def greedy(next_logits: NextLogits, start: Tensor, config: GenerationConfig, trace=None) -> Generated:
     """The likeliest next token, or with do_sample a drawn one, until each row (R, 1) has its EOS."""
     tokens, logprobs, eos = start, [], start.new_tensor(config.eos_ids)
     pad = config.pad_token_id if config.pad_token_id is not None else next(iter(config.eos_ids), None)
@@ -161,17 +176,20 @@ def greedy(next_logits: NextLogits, start: Tensor, config: GenerationConfig) -> 
         logprobs.append(scores.log_softmax(1).gather(1, token).masked_fill(done[:, None], 0.0))
         token = token.masked_fill(done[:, None], pad) if config.eos_ids else token
         tokens, length = torch.cat([tokens, token], 1), length + ~done          # (R, T + 1), (R,)
-        done = done | torch.isin(token[:, 0], eos)
+        going, done = ~done, done | torch.isin(token[:, 0], eos)
+        if trace is not None:
+            ended = done[:, None] | (tokens.shape[1] == config.longest)         # (R, 1)
+            new = Beams(tokens[:, None], logprobs[-1][:, None], sum(logprobs), ended)
+            record(trace, new, token * 0, token * 0, going, config.length_penalty)
     logprobs = torch.cat(logprobs, 1)                                           # (R, T)
     return Generated(tokens, logprobs.sum(1) / length**config.length_penalty, logprobs)
 
 @dataclass
 class Beams:
-    """Hypotheses: tokens (B, K, T), their log-probabilities (B, K, T - 1), scores (B, K), ended (B, K)."""
-    tokens: Tensor
-    logprobs: Tensor
-    scores: Tensor
-    ended: Tensor
+    tokens: Tensor    # (B, K, T)
+    logprobs: Tensor  # (B, K, T - 1), of each token but the first
+    scores: Tensor    # (B, K)
+    ended: Tensor     # (B, K)
     def pick(self, index: Tensor) -> "Beams":                                   # (B, C)
         along = index[..., None]                                                # (B, C, 1)
         return Beams(self.tokens.take_along_dim(along, 1), self.logprobs.take_along_dim(along, 1),
@@ -208,7 +226,7 @@ def continuations(running: Beams, logits: Tensor, config: GenerationConfig) -> t
     beams.ended = torch.isin(token, token.new_tensor(config.eos_ids)) | (T + 1 == config.longest)
     return beams, parents
 
-def beam_search(next_logits: NextLogits, start: Tensor, config: GenerationConfig) -> Generated:
+def beam_search(next_logits: NextLogits, start: Tensor, config: GenerationConfig, trace=None) -> Generated:
     """The num_beams best hypotheses at a time (Sutskever et al. 2014, section 3.2), from start (B, 1)."""
     B, K, penalty, eager = len(start), config.num_beams, config.length_penalty, config.early_stopping is True
     fill = config.pad_token_id or next(iter(config.eos_ids), 0)                 # pad 0: EOS, as HF has it
@@ -226,6 +244,8 @@ def beam_search(next_logits: NextLogits, start: Tensor, config: GenerationConfig
         # STEP 3: those of the first K that ended compete with those that ended before, by score per length
         length, stuck = new.tokens.shape[2] - 1, new.ended.all()
         closed = ~improving | (done.ended.all(1, keepdim=True) & eager)         # (B, 1)
+        if trace is not None:
+            record(trace, new, source, onward, ~closed[:, 0], penalty)
         new.ended[:, K:] = False
         new.scores = new.scores / length**penalty + closed * IMPOSSIBLE + ~new.ended * IMPOSSIBLE
         done = done.join(new, fill)
@@ -243,35 +263,31 @@ def beam_search(next_logits: NextLogits, start: Tensor, config: GenerationConfig
     return Generated(tokens[:, : longest + 1], done.scores[:, :count].flatten(),
                      logprobs.masked_fill(filled, 0.0)[:, :longest])
 
-class Decoding:
-    """`next_logits` of a model for a batch of utterances: the memory is read once, past tokens are cached."""
-    def __init__(self, model, memory: Tensor, frames: Tensor | None, rows: int, longest: int):
-        self.decoder = model.decoder
-        self.memory, self.mask = model.decoder.read(memory), model.memory_mask(memory, frames)
-        self.cache = model.decoder.new_cache(rows, min(longest, model.decoder.config.max_positions))
-    def __call__(self, tokens: Tensor, parents: Tensor | None) -> Tensor:       # (R, T), (R,)
-        for cache in self.cache if parents is not None else ():
-            cache.reorder(parents)
-        new = tokens[:, self.cache[0].length :]                                 # (R, 1)
-        return self.decoder(new, self.memory, self.mask, self.cache)[:, -1].float()  # (R, V)
+def flatten(value) -> list:
+    return [i for one in value for i in flatten(one)] if isinstance(value, list | tuple) else [value]
 
 @torch.no_grad()
-def decode(model, memory: Tensor, frames: Tensor | None, options: dict) -> Generated:
+def decode(model, memory: Tensor, frames: Tensor | None, options: dict,
+           trace: list | None = None) -> Generated:
     """Memory (B, S, H) with frames (B,) real ones, None: all -> what is said: the rest of `generate`."""
-    config = with_options(model.generation, options)
+    config, size = with_options(model.generation, options), model.decoder.config.vocab_size
+    for name in (name for name in options if name.endswith(("_id", "_ids", "suppress_tokens"))):
+        if strange := [i for i in flatten(options[name] or 0) if not (type(i) is int and 0 <= i < size)]:
+            raise ValueError(f"generation option {name} has {strange[0]!r}, expected a token id below {size}")
     rows = config.num_beams if config.num_beams > 1 else config.num_return_sequences
     start = torch.full((len(memory), 1), config.need("decoder_start_token_id"), device=memory.device)
     next_logits = Decoding(model, memory, frames, len(memory) * rows, config.longest)
     search, count = (beam_search, 1) if config.num_beams > 1 else (greedy, rows)
-    return search(next_logits, start.repeat_interleave(count, 0), config)
+    return search(next_logits, start.repeat_interleave(count, 0), config, trace)
 
 @torch.no_grad()
-def generate(model, input_values: Tensor, attention_mask: Tensor | None = None,
+def generate(model, input_values: Tensor, attention_mask: Tensor | None = None, *, trace: list | None = None,
              return_dict_in_generate: bool = False, **options) -> Tensor | Generated:
     """Waveforms (B, L) -> tokens (B * num_return_sequences, T), start token first, padded on the right.
-
     `options`: fields of GenerationConfig, before those of `model.generation`; ValueError names a wrong one.
-    With return_dict_in_generate the result is Generated, with scores."""
+    With return_dict_in_generate the result is Generated, with scores. `trace` gets every Candidate."""
     with_options(model.generation, options)                                     # errors before the work
-    found = decode(model, *model.encode(input_values, attention_mask), options)
+    if len(input_values) == 0:
+        raise ValueError("input_values: expected at least one waveform, found none")
+    found = decode(model, *model.encode(input_values, attention_mask), options, trace)
     return found if return_dict_in_generate else found.sequences

@@ -17,11 +17,10 @@ IGNORED = -100  # a label that no loss looks at
 
 @dataclass
 class Output:
-    """`loss` () and `logits` (B, T, V) or None, `memory` (B, S, H), `frames` (B,): how many are real."""
-    loss: Tensor | None
-    logits: Tensor | None
-    memory: Tensor
-    frames: Tensor
+    loss: Tensor | None    # ()
+    logits: Tensor | None  # (B, T, V)
+    memory: Tensor         # (B, S, H)
+    frames: Tensor         # (B,), how many are real
 
 def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
     """Labels (B, T) -> decoder input (B, T): start token, then all labels but the last; IGNORED is pad."""

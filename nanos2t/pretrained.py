@@ -34,9 +34,8 @@ log = logging.getLogger("nanos2t")
 
 def from_pretrained(name_or_path: Name, *, dtype: torch.dtype = torch.float32, device: Device = "cpu",
                     revision: str | None = None, local_files_only: bool = False) -> SpeechEncoderDecoder:
-    """The model in a folder or hub repository of transformers' SpeechEncoderDecoderModel, in eval mode.
-    ValueError, one line naming file and tensor or key, for what is missing, broken or not implemented.
-    Optional tensors that the file lacks are initialised, and listed on the logger "nanos2t"."""
+    """The model in a folder or hub repository in transformers' layout, in eval mode. ValueError, naming file
+    and tensor or key, if missing, broken or not implemented; optional ones are drawn, and in the log."""
     folder = find_folder(name_or_path, revision, local_files_only)
     model = empty_model(folder)
     path, theirs = read_tensors(folder)
@@ -82,9 +81,8 @@ def fill(model: nn.Module, state: dict, dtype: torch.dtype, device: Device, wher
     return model.to(device, dtype).eval()
 
 def save_pretrained(model: SpeechEncoderDecoder, folder: Name, max_shard_size: int | str = "5GB") -> None:
-    """Write config.json, generation_config.json and model.safetensors so that transformers loads them.
-    Files are written elsewhere, then moved: none is ever half there, even if `model` maps it.
-    ValueError if no family's config can say what the model's say, or the folder can not be written."""
+    """Write config.json, generation_config.json and model.safetensors so that transformers loads them, first
+    elsewhere, then moved: none is ever half there. ValueError if no family's config can say what ours is."""
     folder, rows = Path(folder), remap.read_table(PAIR).config
     parts = {part: write_part(model, part) for part in ("encoder", "decoder")}
     if isinstance(model.bridge, nn.Linear) and model.bridge.in_features != model.encoder.config.hidden_size:
@@ -115,8 +113,7 @@ def save_pretrained(model: SpeechEncoderDecoder, folder: Name, max_shard_size: i
         raise ValueError(f"{folder}: can not write there ({brief(error)})") from None
 
 def find_folder(name_or_path: Name, revision: str | None = None, local_files_only: bool = False) -> Path:
-    """A folder on disk, else that of a hub id, downloaded if need be: only what is read, never the weights of
-    other frameworks. ValueError if it is neither."""
+    """A folder on disk, else that of a hub id, of which what is read is downloaded; ValueError if neither."""
     folder, name = Path(name_or_path).expanduser(), str(name_or_path)
     if folder.is_dir():
         return folder

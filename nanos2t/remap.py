@@ -15,14 +15,12 @@ Words, Row = frozenset[str], tuple[str, str, frozenset[str]]
 
 @dataclass
 class Table:
-    """`part`: what `config` is about: encoder, decoder or generation. `base`: the table that is included.
-    `prefix`: what stands before the names of a model with a head (bert.), and not of a bare one."""
     tensors: list[Row] = field(default_factory=list)
     config: dict[str, tuple[str, str, Any, str]] = field(default_factory=dict)
     ids: dict[str, list[str]] = field(default_factory=dict)
-    part: str = ""
-    base: str = ""
-    prefix: str = ""
+    part: str = ""    # what `config` is about: encoder, decoder or generation
+    base: str = ""    # the table that is included
+    prefix: str = ""  # stands before the names of a model with a head (bert.), and not of a bare one
 
 def tables() -> dict[str, Path]:
     """The tables there are, by name: beside the package in the repository, inside it once installed."""

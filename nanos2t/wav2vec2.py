@@ -1,8 +1,7 @@
 """Speech encoder of the Wav2Vec2 family: waveform in, one vector per 20 ms out. Read from the bottom up.
 wav2vec 2.0 (Baevski et al. 2020, section 2), HuBERT (Hsu et al. 2021), XLS-R (Babu et al. 2021). Official:
 fairseq/models/wav2vec/wav2vec2.py; the same in transformers/models/wav2vec2/modeling_wav2vec2.py.
-Batching never changes a result: what looks across time (group norm, positional convolution, attention,
-adapter) is kept from seeing the padding behind an item's end.
+Batching never changes a result: nothing that looks across time sees the padding behind an item's end.
 Shapes: B batch, L samples, T frames (L / 320), C channels, H hidden_size, N heads, D head_size, K taps."""
 
 import math

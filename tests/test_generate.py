@@ -5,6 +5,7 @@ against transformers' generate, through whole float64 models with spread weights
 Tokens in scripts are written as letters: "-" pad, "^" start, "." EOS, the others are words.
 """
 
+import copy
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -532,7 +533,8 @@ def test_ban_words_is_the_naive_one(rows, words):
         {token for token in range(4) for word in words if [*row, token][-len(word) :] == word} for row in rows
     ]
     scores = torch.arange(4.0).repeat(len(rows), 1)
-    assert banned(ban_words(scores, torch.tensor(rows), words)) == want
+    config = GenerationConfig(bad_words_ids=words)
+    assert banned(ban_words(scores, torch.tensor(rows), config)) == want
     assert torch.equal(scores, torch.arange(4.0).repeat(len(rows), 1))
 
 
@@ -941,3 +943,104 @@ def test_the_cases_above_have_something_to_compare(numbers):
     assert len(used) == 19
     assert min(used.values()) >= len(numbers) / 12
     assert min(shares.values()) >= 0.3
+
+
+# The search as data
+
+
+def say(logits: Tensor, longest: int, **options) -> tuple[Generated, list]:
+    """A search over fixed logits (V,), or (steps, V), and its trace."""
+    table, trace = logits.expand(longest, -1) if logits.ndim == 1 else logits, []
+    config = with_options(CONFIG, {"max_length": longest, **options})
+    search = beam_search if config.num_beams > 1 else greedy
+    start = torch.ones(2, 1, dtype=torch.long)
+    return search(
+        lambda tokens, _: table[tokens.shape[1] - 1].expand(len(tokens), -1), start, config, trace
+    ), trace
+
+
+def rebuild(trace: list, row: int, end) -> tuple[list[int], float]:
+    """The tokens of a finished candidate, and the sum of their log-probabilities, back along its parents."""
+    tokens, total, at = [end.token], end.logprob, end
+    while at.step > 1:
+        former = [c for c in trace if (c.row, c.step, c.beam) == (row, at.step - 1, at.parent)]
+        assert len(former) == 1 and former[0].status == "kept"
+        at = former[0]
+        tokens, total = [at.token, *tokens], total + at.logprob
+    assert at.parent == 0
+    return tokens, total
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"num_beams": 3}, {"num_beams": 4, "length_penalty": 0.3, "early_stopping": True},
+    {"num_beams": 3, "do_sample": True}, {"do_sample": True}, {"num_beams": 2, "early_stopping": "never"},
+])  # fmt: skip
+def test_the_trace_is_the_whole_search(options):
+    generator = torch.Generator().manual_seed(3)
+    found, trace = say(torch.randn(7, 9, generator=generator), 8, **options)
+    again, _ = say(torch.randn(7, 9, generator=torch.Generator().manual_seed(3)), 8, **options)
+    beams = options.get("num_beams", 1)
+    for row in 0, 1:
+        ends = [c for c in trace if c.row == row and c.status == "finished"]
+        best = max(ends, key=lambda end: end.score)
+        tokens, total = rebuild(trace, row, best)
+        assert tokens == found.sequences[row, 1 : 1 + len(tokens)].tolist()
+        assert best.sum == pytest.approx(total, abs=1e-5) and best.score == pytest.approx(
+            found.sequences_scores[row].item(), abs=1e-6
+        )
+        assert best.score == pytest.approx(best.sum / best.step ** options.get("length_penalty", 1.0))
+        for step in range(1, max(c.step for c in trace if c.row == row) + 1):
+            now = [c for c in trace if (c.row, c.step) == (row, step)]
+            kept = sorted(c.beam for c in now if c.status == "kept")
+            assert len(now) == (2 * beams if beams > 1 else 1)
+            assert kept in ([*range(beams)], []) and all(c.beam is None for c in now if c.status != "kept")
+            assert not [c for c in now if c.status == "kept" and c.token == 2]
+    assert {c.status for c in trace} == (
+        {"kept", "dropped", "finished"} if beams > 1 else {"kept", "finished"}
+    )
+    if not options.get("do_sample"):
+        assert torch.equal(found.sequences, again.sequences)
+
+
+def test_a_trace_stops_with_its_row():
+    """The first row ends at once, the second goes on: nothing more is said of the first."""
+    table = torch.zeros(2, 4, 9)
+    table[0, 0, 2] = table[1, :3, 5] = table[1, 3, 2] = 9.0
+    start, trace = torch.ones(2, 1, dtype=torch.long), []
+    greedy(lambda tokens, _: table[:, tokens.shape[1] - 1], start, replace(CONFIG, max_length=5), trace)
+    assert [(c.step, c.row, c.token, c.status) for c in trace] == [
+        (1, 0, 2, "finished"), (1, 1, 5, "kept"), (2, 1, 5, "kept"), (3, 1, 5, "kept"), (4, 1, 2, "finished"),
+    ]  # fmt: skip
+
+
+def test_generate_fills_the_trace_and_changes_nothing():
+    model, trace = models("group norm, 23 words")[1], []
+    plain = model.generate(*batch(), num_beams=2, max_length=9)
+    assert torch.equal(plain, model.generate(*batch(), num_beams=2, max_length=9, trace=trace))
+    assert {c.row for c in trace} == {*range(len(LENGTHS))} and {c.step for c in trace} <= {*range(1, 9)}
+
+
+# What cannot be
+
+
+@pytest.mark.parametrize("name, value", [
+    ("eos_token_id", 23), ("eos_token_id", [2, -1]), ("pad_token_id", 999), ("suppress_tokens", [1, 23]),
+    ("bad_words_ids", [[1], [2, 40]]), ("forced_bos_token_id", -3), ("decoder_start_token_id", "a"),
+])  # fmt: skip
+def test_an_id_outside_the_vocabulary(name, value):
+    with pytest.raises(ValueError, match=rf"option {name} has .*, expected a token id below 23"):
+        models("group norm, 23 words")[1].generate(*batch(), **{name: value})
+
+
+def test_an_empty_batch():
+    with pytest.raises(ValueError, match="input_values: expected at least one waveform, found none"):
+        models("group norm, 23 words")[1].generate(torch.zeros(0, 500))
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_logit_that_is_not_finite(beams):
+    model = copy.deepcopy(models("group norm, 23 words")[1])
+    with torch.no_grad():
+        model.decoder.head.bias[7] = torch.nan
+    with pytest.raises(ValueError, match="step 1: token 7 has the logit nan"):
+        model.generate(*batch(), num_beams=beams)

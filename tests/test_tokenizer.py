@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_vocabularies import CORPUS, byte_level, fast_bpe, write
+from test_vocabularies import write
 
 from nanos2t import tokenizer
 from nanos2t.apps import vocabularies
@@ -18,14 +18,6 @@ def test_word_pieces_by_hand(tmp_path: Path):
     assert ours.decode(torch.tensor([2, 4, 5, 6, 7, 3])) == "twofold, fold"
     assert ours.decode([2, 4, 3], skip_special_tokens=False) == "[CLS] two [SEP]"
     assert ours.batch_decode([[4], [7, 0]]) == ["two", "fold"] and ours.languages == {}
-
-
-def test_bytes_come_back(tmp_path: Path):
-    ours = tokenizer.load(byte_level(tmp_path, ["<s>", "<pad>", "</s>", "<unk>"], ["<mask>"]))
-    for text in CORPUS:
-        ids = ours.encode(text)
-        assert (ids[0], ids[-1]) == (0, 2) and ours.decode(ids) == text
-    assert vocabularies.load(tmp_path).encode(CORPUS[0]) == ours.encode(CORPUS[0])
 
 
 def test_a_code_is_a_language_where_it_is_special(tmp_path: Path):
@@ -41,13 +33,10 @@ def test_a_code_is_a_language_where_it_is_special(tmp_path: Path):
 def test_nothing_there_and_something_broken(tmp_path: Path):
     assert tokenizer.load(tmp_path) is None
     write(tmp_path, vocab__json={"a": 0}, merges__txt=b"ab\n")
+    assert tokenizer.load(tmp_path) is None
+    with pytest.raises(ValueError, match=r"merges.txt: .*, expected the file of a tokenizer"):
+        vocabularies.load(tmp_path)
+    write(tmp_path, tokenizer__json=b"{")
     for load in tokenizer.load, vocabularies.load:
-        with pytest.raises(ValueError, match=r"merges.txt: .*, expected the file of a tokenizer"):
+        with pytest.raises(ValueError, match=r"tokenizer.json: .*, expected the file of a tokenizer"):
             load(tmp_path)
-
-
-def test_the_core_alone_does_not_take_fast_bpe_for_bytes(tmp_path: Path):
-    """It has no bytes to begin with: apps/vocabularies.py reads it."""
-    with pytest.raises(ValueError, match=r"vocab.json: "):
-        tokenizer.load(fast_bpe(tmp_path))
-    assert vocabularies.load(tmp_path).decode([4, 5])

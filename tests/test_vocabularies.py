@@ -562,3 +562,10 @@ def test_languages_of_any_other_model_with_this_tokenizer_are_its_codes(tmp_path
         assert stt.languages == tuple(tokenizer.LANGUAGES)
     assert stt.options("de", {})["forced_bos_token_id"] == stt.tokenizer.languages["de_DE"]
     assert stt.options("swedish", {})["forced_bos_token_id"] == stt.tokenizer.languages["sv_SE"]
+
+
+def test_bytes_come_back(tmp_path: Path):
+    ours = tokenizer.load(byte_level(tmp_path, ["<s>", "<pad>", "</s>", "<unk>"], ["<mask>"]))
+    for text in CORPUS:
+        ids = ours.encode(text)
+        assert (ids[0], ids[-1]) == (0, 2) and ours.decode(ids) == text

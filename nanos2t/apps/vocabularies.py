@@ -1,10 +1,13 @@
-"""The tokenizers that official checkpoints have beside the usual ones: mBART-50's and speech_to_text_2's."""
+"""The tokenizers that official checkpoints have beside the core's: of GPT-2, mBART-50, speech_to_text_2."""
 
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from nanos2t import pretrained, tokenizer
-from nanos2t.tokenizer import SPECIAL, Tokenizer, assemble
+from nanos2t.tokenizer import Tokenizer
 
+SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 LANGUAGES = """ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT lv_LV
     my_MM ne_NP nl_XX ro_RO ru_RU si_LK tr_TR vi_VN zh_CN af_ZA az_AZ bn_IN fa_IR he_IL hr_HR id_ID ka_GE
     km_KH mk_MK ml_IN mn_MN mr_IN pl_PL ps_AF pt_XX sv_SE sw_KE ta_IN te_IN th_TH tl_XX uk_UA ur_PK xh_ZA
@@ -17,6 +20,16 @@ CARDS = {  # forced_bos_token_id -> languages of wav2vec2-xls-r-*-en-to-15 and -
     250004: {"en": 250004},
 }
 
+class CutTokenizer(Tokenizer):
+    """One whose text something else than the backend cuts into pieces: `cut`."""
+    def __init__(self, backend, cut: Callable[[str], list[str]]):
+        super().__init__(backend)
+        self.cut = cut
+    def encode(self, text: str) -> list[int]:
+        parts = re.split(f"({'|'.join([*SPECIAL, *self.languages])})", text)  # text, special, text
+        pieces = [piece for i, part in enumerate(parts) for piece in ([part] if i % 2 else self.cut(part))]
+        return self.backend.encode(pieces, is_pretokenized=True).ids
+
 def load(folder: Path) -> Tokenizer | None:
     """The tokenizer in a checkpoint's folder; None if it has none. ValueError names a file that is broken."""
     if any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt")):
@@ -25,13 +38,28 @@ def load(folder: Path) -> Tokenizer | None:
     try:
         if (file := folder / "sentencepiece.bpe.model").exists():
             return read_sentencepiece(file, options)
-        vocab = pretrained.read_json(file) if (file := folder / "vocab.json").exists() else {}
-        if not {"Ġ", "Ċ"} <= vocab.keys() and any(token.endswith("@@") for token in vocab):  # not of bytes
-            return read_fast_bpe(file := folder / "merges.txt", vocab, options)
+        merges, file = read_merges(file := folder / "merges.txt"), folder / "vocab.json"
+        if not (file.exists() or merges):
+            return None
+        vocab = pretrained.read_json(file)
+        bytewise = {"Ġ", "Ċ"} <= vocab.keys() or not any(token.endswith("@@") for token in vocab)
+        if bytewise:
+            return read_byte_bpe(vocab, merges, options)
+        return read_fast_bpe(file := folder / "merges.txt", vocab, merges, options)
     except Exception as error:  # the C++ side raises no narrower class
-        where = "" if str(error).startswith(str(file)) else f"{file}: "
-        raise ValueError(f"{where}{pretrained.brief(error)}, expected the file of a tokenizer") from None
-    return tokenizer.load(folder)
+        raise tokenizer.broken(file, error) from None
+
+def read_merges(file: Path) -> list[tuple[str, str]]:
+    """The pairs of merges.txt, if it is there, without a third column and the line of the version."""
+    lines = map(str.split, file.read_text("utf-8").split("\n") if file.exists() else ())
+    return [(left, right) for left, right, *_ in filter(None, lines) if left != "#version:"]
+
+def read_byte_bpe(vocab: dict[str, int], merges: list[tuple[str, str]], options: dict) -> Tokenizer:
+    """GPT-2's, RoBERTa's and BART's: byte pairs over bytes."""
+    from tokenizers import decoders, models, pre_tokenizers
+
+    split = pre_tokenizers.ByteLevel(options.get("add_prefix_space", False))
+    return assemble(models.BPE(vocab, merges or None), "<s> $A </s>", decoders.ByteLevel(), split)
 
 def read_sentencepiece(file: Path, options: dict) -> Tokenizer:
     """mBART-50's ids: four special tokens, the model's pieces but for its own three, languages, <mask>."""
@@ -48,11 +76,11 @@ def read_sentencepiece(file: Path, options: dict) -> Tokenizer:
     special = [*SPECIAL, *LANGUAGES]
     return assemble(model, around, decoders.Metaspace(), special=special, cut=cutter.encode_as_pieces)
 
-def read_fast_bpe(file: Path, vocab: dict[str, int], options: dict) -> Tokenizer:
+def read_fast_bpe(file: Path, vocab: dict[str, int], merges: list[tuple[str, str]],
+                  options: dict) -> Tokenizer:
     """fastBPE, where "@@" ends each piece of a word but the last; without merges.txt it only decodes."""
     from tokenizers import decoders, models
 
-    merges = tokenizer.read_merges(file)
     known = {" ", *((token + "</w>").replace("@@</w>", "") for token in vocab)}
     known |= {symbol for left, right in merges for symbol in (left, right, left + right)}
     bpe = models.BPE(dict(zip(known, range(len(known)))), merges, unk_token=" ", end_of_word_suffix="</w>")
@@ -65,3 +93,17 @@ def read_fast_bpe(file: Path, vocab: dict[str, int], options: dict) -> Tokenizer
 
     glue = decoders.Sequence([decoders.WordPiece("\n", False), decoders.Fuse(), decoders.Replace("@@ ", "")])
     return assemble(models.WordLevel(vocab, "<unk>"), "$A", glue, cut=cut)
+
+def assemble(model, around: str, decoder, split=None, special: Iterable[str] = SPECIAL,
+             cut: Callable | None = None) -> Tokenizer:
+    """A Tokenizer with the special tokens of its vocabulary, those in `around` put around a text, $A."""
+    from tokenizers import Tokenizer as Backend
+    from tokenizers.processors import TemplateProcessing
+    backend = Backend(model)
+    backend.pre_tokenizer, backend.decoder = split, decoder
+    names = special if backend.token_to_id("<s>") is not None else ["<|endoftext|>"]
+    ids = {token: i for token in names if (i := backend.token_to_id(token)) is not None}
+    backend.add_special_tokens([*ids])
+    pairs = [(token, ids[token]) for token in around.split() if token in ids]
+    backend.post_processor = TemplateProcessing(around if pairs else "$A", special_tokens=pairs)
+    return CutTokenizer(backend, cut) if cut else Tokenizer(backend)
