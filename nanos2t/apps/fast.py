@@ -7,7 +7,9 @@ int8: weights have a scale for each row, inputs one a call; the model cannot be 
     y = W x + b,  W ~ scale * int8,  x ~ scale * (uint8 - zero): products and sums are those of integers
 """
 
+import ctypes
 import logging
+import mmap
 import warnings
 
 import torch
@@ -22,6 +24,7 @@ from nanos2t.wav2vec2 import ACTIVATIONS, MLP, FeatureEncoder, PositionalConv
 ENGINES = {"x86", "fbgemm", "onednn", "qnnpack"}  # torch's kernels for int8
 FUSED = {None: ("none", [], ""), ACTIVATIONS["gelu"]: ("gelu", [], "none"),
          ACTIVATIONS["gelu_tanh"]: ("gelu", [], "tanh"), ACTIVATIONS["relu"]: ("relu", [], "")}
+PIECE = 4096  # windows at a time: they overlap, and are copied
 log = logging.getLogger("nanos2t")
 
 def suits(x: Tensor, weight: Tensor) -> bool:
@@ -64,7 +67,9 @@ class FastFeatureEncoder(FeatureEncoder):
         for i, conv in enumerate(self.convs):
             normed, frames = i < len(self.norms), wav2vec2.fewer_frames(frames, conv)
             x = convolve(x, conv, None if normed else self.activation)  # (B, fewer, C)
-            x = self.activation(norm(x, frames, self.norms[i])) if normed else x
+            x = norm(x, frames, self.norms[i]) if normed else x
+            for part in x.split(PIECE, 1) if normed else ():
+                part.copy_(self.activation(part))
         return x, frames  # (B, T, C), (B,)
 
 class FastPositions(PositionalConv):
@@ -78,19 +83,23 @@ class FastPositions(PositionalConv):
         return self.activation(y.transpose(1, 2))  # (B, T, H)
 
 def convolve(x: Tensor, conv: "nn.Conv1d | Int8Conv", activation=None) -> Tensor:  # (B, T, I)
-    windows = x.unfold(1, conv.kernel_size[0], conv.stride[0]).transpose(2, 3).flatten(2)  # (B, fewer, K * I)
+    windows = x.unfold(1, conv.kernel_size[0], conv.stride[0]).transpose(2, 3)  # (B, fewer, K, I), a view
     if isinstance(conv, Int8Conv):
-        x = conv.linear(windows)
-        return activation(x) if activation else x  # (B, fewer, O)
-    return product(windows, conv.weight.transpose(1, 2).flatten(1), conv.bias, activation)
+        parts = [conv.linear(part.flatten(2)) for part in windows.split(PIECE, 1)]
+        parts = [activation(part) for part in parts] if activation else parts
+    else:
+        weight = conv.weight.transpose(1, 2).flatten(1)  # (O, K * I)
+        parts = [product(part.flatten(2), weight, conv.bias, activation) for part in windows.split(PIECE, 1)]
+    return torch.cat(parts, 1)  # (B, fewer, O)
 
 def norm(x: Tensor, frames: Tensor | None, norm: nn.Module) -> Tensor:
-    """`norm` of the feature encoder for x (B, T, C): for a clip's, its real frames are a batch of vectors."""
+    """`norm` of the feature encoder, in place if it is a clip's: over its real frames, of x (B, T, C)."""
     if isinstance(norm, wav2vec2.ChannelNorm):
         return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
     for item, count in zip(x, [x.shape[1]] * len(x) if frames is None else frames.tolist()):
         real = item[:count]  # (frames, C)
-        real.copy_(torch.batch_norm(real, norm.weight, norm.bias, None, None, True, 0.0, norm.eps, False))
+        variance, mean = torch.var_mean(real, 0, correction=0)  # 2 x (C,)
+        real.sub_(mean).mul_(norm.weight / (variance + norm.eps).sqrt()).add_(norm.bias)
     return x
 
 KINDS = {nn.Linear: FastLinear, MLP: FastMLP, Head: FastHead, PositionalConv: FastPositions,
@@ -107,14 +116,22 @@ class Int8Linear(nn.Module):
     """What nn.Linear with weight (O, I) and bias (O,) does, in a quarter of the memory."""
     def __init__(self, weight: Tensor, bias: Tensor | None):
         super().__init__()
-        scale = weight.abs().amax(1).clamp(min=1e-12) / 127  # (O,)
-        zero = torch.zeros_like(scale, dtype=torch.long)  # (O,)
+        scale = torch.maximum(weight.amax(1), -weight.amin(1)).clamp(min=1e-12) / 127  # (O,)
+        rows = (weight / scale[:, None]).round_().to(torch.int8)  # (O, I)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch means to move these kernels to another package
-            whole = torch.quantize_per_channel(weight, scale, zero, 0, torch.qint8)
+            zero = torch.zeros_like(scale, dtype=torch.long)
+            whole = torch._make_per_channel_quantized_tensor(rows, scale, zero, 0)
         self.packed = torch.ops.quantized.linear_prepack(whole, bias)
     def forward(self, x: Tensor) -> Tensor:  # (..., I)
         return torch.ops.quantized.linear_dynamic(x, self.packed)  # (..., O)
+
+def release(weight: Tensor) -> None:
+    """Give memory back whose content nobody reads any more: all pages of a file that were read count as ours."""
+    first, last = -(-weight.data_ptr() // mmap.PAGESIZE), (weight.data_ptr() + weight.nbytes) // mmap.PAGESIZE
+    if hasattr(mmap, "MADV_DONTNEED") and first < last:
+        size = ctypes.c_size_t((last - first) * mmap.PAGESIZE)
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(first * mmap.PAGESIZE), size, mmap.MADV_DONTNEED)
 
 class Int8Conv(nn.Module):
     """A convolution without padding: a linear layer of the K frames under each step of it."""
@@ -144,6 +161,7 @@ def quantise_(model: SpeechEncoderDecoder) -> SpeechEncoderDecoder:
         for name, part in module.named_children():
             if isinstance(part, nn.Linear):
                 setattr(module, name, Int8Linear(part.weight, part.bias))
+                release(part.weight)
     encoder = model.encoder
     encoder.feature_encoder.__class__, encoder.positions.__class__ = FastFeatureEncoder, FastPositions
     model.decoder.head = Int8Head(model.decoder.head, model.decoder.embed.tokens.weight)

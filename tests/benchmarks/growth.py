@@ -57,7 +57,7 @@ def measure(side: str, axis: str, value: int, folder: Path, threads: int, repeat
         how |= {"rows": value, "samples": 5 * RATE, "tokens": [10]}
         scale = 1e3
     code = POINT.format(side=side, folder=str(folder), threads=threads, **how)
-    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True)
     if done.returncode:
         sys.exit(f"{side}, {axis} {value}: {done.stderr.decode().splitlines()[-1]}")
     seconds, megabytes = json.loads(done.stdout)
