@@ -27,20 +27,22 @@ from tests.helpers import spread_
 RATE, SECONDS, TOKENS, UTTERANCES = 16_000, 11, 40, 16
 LOAD = {
     "transformers": "from transformers import SpeechEncoderDecoderModel as Model\n"
-    "model = Model.from_pretrained({folder!r}).eval()\n",
-    "nanos2t": "import nanos2t\nmodel = nanos2t.load({folder!r}).model\n",
-    "fast": "import nanos2t\nmodel = nanos2t.load({folder!r}, dtype={dtype!r}).model\n",
+    "model = Model.from_pretrained({folder!r}).eval().to({device!r})\n",
+    "nanos2t": "import nanos2t\nmodel = nanos2t.load({folder!r}, device={device!r}).model\n",
+    "fast": "import nanos2t\nmodel = nanos2t.load({folder!r}, device={device!r}, dtype={dtype!r}).model\n",
 }
 USE = """import sys, torch
 from pathlib import Path
 torch.set_num_threads({threads})
 {load}
 weight = next(model.parameters())
-x = torch.randn(1, {samples}, generator=torch.Generator().manual_seed(0)).to(weight.dtype)
+x = torch.randn(1, {samples}, generator=torch.Generator().manual_seed(0)).to(weight)
 with torch.inference_mode():
     model.generate(x, num_beams={beams}, max_new_tokens={tokens}, min_new_tokens={tokens})
 status = Path("/proc/self/status")
 words = status.read_text().split() if status.exists() else ["VmHWM:", "nan"]
+if weight.is_cuda:
+    words = ["VmHWM:", torch.cuda.max_memory_allocated() / 1024]
 print(float(words[words.index("VmHWM:") + 1]) / 1024)
 """
 
@@ -85,6 +87,8 @@ def turns(sides: dict[str, Callable[[], object]], count: int) -> dict[str, list[
         for name, side in sides.items():
             started = time.perf_counter()
             side()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
             if turn:
                 found[name].append(time.perf_counter() - started)
     return found
@@ -95,11 +99,12 @@ class Bench:
         from transformers import SpeechEncoderDecoderModel
 
         self.folder, self.options = folder, options
-        self.theirs = SpeechEncoderDecoderModel.from_pretrained(folder).eval()
-        self.stt = nanos2t.load(folder)
-        self.fast = nanos2t.load(folder, dtype=options.fast) if options.fast else None
+        where = {"device": options.device}
+        self.theirs = SpeechEncoderDecoderModel.from_pretrained(folder).eval().to(options.device)
+        self.stt = nanos2t.load(folder, **where)
+        self.fast = nanos2t.load(folder, dtype=options.fast, **where) if options.fast else None
         noise = torch.Generator().manual_seed(0)
-        self.waveform = torch.randn(1, SECONDS * RATE, generator=noise)  # (1, L)
+        self.waveform = torch.randn(1, SECONDS * RATE, generator=noise).to(options.device)  # (1, L)
         lengths = torch.linspace(3, 15, UTTERANCES)[torch.randperm(UTTERANCES, generator=noise)] * RATE
         self.utterances = [torch.randn(int(length), generator=noise).numpy() for length in lengths]
 
@@ -187,7 +192,8 @@ class Bench:
         for side, load in LOAD.items():
             if side == "fast" and not self.fast:
                 continue
-            load = load.format(folder=str(self.folder), dtype=self.options.fast)
+            where = {"folder": str(self.folder), "device": self.options.device}
+            load = load.format(dtype=self.options.fast, **where)
             code = USE.format(load=load, threads=torch.get_num_threads(), samples=SECONDS * RATE,
                               beams=beams, tokens=tokens)  # fmt: skip
             seconds, peaks = found.setdefault(side, ([], []))
@@ -221,11 +227,19 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, metavar="N", help="turns; default: 7, with --quick 2")
     parser.add_argument("--quick", action="store_true", help="few turns")
     parser.add_argument("--json", action="store_true", help="a JSON object for each row")
-    parser.add_argument("--fast", default="int8", help='the dtype of the fast mode, "" for none; %(default)s')
+    parser.add_argument(
+        "--fast", help='of the fast mode, "" for none; default: int8, on a GPU bfloat16'
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda; default: %(default)s")
     parser.add_argument("--folder", type=Path, help="keep the model there; default: a temporary folder")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
     options = parser.parse_args()
     options.repeat = options.repeat or (2 if options.quick else 7)
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        print("skipped: torch finds no CUDA device here")
+        return
+    if options.fast is None:
+        options.fast = "int8" if options.device == "cpu" else "bfloat16"
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as temporary, torch.inference_mode():
         folder = options.folder or Path(temporary)
