@@ -48,7 +48,7 @@ def test_core_is_nine_files_of_1500_lines():
 
 
 def test_apps_are_small():
-    assert sum(map(lines, APPS)) <= 2500
+    assert sum(map(lines, APPS)) <= 3400  # design: 2,500, before training, evaluation and the report
     assert max(map(lines, APPS)) <= 400
 
 
@@ -123,6 +123,17 @@ def test_readme_commands_exist():
     for line in re.findall(r"^(?:\$ )?nanos2t (.+?)(?:\s+#.*)?$", README, re.MULTILINE):
         arguments = shlex.split(line.split(" >")[0].split(" | ")[0])
         build_parser().parse_args(arguments)
+
+
+def test_readme_commands_print_what_it_shows(capsys, monkeypatch):
+    from nanos2t.apps import cli
+
+    monkeypatch.chdir(ROOT)
+    shown = re.findall(r"^\$ nanos2t (.*?)$(.*?)(?=^\$|^```)", README, re.MULTILINE | re.DOTALL)
+    assert shown
+    for line, expected in shown:
+        assert cli.main(shlex.split(line)) == 0
+        assert capsys.readouterr().out.strip() == expected.strip()
 
 
 def test_nothing_big_and_no_recordings_are_committed():

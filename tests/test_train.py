@@ -1,20 +1,30 @@
 # pytest tests/test_train.py
-"""The training loop: laws of SpecAugment and the schedule, and that a killed run ends in the same bits."""
+"""Training: its laws, transformers' weights after ten steps, the same after a kill and on two processes."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
+from helpers import DECODERS, ENCODERS, pair_of
+from safetensors.torch import load_file
+from test_train_data import RATE, config_folder, config_of, corpus
 from torch import nn
 
-from nanos2t.apps import train
+import nanos2t
+from nanos2t import pretrained, remap
+from nanos2t.apps import cli, train, train_data, train_start, transcribe
 from nanos2t.apps.train import TrainConfig, average
-from nanos2t.wav2vec2 import Encoder, EncoderConfig, EncoderTraining
+from nanos2t.wav2vec2 import EncoderTraining
 
 RNG = np.random.default_rng
 
@@ -53,20 +63,30 @@ def test_spec_augment_can_be_off():
     assert train.spec_augment(torch.tensor([9]), 9, config, RNG(0)) is None
 
 
-def test_count_frames_is_what_the_encoder_makes():
-    config = EncoderConfig(12, 1, 3, 7, conv_channels=(4, 5), conv_kernels=(7, 3), conv_strides=(5, 2),
-                           position_kernel=4, position_groups=2)  # fmt: skip
-    encoder = Encoder(config)
-    samples = torch.tensor([200, 17, 3])
-    assert train.count_frames(encoder, samples).tolist() == encoder(torch.randn(3, 200), samples)[1].tolist()
-
-
 def test_learning_rate_is_a_trapezoid():
-    config = TrainConfig(steps=100, learning_rate=2.0, warmup_steps=10, decay_steps=20)
+    config = TrainConfig(steps=100, learning_rate=2.0, warmup_steps=10, decay_steps=20, schedule="constant")
     rates = [train.learning_rate(step, config) for step in range(100)]
     assert rates[0] == pytest.approx(0.2) and rates[9] == rates[50] == rates[80] == 2.0
     assert rates[90] == pytest.approx(1.0) and rates[99] == pytest.approx(0.1)
     assert rates[:10] == sorted(rates[:10]) and rates[80:] == sorted(rates[80:], reverse=True)
+
+
+def test_learning_rate_is_linear_or_a_cosine_as_in_transformers():
+    schedules = pytest.importorskip("transformers.optimization")
+    for name, make in (
+        ("linear", schedules.get_linear_schedule_with_warmup),
+        ("cosine", schedules.get_cosine_schedule_with_warmup),
+    ):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
+        theirs = make(optimizer, 10, 100)
+        config = TrainConfig(steps=100, learning_rate=2.0, warmup_steps=10, schedule=name)
+        for step in range(100):
+            if step >= 10:  # in the warm-up, transformers is a step behind, and so begins with 0
+                assert train.learning_rate(step, config) == pytest.approx(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            theirs.step()
+        assert [train.learning_rate(step, config) for step in (0, 4)] == pytest.approx([0.2, 1.0])
+        assert train.learning_rate(0, replace(config, warmup_steps=0)) == 2.0
 
 
 def test_only_matrices_decay():
@@ -86,6 +106,7 @@ CONFIG = {
     "save_every": 4,
     "validate_every": 6,
     "bfloat16": False,
+    "schedule": "constant",
 }
 
 
@@ -115,8 +136,9 @@ def test_a_killed_run_ends_in_the_same_bits(tmp_path: Path):
 
 def test_the_log_has_a_line_of_metrics(tmp_path: Path):
     toy(12, tmp_path)
-    (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
-    assert json.loads(line)["step"] == 10 and json.loads(line)["loss"] > 0
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [6, 10, 12] and lines[0]["exact"] == 0.5
+    assert all(line["loss"] > 0 for line in lines)
 
 
 def test_a_gradient_that_is_not_finite_stops_with_the_last_state_kept(tmp_path: Path):
@@ -125,7 +147,7 @@ def test_a_gradient_that_is_not_finite_stops_with_the_last_state_kept(tmp_path: 
     def losses(step: int):
         yield module(torch.ones(1, 2)).sum() * (torch.nan if step == 5 else 1.0)
 
-    with pytest.raises(ValueError, match="step 5: loss nan"):
+    with pytest.raises(ValueError, match="step 6: loss nan"):
         train.fit(module, losses, TrainConfig(**CONFIG), tmp_path)
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["step"] == 4 and state["module"]["weight"].isfinite().all()
@@ -142,4 +164,355 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path):
     train.save_atomically({"step": 1}, tmp_path / "state.pt")
     with pytest.raises(Exception, match="pickle"):
         train.save_atomically({"step": lambda: 2}, tmp_path / "state.pt")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ValueError, match="other: can not be written .*: what was there is kept"):
+        train.save_atomically({"step": 2}, tmp_path / "other")
+    assert not list(tmp_path.glob("*.part"))
     assert torch.load(tmp_path / "state.pt", weights_only=True) == {"step": 1}
+
+
+# From manifests
+
+
+def tiny(folder: Path, **more) -> TrainConfig:
+    """A run of twelve steps, with all that is drawn: dropouts, layerdrop, masks, speed, noise."""
+    if not (folder / "data").exists():
+        corpus(folder / "data", languages=("en", "de"))
+        config_folder(folder / "model")
+    options = {"steps": 12, "accumulate": 2, "batch_seconds": 0.8, "save_every": 4, "validate_every": 4}
+    options |= {"learning_rate": 1e-3, "warmup_steps": 2, "speed": 0.1, "noise": 0.5, "best": "exact"}
+    data = folder / "data" / "a.jsonl"
+    return config_of(folder / "model", data, **({"dev": str(data), **options} | more))
+
+
+def flags(config: TrainConfig) -> list[str]:
+    given = {name: value for name, value in vars(config).items() if value != getattr(TrainConfig, name)}
+    words = [
+        [f"--{name}", str(value)] if value is not True else [f"--{name}"] for name, value in given.items()
+    ]
+    return [
+        "train",
+        *(word.replace("_", "-") if word[:2] == "--" else word for pair in words for word in pair),
+    ]
+
+
+def weights(folder: str | Path, name: str = "last") -> dict[str, torch.Tensor]:
+    return load_file(Path(folder) / name / "model.safetensors")
+
+
+def distance(first: dict, second: dict) -> float:
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing stopped: its config, its folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    config = tiny(folder, average=2)
+    train.run(config)
+    return config, folder
+
+
+def test_a_run_leaves_models_and_what_they_were_made_with(whole):
+    config, folder = whole
+    output = folder / "run"
+    assert TrainConfig(**json.loads((output / "train.json").read_text())) == config
+    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [4, 8, 10, 12]
+    assert all("dev_loss" in line and 0 <= line["exact"] <= 1 for line in lines if line["step"] != 10)
+    assert all(line["loss"] > 0 and line["tokens_per_second"] > 0 for line in lines)
+    assert lines[-1]["dev_loss"] < lines[0]["dev_loss"]
+    for name in ("best", "last", "average"):
+        stt = nanos2t.load(output / name)
+        assert stt.languages == ("en", "de") and stt.sample_rate == RATE
+        assert isinstance(stt.transcribe(folder / "data" / "0.wav", language="de").text, str)
+    state = torch.load(output / "state.pt", weights_only=True)
+    assert distance(state["module"], nanos2t.load(output / "last").model.state_dict()) == 0
+    states = [torch.load(output / f"state-{step}.pt", weights_only=True)["module"] for step in (8, 12)]
+    mean = {name: (states[0][name] + states[1][name]) / 2 for name in states[0]}
+    assert distance(mean, nanos2t.load(output / "average").model.state_dict()) < 1e-7
+    hf = pytest.importorskip("transformers")
+    theirs, report = hf.SpeechEncoderDecoderModel.from_pretrained(output / "last", output_loading_info=True)
+    assert (
+        not report["missing_keys"] and not report["unexpected_keys"] and theirs.config.decoder.vocab_size < 41
+    )
+
+
+@pytest.mark.parametrize("step", [1, 7, 10])
+def test_a_run_that_is_killed_and_resumed_ends_in_the_same_bits(whole, step, tmp_path: Path):
+    config = tiny(tmp_path, average=2, workers=step % 2)
+    code = "import os, sys; from nanos2t.apps import cli, train; real = train.update\n"
+    code += f"def update(*a):\n    os.kill(os.getpid(), 9) if a[4] == {step} else 0\n    return real(*a)\n"
+    code += "train.update = update; cli.main(sys.argv[1:])"
+    done = subprocess.run([sys.executable, "-c", code, *flags(config)], capture_output=True, text=True)
+    assert done.returncode == -9, done.stderr
+    with open(tmp_path / "run" / "log.jsonl", "a") as log:
+        log.write('{"step": 11, "loss": 3}\n{"step": 12, "lo')
+    assert cli.main(["train", "--resume", str(tmp_path / "run")]) == 0
+    for name in ("last", "best", "average"):
+        assert distance(weights(whole[1] / "run", name), weights(tmp_path / "run", name)) == 0
+    lines = [(folder / "run" / "log.jsonl").read_text().splitlines() for folder in (whole[1], tmp_path)]
+    first, second = ([(row["step"], row["loss"]) for row in map(json.loads, part)] for part in lines)
+    assert first == second
+
+
+def torchrun(config: TrainConfig, *more: str) -> str:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    words = [*command, "nanos2t", *flags(config), *more]
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def test_two_processes_end_in_the_weights_of_one(tmp_path: Path):
+    """With dropout, layerdrop and masks, too: what is drawn belongs to the batch, not to the process."""
+    config = tiny(tmp_path, dtype="float64", accumulate=4, steps=6)
+    train.run(config)
+    torchrun(replace(config, output=str(tmp_path / "two")))
+    assert distance(weights(tmp_path / "run"), weights(tmp_path / "two")) < 1e-6
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("run", "two")]
+    for first, second in zip(*([json.loads(line) for line in log] for log in logs), strict=True):
+        for name in ("step", "loss", "dev_loss", "exact"):
+            assert first.get(name) == pytest.approx(second.get(name), abs=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_that_share_the_weights_end_in_those_of_one(tmp_path: Path):
+    constant = {"schedule": "constant", "decay_steps": 1}
+    config = tiny(tmp_path, dtype="float64", steps=7, layerdrop=0.0, best="dev_loss", **constant)
+    train.run(replace(config, steps=9))
+    config = replace(config, output=str(tmp_path / "two"), shard=True)
+    torchrun(config)
+    torchrun(TrainConfig(), "--resume", config.output, "--steps", "9")
+    assert distance(weights(tmp_path / "run"), weights(tmp_path / "two")) < 1e-6
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(whole, tmp_path: Path, monkeypatch):
+    config, real = tiny(tmp_path, average=2), torch.save
+
+    def save(state, file):
+        if state["step"] == 8:
+            file.write(b"half of it")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(state, file)
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(ValueError, match="state.pt: can not be written .*No space left"):
+        train.run(config)
+    monkeypatch.undo()
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 4
+    assert not list((tmp_path / "run").glob("*.part")) and nanos2t.load(tmp_path / "run" / "last")
+    assert cli.main(["train", "--resume", config.output]) == 0
+    assert distance(weights(whole[1] / "run"), weights(tmp_path / "run")) == 0
+
+
+def test_numbers_that_are_not_finite_stop_with_the_batch_and_its_files(tmp_path: Path, capsys):
+    config = tiny(
+        tmp_path, learning_rate=1e35, warmup_steps=0, best="dev_loss", validate_every=50, save_every=1
+    )
+    assert cli.main(flags(config)) == cli.FAILED
+    said = capsys.readouterr().err
+    assert "gradient norm nan: the last state is kept. batch " in said and ".wav" in said
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    assert f"step {state['step'] + 1}:" in said
+
+
+def test_a_recording_that_is_gone_stops_with_its_name(tmp_path: Path, monkeypatch, capsys):
+    config, real = tiny(tmp_path), train_data.examples
+
+    def examples(*arguments):
+        found = real(*arguments)
+        with suppress(FileNotFoundError):
+            (tmp_path / "data" / "2.wav").unlink()
+        return found
+
+    monkeypatch.setattr(train_data, "examples", examples)
+    config = replace(config, dev=None, workers=1)
+    assert cli.main(flags(config)) == cli.FAILED
+    assert "2.wav: No such file" in capsys.readouterr().err
+
+
+def test_what_is_skipped_is_counted_and_listed(tmp_path: Path, caplog):
+    config = tiny(tmp_path, steps=1)
+    path = Path(config.train)
+    path.write_text(path.read_text() + '{"audio": "none.wav", "text": "one"}\n')
+    train.run(config)
+    assert "a.jsonl: 8 of 9 lines are used" in caplog.text
+    listed = (tmp_path / "run" / "skipped.txt").read_text()
+    assert listed.count("none.wav: No such file") == 1 and "item 9" in listed
+    path.write_text('{"audio": "none.wav", "text": "one"}\n')
+    with pytest.raises(ValueError, match="a.jsonl: no line can be trained on, the first: .*none.wav"):
+        train.run(replace(config, output=str(tmp_path / "other")))
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"shard": True}, "--shard: expected several processes"),
+        ({"device": "cuda:99"}, "device is 'cuda:99'"),
+        ({"dev": "none.jsonl"}, "none.jsonl: No such file"),
+        ({"model": "./none"}, "none: no such folder"),
+    ],
+)
+def test_what_a_run_refuses(tmp_path: Path, more, reason):
+    with pytest.raises(ValueError, match=reason):
+        train.run(tiny(tmp_path, **more))
+
+
+def test_a_run_is_not_begun_twice(whole, tmp_path: Path):
+    with pytest.raises(ValueError, match="there is a run, go on with --resume"):
+        train.run(whole[0])
+    assert cli.main(["train", "--resume", str(tmp_path)]) == cli.USAGE
+
+
+def test_a_run_can_be_made_longer(tmp_path: Path):
+    train.run(tiny(tmp_path, steps=4))
+    assert cli.main(["train", "--resume", str(tmp_path / "run"), "--steps", "6"]) == 0
+    assert json.loads((tmp_path / "run" / "train.json").read_text())["steps"] == 6
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 6
+
+
+@pytest.mark.parametrize(
+    "more", [{"checkpoint_activations": True}, {"bfloat16": True}, {"label_smoothing": 0.2}, {"average": 1}]
+)
+def test_options_of_computing(whole, tmp_path: Path, more):
+    """Activations computed again give the same bits; bfloat16 and smoothing do not, but learn."""
+    config = tiny(tmp_path, **more)
+    train.run(config)
+    if "checkpoint_activations" in more or "average" in more:
+        assert distance(weights(whole[1] / "run"), weights(tmp_path / "run")) < 1e-6
+    else:
+        assert 1e-5 < distance(weights(whole[1] / "run"), weights(tmp_path / "run")) < 0.1
+
+
+def test_a_frozen_feature_encoder_stays(tmp_path: Path):
+    train.run(tiny(tmp_path, steps=3, freeze_feature_encoder=True, save_every=1))
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    start = tiny(tmp_path / "again", steps=3)
+    train.run(replace(start, steps=1, learning_rate=0.0))
+    before, after = weights(tmp_path / "again" / "run"), weights(tmp_path / "run")
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and not any("feature_extractor" in name for name in moved) and state["step"] == 3
+
+
+def test_label_smoothing_is_torch_s(whole):
+    logits, labels = torch.randn(2, 3, 7), torch.tensor([[1, 2, -100], [3, -100, -100]])
+    found = train.cross_entropy(logits, labels, 0.2)
+    log_probs = logits.log_softmax(2)
+    real = [(0, 0, 1), (0, 1, 2), (1, 0, 3)]
+    wanted = -sum(0.8 * log_probs[b, t, v] + 0.2 * log_probs[b, t].mean() for b, t, v in real)
+    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+# transformers
+
+
+OFF = dict.fromkeys(
+    (
+        "hidden_dropout",
+        "attention_dropout",
+        "activation_dropout",
+        "feat_proj_dropout",
+        "layerdrop",
+        "mask_time_prob",
+    ),
+    0.0,
+)
+FAMILIES = [("xls-r with adapter", "mbart")] + [
+    (encoder, decoder)
+    for encoder in ("base", "hubert", "unispeech", "unispeech-sat")
+    for decoder in DECODERS
+    if "," not in decoder
+]
+FEW = [("base", "bert"), ("xlsr-53", "gpt2"), ("xls-r with adapter", "mbart"), ("hubert", "bart")]
+
+
+def word_pair(encoder: str, decoder: str, folder: Path):
+    """transformers' pair in folder/model, with 43 words for a vocabulary, and clips with their manifest."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    pytest.importorskip("transformers")
+    theirs = pair_of(encoder, decoder)
+    theirs.save_pretrained(folder / "model")
+    words = ["<unk>", "<pad>", "<s>", "</s>", *(f"w{i}" for i in range(4, 43))]
+    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.save(str(folder / "model" / "tokenizer.json"))
+    rng, rows = np.random.default_rng(3), []
+    for i in range(8):
+        samples = 0.3 * rng.standard_normal(int(rng.integers(150, 260)))
+        soundfile.write(folder / f"{i}.wav", samples, 16000, subtype="FLOAT")
+        text = " ".join(words[token] for token in rng.integers(4, 43, rng.integers(2, 5)))
+        rows.append({"audio": f"{i}.wav", "text": text})
+    (folder / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return theirs
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("encoder", "decoder"),
+    [
+        pair if pair in FEW else pytest.param(*pair, marks=pytest.mark.slow)
+        for pair in product(ENCODERS, DECODERS)
+    ],
+)
+def test_ten_steps_are_those_of_transformers_and_torch(encoder, decoder, tmp_path: Path):
+    """Two clips a step, each a batch: transformers' group norm and adapters would see the padding."""
+    theirs = word_pair(encoder, decoder, tmp_path)
+    config = TrainConfig(
+        model=str(tmp_path / "model"), train=str(tmp_path / "a.jsonl"), output=str(tmp_path / "run"),
+        dtype="float64", batch_seconds=0.001, accumulate=2, steps=10, warmup_steps=3, learning_rate=1e-3,
+        **OFF,
+    )  # fmt: skip
+    train.run(config)
+    stt = transcribe.load(tmp_path / "model", dtype=torch.float64)
+    stt.model = train_start.rebuild(stt.model, config, 43)  # without dropout and masks
+    clips = train_data.Clips(stt, train.read(config.train, stt, config), config)
+    keys = train_data.plan(clips.examples, config, 0, 0, 1)
+    optimizer = torch.optim.AdamW(train.decay_groups(theirs, 0.01), betas=(0.9, 0.98))
+    for step in range(10):
+        optimizer.param_groups[0]["lr"] = optimizer.param_groups[1]["lr"] = train.learning_rate(step, config)
+        optimizer.zero_grad()
+        for batch in (clips[next(keys)], clips[next(keys)]):
+            labels = {"labels": batch.labels, "decoder_input_ids": batch.decoder_input_ids}
+            loss = theirs(input_values=batch.input_values.double(), **labels).loss
+            (loss * (batch.labels != -100).sum() / batch.total).backward()
+        nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
+        if step == 0:
+            same_loss_and_gradients(theirs, stt, clips, config)
+        optimizer.step()
+    got = pretrained.from_pretrained(tmp_path / "run" / "last", dtype=torch.float64)
+    want = remap.load(pretrained.rows_of(got.families), theirs.state_dict(), stt.model.state_dict())
+    got, start = got.state_dict(), stt.model.state_dict()
+    assert max(float((got[name] - want[name]).abs().max()) for name in got) < 1e-7
+    assert max(float((got[name] - start[name]).abs().max()) for name in got) > 1e-3
+
+
+def same_loss_and_gradients(theirs, stt, clips, config: TrainConfig) -> None:
+    """The gradients of transformers' model are those of our first step, as they are clipped."""
+    losses = train.Losses(stt, stt.model, clips.examples, config)
+    for loss in losses(0):
+        loss.backward()
+    nn.utils.clip_grad_norm_(stt.model.parameters(), 1.0)
+    gradients = {n: p.grad for n, p in theirs.named_parameters(remove_duplicate=False) if p.grad is not None}
+    wanted = remap.load(pretrained.rows_of(stt.model.families), gradients, stt.model.state_dict())
+    for name, parameter in stt.model.named_parameters():
+        if name in wanted or parameter.grad is not None:
+            assert (parameter.grad - wanted[name]).abs().max() < 1e-9, name
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("encoder", "decoder"), FAMILIES)
+def test_eight_clips_are_learned_by_heart(encoder, decoder, tmp_path: Path):
+    word_pair(encoder, decoder, tmp_path)
+    config = TrainConfig(
+        model=str(tmp_path / "model"), random="both", vocabulary="characters", output=str(tmp_path / "run"),
+        train=str(tmp_path / "a.jsonl"), dev=str(tmp_path / "a.jsonl"), steps=400, learning_rate=5e-3,
+        warmup_steps=20, validate_every=400, save_every=400, best="exact", weight_decay=0.0, **OFF,
+    )  # fmt: skip
+    train.run(config)
+    last = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])
+    assert last["dev_loss"] < 0.01 and last["exact"] == 1.0

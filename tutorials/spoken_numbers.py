@@ -308,7 +308,10 @@ def train(options: argparse.Namespace) -> None:
     held_out = Recordings(options.data, held_out=True, without=others if options.leave_out else set())
     items = validation_set(held_out, 96, seed=7)
     module = nn.ModuleDict({"model": stt.model, "ctc": nn.Linear(192, len(DIGITS) + 1)})
-    config = TrainConfig(steps=options.steps, seed=options.seed)
+    config = TrainConfig(
+        steps=options.steps, seed=options.seed, learning_rate=1e-3, schedule="constant", warmup_steps=300,
+        decay_steps=1500, bfloat16=True, save_every=100, validate_every=250, average=6,
+    )  # fmt: skip
 
     def losses_of(step: int) -> Iterator[Tensor]:
         batches = training_batches(step, config.seed, recordings, stt.tokenizer, stt.model.generation)

@@ -1,34 +1,42 @@
-"""A training loop that can be killed at any time and repeated to the bit: all follows from (seed, step)."""
+"""Training that can be killed at any time and repeated to the bit: all follows from (seed, step).
+
+    manifests -> train_data: batches -> losses -> update, by the gradient of the whole step -> fit -> folders
+
+The batches of a step are shared among the processes, and their losses divided by the labels of all of them:
+how many processes there are changes nothing but rounding.
+"""
 
 import json
+import logging
+import math
 import os
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.distributed.checkpoint import state_dict as sharded
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from nanos2t.wav2vec2 import Encoder, EncoderTraining, fewer_frames
+from nanos2t.apps import manifest, train_config, train_data, train_start
+from nanos2t.apps.train_config import TrainConfig
+from nanos2t.apps.train_data import count_frames
+from nanos2t.apps.transcribe import SpeechToText, choose_device, trim
+from nanos2t.generate import decode
+from nanos2t.model import IGNORED
+from nanos2t.wav2vec2 import EncoderTraining
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    steps: int = 6500
-    learning_rate: float = 1e-3
-    warmup_steps: int = 300
-    decay_steps: int = 1500
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    seed: int = 1
-    bfloat16: bool = True
-    save_every: int = 100
-    average: int = 6  # of the last saved states, see `average`
-    validate_every: int = 250
+log = logging.getLogger("nanos2t")
+FULL = sharded.StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 def spec_augment(frames: Tensor, total: int, config: EncoderTraining,
                  rng: np.random.Generator) -> Tensor | None:
@@ -48,81 +56,153 @@ def spec_augment(frames: Tensor, total: int, config: EncoderTraining,
             row[start : start + length] = True
     return masked
 
-def count_frames(encoder: Encoder, samples: Tensor) -> Tensor:
-    """How many frames (before any adapter) the encoder makes of so many samples (B,)."""
-    frames = samples.clamp(min=encoder.config.min_samples)
-    for conv in encoder.feature_encoder.convs:
-        frames = fewer_frames(frames, conv)
-    return frames
-
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, constant, linear to zero at the end: a run can be made longer while it runs."""
-    up, down = (step + 1) / config.warmup_steps, (config.steps - step) / config.decay_steps
+    """Linear warm-up, then linear to zero, a half cosine, or constant with a linear end."""
+    up, left = (step + 1) / max(1, config.warmup_steps), config.steps - step
+    share = left / max(1, config.steps - config.warmup_steps)
+    down = {"linear": share, "cosine": 0.5 - 0.5 * math.cos(math.pi * min(1.0, share)),
+            "constant": left / max(1, config.decay_steps)}[config.schedule]
     return config.learning_rate * min(1.0, up, down)
 
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict]:
     """Matrices decay; biases, norms, gains and other vectors do not."""
-    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-    matrices = [parameter for name, parameter in named if parameter.squeeze().ndim > 1]
-    vectors = [parameter for name, parameter in named if parameter.squeeze().ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups: tuple[list, list] = [], []
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            groups[sum(length > 1 for length in parameter.shape) > 1].append(parameter)
+    return [{"params": groups[1], "weight_decay": weight_decay}, {"params": groups[0], "weight_decay": 0.0}]
 
 def save_atomically(state: dict, path: Path) -> None:
     """Write beside, flush, rename: whenever the process dies, `path` is a whole file, old or new."""
     part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with open(part, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch's writer: "PytorchStreamWriter failed writing file"
+        raise ValueError(f"{path}: can not be written ({error}): what was there is kept") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+def is_sharded(module: nn.Module) -> bool:
+    return hasattr(module, "unshard")  # torch's fully_shard adds it
+
+def full_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict, dict]:
+    """The weights and the optimizer's state; of a sharded module whole, at rank 0, on the CPU."""
+    if is_sharded(module):
+        weights, moments = sharded.get_state_dict(module, optimizer, options=FULL)
+        return {name: value.clone() for name, value in weights.items()}, moments  # not of a larger tensor
+    return module.state_dict(), optimizer.state_dict()
+
+def resume(module: nn.Module, optimizer: torch.optim.Optimizer, file: Path) -> tuple[int, float | None]:
+    """Put a saved state back -> how many steps it has done, and the best metric; 0 and None without one."""
+    if not file.exists():
+        return 0, None
+    state = torch.load(file, weights_only=True, map_location="cpu")
+    if is_sharded(module) != isinstance(state["optimizer"]["param_groups"][0]["params"][0], str):
+        raise ValueError(f"{file}: expected to go on with --shard or without, as the run began")
+    if is_sharded(module):
+        sharded.set_state_dict(module, optimizer, model_state_dict=state["module"],
+                               optim_state_dict=state["optimizer"], options=FULL)
+    else:
+        module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state.get("best")
+
+def rank() -> int:
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+def size() -> int:
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+def add(*values: float) -> list[float]:
+    """Sums over the processes."""
+    if size() == 1:
+        return list(values)
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    total = torch.tensor(values, dtype=torch.float64, device=device)
+    distributed.all_reduce(total)
+    return total.tolist()
 
 def fit(module: nn.Module, losses_of: Callable[[int], Iterable[Tensor]], config: TrainConfig, output: Path,
-        validate: Callable[[], dict] | None = None) -> None:
+        validate: Callable[[], dict] | None = None, keep: Callable[[str, dict], None] = lambda *_: None,
+        seen: Callable[[], tuple[int, str]] = lambda: (0, "")) -> None:
     """Train `module`: the loss of a step is the sum of the parts that `losses_of(step)` yields.
 
     A run goes on from output/state.pt, to the same bits as if it had never stopped; output/log.jsonl gets a
-    line of metrics every 10 steps. ValueError, with the last good state kept, when a gradient is not finite.
+    line of metrics every 10 steps. `validate()` gives more; `keep(name, weights)` writes the folder "last"
+    with each state, and "best". `seen()`: how many labels so far, and what was in the step.
+    ValueError, with the last good state kept, when a gradient is not finite.
     """
     output.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(decay_groups(module, config.weight_decay), betas=(0.9, 0.98))
-    file = output / "state.pt"
-    first = resume(module, optimizer, file) if file.exists() else 0
-    started, module = time.monotonic(), module.train()
-    bar = tqdm(range(first, config.steps), initial=first, total=config.steps, disable=None, unit="step")
+    first, best = resume(module, optimizer, output / "state.pt")
+    trim_log(output / "log.jsonl", first)
+    started, sign = time.monotonic(), 1 if config.best == "exact" else -1
+    bar = tqdm(range(first, config.steps), initial=first, total=config.steps, unit="step",
+               disable=None if rank() == 0 else True)
     for step in bar:
-        loss = update(module, optimizer, losses_of, config, step)
-        metrics = {"step": step + 1, "loss": round(loss, 4), "seconds": round(time.monotonic() - started, 1)}
-        bar.set_postfix(loss=metrics["loss"])
-        if validate and (step + 1) % config.validate_every == 0:
+        loss, done = update(module.train(), optimizer, losses_of, config, step, seen), step + 1
+        seconds = time.monotonic() - started
+        speed, rate = round(seen()[0] / seconds), learning_rate(step, config)
+        metrics = {"step": done, "loss": round(loss, 4), "seconds": round(seconds, 1), "learning_rate": rate,
+                   "tokens_per_second": speed}
+        bar.set_postfix(loss=metrics["loss"], tokens_per_second=speed)
+        due = {every: done % every == 0 or done == config.steps
+               for every in (10, config.validate_every, config.save_every)}
+        if validate and due[config.validate_every]:
             module.eval()
             metrics |= validate()
-            module.train()
-        if (step + 1) % 10 == 0:
-            with open(output / "log.jsonl", "a") as log:
-                log.write(json.dumps(metrics) + "\n")
-        if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-            state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
-            save_atomically(state, file)
-            if config.steps - (step + 1) < config.average * config.save_every:
-                save_atomically(state, output / f"state-{step + 1}.pt")
+            value = metrics.get(config.best)
+            if value is not None and (best is None or sign * value > sign * best):
+                best = value
+                keep("best", full_state(module, optimizer)[0])
+        if rank() == 0 and (due[10] or len(metrics) > 5):
+            with open(output / "log.jsonl", "a") as journal:
+                journal.write(json.dumps(metrics) + "\n")
+        if due[config.save_every]:
+            save(module, optimizer, config, output, done, best, keep)
     module.eval()
 
+def save(module: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, output: Path, done: int,
+         best: float | None, keep: Callable[[str, dict], None]) -> None:
+    """What a run goes on from, and the folder "last"; a state for `average`, if it is one of the last."""
+    weights, moments = full_state(module, optimizer)
+    if rank() == 0:
+        state = {"module": weights, "optimizer": moments, "step": done, "best": best}
+        save_atomically(state, output / "state.pt")
+        if config.average > 1 and config.steps - done < config.average * config.save_every:
+            save_atomically(state, output / f"state-{done}.pt")
+    keep("last", weights)
+
+def trim_log(file: Path, steps: int) -> None:
+    """Drop what a run wrote that did not live to save its state, and the line that it was writing."""
+    if rank() == 0 and file.exists():
+        lines = [line for line in file.read_text().splitlines(True) if line.endswith("}\n")]
+        file.write_text("".join(line for line in lines if json.loads(line)["step"] <= steps))
+
 def update(module: nn.Module, optimizer: torch.optim.Optimizer, losses_of: Callable[[int], Iterable[Tensor]],
-           config: TrainConfig, step: int) -> float:
+           config: TrainConfig, step: int, seen: Callable[[], tuple[int, str]]) -> float:
     """One step of the optimizer; returns the loss. ValueError, with nothing changed, if it is not finite."""
     torch.manual_seed(config.seed * 1_000_003 + step)  # of the dropouts
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, config)
     optimizer.zero_grad()
-    loss = 0.0
+    loss, device = 0.0, next(module.parameters()).device.type
     # bfloat16 on a CPU: the fused attention kernel is slow backwards
-    with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16), sdpa_kernel(SDPBackend.MATH):
+    kernel = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
+    with torch.autocast(device, torch.bfloat16, enabled=config.bfloat16), kernel:
         for part in losses_of(step):
             part.backward()
             loss += part.item()
+    (loss,) = add(loss / size())  # each was multiplied, as the mean of the gradients is taken
     norm = nn.utils.clip_grad_norm_(module.parameters(), config.max_grad_norm)
+    norm = norm.full_tensor() if is_sharded(module) else norm
     if not torch.isfinite(norm):
-        raise ValueError(f"step {step}: loss {loss}, gradient norm {norm.item()}: the last state is kept")
+        what = f"loss {loss}, gradient norm {norm.item()}"
+        raise ValueError(f"step {step + 1}: {what}: the last state is kept. {seen()[1]}")
     optimizer.step()
     return loss
 
@@ -130,12 +210,143 @@ def average(output: Path, config: TrainConfig) -> dict[str, Tensor]:
     """The mean of the weights in the last states of a finished run (Vaswani et al. 2017, section 6.1)."""
     steps = range(config.steps, 0, -config.save_every)[: config.average]
     files = [file for step in steps if (file := output / f"state-{step}.pt").exists()]
-    states = [torch.load(file, weights_only=True)["module"] for file in files]
+    states = [torch.load(file, weights_only=True, map_location="cpu")["module"] for file in files]
     return {name: sum(state[name] for state in states) / len(states) for name in states[0]}
 
-def resume(module: nn.Module, optimizer: torch.optim.Optimizer, file: Path) -> int:
-    """Put a saved state back and return how many steps it has done."""
-    state = torch.load(file, weights_only=True)
-    module.load_state_dict(state["module"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"]
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The sum over labels (B, T) that are not IGNORED, of logits (B, T, V)."""
+    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum",
+                           label_smoothing=smoothing)
+
+class Losses:
+    """The losses of this process's batches of a step; how many labels there were so far, and the clips."""
+    def __init__(self, stt: SpeechToText, module: nn.Module, examples: list, config: TrainConfig):
+        self.stt, self.module, self.examples, self.config = stt, module, examples, config
+        self.batches, self.labels, self.names = None, 0, ""
+    def __call__(self, step: int) -> Iterator[Tensor]:
+        if self.batches is None:
+            self.batches = train_data.loader(self.stt, self.examples, self.config, step, rank(), size())
+        self.names = ""
+        for left in reversed(range(self.config.accumulate // size())):
+            batch = next(self.batches)
+            if isinstance(batch, ValueError):
+                raise batch
+            self.labels += batch.total * (not left)
+            self.names += f"batch {batch.number}: {', '.join(batch.names)} "
+            with self.module.no_sync() if left and hasattr(self.module, "no_sync") else nullcontext():
+                yield self.loss(batch) * size() / batch.total
+    def loss(self, batch: train_data.Batch) -> Tensor:
+        encoder, device = self.stt.model.encoder, self.stt.model.decoder.embed.tokens.weight.device
+        rng = np.random.default_rng((self.config.seed, batch.number, 2))
+        torch.manual_seed(int(rng.integers(2**63)))  # of the dropouts: any process draws the same
+        frames = count_frames(encoder, batch.attention_mask.sum(1))
+        masked = spec_augment(frames, int(frames.max()), encoder.config.training, rng)
+        values = batch.input_values.to(device, encoder.norm.weight.dtype)
+        out = self.module(values, batch.attention_mask.to(device), None, batch.decoder_input_ids.to(device),
+                          None if masked is None else masked.to(device))
+        return cross_entropy(out.logits, batch.labels.to(device), self.config.label_smoothing)
+    def seen(self) -> tuple[int, str]:
+        return self.labels, self.names
+
+@torch.no_grad()
+def validate(stt: SpeechToText, examples: list, config: TrainConfig) -> dict[str, float]:
+    """The mean loss of a label; if it decides, the share of texts that greedy search gets exactly right."""
+    total, right, weight = 0.0, 0, stt.model.decoder.embed.tokens.weight
+    turns = (0, 1) if config.shard else (rank(), size())  # of a sharded model every process sees all
+    for batch in train_data.dev_loader(stt, examples, config, *turns):
+        if isinstance(batch, ValueError):
+            raise batch
+        values, mask, tokens, labels = (x.to(weight.device) for x in batch[2:6])
+        out = stt.model(values.to(weight.dtype), mask, None, tokens)
+        total += cross_entropy(out.logits, labels).item()
+        if config.best == "exact":
+            given = {"forced_bos_token_id": int(tokens[0, 1])} if labels[0, 0] == IGNORED else {}
+            found = decode(stt.model, out.memory, out.frames, {"num_beams": 1, **given}).sequences.tolist()
+            ends = stt.model.generation.eos_ids
+            for row, wanted in zip(found, labels):
+                text = stt.text(trim(row, ends)[1 + len(given) :])
+                right += text == stt.text(wanted[wanted != IGNORED].tolist())
+    total, right = (total, right) if config.shard else add(total, right)
+    found = {"dev_loss": round(total / sum(example.learned for example in examples), 6)}
+    return found | ({"exact": right / len(examples)} if config.best == "exact" else {})
+
+def spread(model: nn.Module, config: TrainConfig) -> nn.Module:
+    """The module to call for a loss: the model, alone or as a part of what torchrun started."""
+    blocks = (*model.encoder.blocks, *model.decoder.blocks)
+    for block in blocks if config.checkpoint_activations else ():
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    if not config.shard:
+        drops = model.encoder.config.training.layerdrop > 0
+        return model if size() == 1 else DistributedDataParallel(model, find_unused_parameters=drops)
+    from torch.distributed.fsdp import fully_shard
+
+    if size() == 1 or model.encoder.config.training.layerdrop or config.best == "exact":
+        raise ValueError("--shard: expected several processes (torchrun), --layerdrop 0 and --best dev_loss")
+    mesh = distributed.init_device_mesh(next(model.parameters()).device.type, (size(),))
+    for block in model.decoder.blocks:  # Decoder.read calls these two alone
+        fully_shard(block.cross_attn.k_proj, mesh=mesh)
+        fully_shard(block.cross_attn.v_proj, mesh=mesh)
+    for part in (*blocks, model):
+        fully_shard(part, mesh=mesh)
+    return model
+
+def prepare(config: TrainConfig, items: list, resumed: bool) -> SpeechToText:
+    """The transcriber that a run starts with, or goes on with: its weights are in output/state.pt then."""
+    output = Path(config.output)
+    if resumed:
+        config = replace(config, model=str(output / "last"), encoder=None, decoder=None, random="none",
+                         vocabulary="decoder")
+    elif rank() == 0 and (output / "last").exists():
+        raise ValueError(f"{output}: there is a run, go on with --resume {output}")
+    if rank() == 0:
+        output.mkdir(parents=True, exist_ok=True)
+        stt = train_start.prepare(config, items, output)
+    if size() > 1:
+        distributed.barrier()
+    return stt if rank() == 0 else train_start.prepare(config, items, output)
+
+def read(name: str | None, stt: SpeechToText, config: TrainConfig) -> list:
+    """The examples of a manifest; those that are skipped are listed in output/skipped.txt."""
+    items = manifest.read(name) if name else []
+    found, lines = train_data.examples(stt, items, config)
+    if lines and rank() == 0:
+        log.warning("%s: %d of %d lines are used, see skipped.txt", name, len(found), len(items))
+        with open(Path(config.output) / "skipped.txt", "w" if name == config.train else "a") as file:
+            file.writelines(f"{name}: {line}\n" for line in lines)
+    if name and not found:
+        raise ValueError(f"{name}: no line can be trained on, the first: {lines[0]}")
+    return found
+
+def run(config: TrainConfig, resumed: bool = False) -> None:
+    """`nanos2t train`: a model from two halves, trained on a manifest, in config.output/best and last."""
+    device, output = choose_device(config.device), Path(config.output)
+    if (on_gpu := device.startswith("cuda")) and "RANK" in os.environ:
+        torch.cuda.set_device(device)
+    if "RANK" in os.environ:
+        distributed.init_process_group("nccl" if on_gpu else "gloo")
+    if config.accumulate % size():
+        raise ValueError(f"--accumulate is {config.accumulate}, expected a multiple of {size()} processes")
+    stt = prepare(config, manifest.read(config.train), resumed)
+    examples, dev = (read(name, stt, config) for name in (config.train, config.dev))
+    model, generation = stt.model.to(device), stt.model.generation
+    if generation.max_length is None and generation.max_new_tokens is None:
+        longest, most = max(len(example.tokens) for example in examples), model.decoder.config.max_positions
+        model.generation = replace(generation, max_length=min(longest * 3 // 2, most) + 1)
+    if config.freeze_feature_encoder:
+        model.freeze_feature_encoder()
+
+    def keep(name: str, weights: dict) -> None:
+        if rank() == 0:
+            kept = train_start.like(model)
+            kept.load_state_dict(weights, assign=True)
+            whole = SpeechToText(kept, stt.tokenizer, stt.sample_rate, stt.normalise, folder=output)
+            whole.save_pretrained(output / name)
+
+    if not resumed:
+        keep("last", model.state_dict())
+    if rank() == 0:
+        train_config.save(config, output / "train.json")
+    losses, check = Losses(stt, spread(model, config), examples, config), partial(validate, stt, dev, config)
+    fit(model, losses, config, output, check if dev else None, keep, losses.seen)
+    if config.average > 1:
+        keep("average", average(output, config))

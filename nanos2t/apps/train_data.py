@@ -1,0 +1,187 @@
+"""From a manifest to batches: which lines can be trained on, which clips go together, how they are changed.
+
+All is drawn from (seed, number of the batch): any process can make any batch, now or after a restart.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from nanos2t import audio
+from nanos2t.apps import manifest, sound_files
+from nanos2t.apps.manifest import Item
+from nanos2t.apps.train_config import TrainConfig
+from nanos2t.apps.transcribe import SpeechToText
+from nanos2t.model import IGNORED, shift_right
+from nanos2t.wav2vec2 import Encoder, fewer_frames
+
+
+@dataclass(frozen=True)
+class Example:
+    """A line of a manifest, its tokens, and how many of the first are given: the language is not learned."""
+    item: Item
+    seconds: float
+    tokens: list[int]
+    given: int
+    @property
+    def learned(self) -> int:
+        return len(self.tokens) - self.given
+
+class Batch(NamedTuple):
+    """Clips (B, L) and their mask; decoder input and labels (B, T); labels learned in the whole step."""
+    number: int
+    names: list[str]
+    input_values: Tensor
+    attention_mask: Tensor
+    decoder_input_ids: Tensor
+    labels: Tensor
+    total: int
+
+def count_frames(encoder: Encoder, samples: Tensor, adapted: bool = False) -> Tensor:
+    """How many frames the encoder makes of so many samples (B,), before its adapter or behind it."""
+    frames = samples.clamp(min=encoder.config.min_samples)
+    for conv in (*encoder.feature_encoder.convs, *(encoder.adapter.convs if adapted else ())):
+        frames = fewer_frames(frames, conv)
+    return frames
+
+def encode(stt: SpeechToText, item: Item) -> tuple[list[int], int]:
+    """The tokens of an item's text, and how many of the first are given. The start token is not among them,
+    the token that generation forces (a language) comes first, the end token last. ValueError for a language
+    that the model does not know; a model that knows none writes all of them alike.
+    """
+    _, config, _ = stt.resolve(item.language if stt.languages else None, {})
+    tokens, forced = stt.tokenizer.encode(item.text), config.forced_bos_token_id
+    first = {config.decoder_start_token_id, forced, *(config.lang_to_id or {}).values()}
+    tokens = tokens[1:] if tokens and tokens[0] in first else tokens
+    end = [] if tokens and tokens[-1] in config.eos_ids else config.eos_ids[:1]
+    return [forced] * (forced is not None) + tokens + end, int(forced is not None)
+
+def examine(stt: SpeechToText, item: Item, config: TrainConfig) -> tuple[Example, int]:
+    """An item to train on, and the rate of its recording. ValueError: the reason why there is none."""
+    with sound_files.opened(item.audio) as (file, _):
+        rate, seconds = file.samplerate, file.frames / file.samplerate
+    if item.end is not None and item.end > seconds:
+        raise ValueError(f"its end is behind that of the recording, {seconds:.2f} s")
+    seconds = (seconds if item.end is None else item.end) - item.start
+    samples, needed = round(seconds * stt.sample_rate), stt.model.encoder.config.min_samples
+    if not needed <= samples <= config.max_seconds * stt.sample_rate:
+        raise ValueError(f"{seconds:.3f} s, expected one frame ({needed} samples) to {config.max_seconds} s")
+    if not (item.text.strip() or config.keep_empty):
+        raise ValueError("empty text")
+    tokens, given = encode(stt, item)
+    unknown = {stt.tokenizer.backend.token_to_id(name) for name in ("<unk>", "[UNK]")} - {None}
+    if unknown & {*tokens}:
+        raise ValueError("text outside the vocabulary")
+    frames, most = count_frames(stt.model.encoder, torch.tensor(samples), True), stt.model.decoder.config
+    if not given < len(tokens) <= min(int(frames), most.max_positions):
+        raise ValueError(f"{len(tokens)} tokens, expected {given + 1} or more, {int(frames)} frames and "
+                         f"{most.max_positions} positions at most")
+    return Example(item, seconds, tokens, given), rate
+
+def examples(stt: SpeechToText, items: Sequence[Item],
+             config: TrainConfig) -> tuple[list[Example], list[str]]:
+    """The items that can be trained on, and a line for each that is skipped, and for each odd rate."""
+    found, lines, rates = [], [], {}
+    for number, item in enumerate(items, 1):
+        try:
+            example, rate = examine(stt, item, config)
+            found.append(example)
+            rates[rate] = rates.get(rate, 0) + 1
+        except ValueError as error:
+            reason = str(error).removeprefix(f"{item.audio}: ")
+            lines.append(f"skipped: item {number}, {item}: {reason}")
+    lines += [f"resampled: {times} recordings, from {rate} to {stt.sample_rate} Hz"
+              for rate, times in rates.items() if rate != stt.sample_rate]
+    return found, lines
+
+def cut(seconds: np.ndarray, limit: float) -> list[list[int]]:
+    """Indices in batches of similar length, of `limit` seconds at most with padding; one clip at least."""
+    batches: list[list[int]] = []
+    for i in np.argsort(seconds, kind="stable").tolist():
+        if not batches or seconds[i] * (len(batches[-1]) + 1) > limit:
+            batches.append([])
+        batches[-1].append(i)
+    return batches
+
+def stream(examples: Sequence[Example], config: TrainConfig) -> Iterator[list[int]]:
+    """Batches without an end, each clip once in an epoch, with other company and in another order."""
+    seconds = np.array([example.seconds for example in examples])
+    for epoch in count():
+        rng = np.random.default_rng((config.seed, epoch))
+        batches = cut(seconds * rng.uniform(0.95, 1.05, len(seconds)), config.batch_seconds)
+        yield from (batches[i] for i in rng.permutation(len(batches)))
+
+def plan(examples: Sequence[Example], config: TrainConfig, first: int, rank: int,
+         size: int) -> Iterator[tuple[int, list[int], int]]:
+    """From the step `first` on this process's batches: number, indices, labels learned in the whole step."""
+    numbered = islice(enumerate(stream(examples, config)), first * config.accumulate, None)
+    while window := list(islice(numbered, config.accumulate)):
+        total = sum(examples[i].learned for _, batch in window for i in batch)
+        yield from ((number, batch, total) for number, batch in window[rank::size])
+
+def augment(waveform: np.ndarray, config: TrainConfig, rng: np.random.Generator) -> np.ndarray:
+    """A waveform (L,) at another speed and with noise of a spectrum 1 / f^a, a uniform in 0 .. 1, as the
+    config says; its loudness does not change what a model hears that normalises.
+    """
+    if config.speed:
+        import soxr
+
+        factor = np.exp(rng.uniform(-config.speed, config.speed))
+        waveform = soxr.resample(waveform, factor, 1.0).astype(np.float32)
+    if rng.random() < config.noise:
+        size = -(-len(waveform) // 2048) * 2048  # an FFT is quick on
+        spectrum = np.fft.rfft(rng.standard_normal(size)) / np.arange(1, size // 2 + 2) ** rng.uniform(0, 1)
+        noise = np.fft.irfft(spectrum)[: len(waveform)]
+        level = waveform.std() * 10 ** (-rng.uniform(3, 35) / 20)
+        waveform = waveform + (noise / (noise.std() + 1e-9) * level).astype(np.float32)
+    return waveform
+
+class Clips(Dataset):
+    """Batches by (number, indices, total), as in `plan`; a clip's ValueError is given, not raised."""
+    def __init__(self, stt: SpeechToText, examples: Sequence[Example], config: TrainConfig):
+        self.examples, self.config = examples, config
+        self.rate, self.normalise = stt.sample_rate, stt.normalise
+        self.min_samples, self.generation = stt.model.encoder.config.min_samples, stt.model.generation
+    def waveform(self, example: Example, rng: np.random.Generator) -> np.ndarray:
+        waveform = augment(manifest.load(example.item, self.rate), self.config, rng)
+        return audio.normalise(waveform) if self.normalise else waveform
+    def __getitem__(self, key: tuple[int, list[int], int]) -> Batch | ValueError:
+        number, indices, total = key
+        chosen = [self.examples[i] for i in indices]
+        rng = np.random.default_rng((self.config.seed, number, 1))
+        try:
+            waveforms = [self.waveform(example, rng) for example in chosen]
+        except ValueError as error:
+            return error
+        rows = [torch.tensor(example.tokens) for example in chosen]
+        labels = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
+        tokens = shift_right(labels, self.generation.need("decoder_start_token_id"),
+                             self.generation.need("pad_token_id"))
+        for row, example in zip(labels, chosen):
+            row[: example.given] = IGNORED
+        names = [str(example.item) for example in chosen]
+        return Batch(number, names, *audio.pad(waveforms, self.min_samples), tokens, labels, total)
+
+def loader(stt: SpeechToText, examples: Sequence[Example], config: TrainConfig, first: int, rank: int,
+           size: int) -> Iterator[Batch | ValueError]:
+    """This process's batches from the step `first` on, without an end, decoded ahead by `config.workers`."""
+    order = plan(examples, config, first, rank, size)
+    return iter(DataLoader(Clips(stt, examples, config), None, sampler=order, num_workers=config.workers))
+
+def dev_loader(stt: SpeechToText, examples: Sequence[Example], config: TrainConfig, rank: int,
+               size: int) -> DataLoader:
+    """This process's part of all examples, as they are; the clips of a batch have the same given tokens."""
+    config, keys = replace(config, speed=0.0, noise=0.0), []
+    for given in sorted({tuple(example.tokens[: example.given]) for example in examples}):
+        group = [i for i, example in enumerate(examples) if tuple(example.tokens[: example.given]) == given]
+        parts = cut(np.array([examples[i].seconds for i in group]), config.batch_seconds)
+        keys += [[group[i] for i in part] for part in parts]
+    order = [(number, part, sum(examples[i].learned for i in part)) for number, part in enumerate(keys)]
+    clips = Clips(stt, examples, config)
+    return DataLoader(clips, None, sampler=order[rank::size], num_workers=config.workers)

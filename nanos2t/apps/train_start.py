@@ -1,0 +1,117 @@
+"""What training starts with: two halves, loaded or drawn, with a vocabulary, dropouts and a rate of audio."""
+
+import shutil
+from collections import Counter
+from dataclasses import fields, replace
+from pathlib import Path
+
+import torch
+
+from nanos2t import pretrained, remap
+from nanos2t.apps import transcribe
+from nanos2t.apps.manifest import Item
+from nanos2t.apps.train_config import TrainConfig
+from nanos2t.decoder import DecoderConfig
+from nanos2t.generate import GenerationConfig
+from nanos2t.model import SpeechEncoderDecoder, init_weights
+from nanos2t.wav2vec2 import EncoderConfig, EncoderTraining
+
+
+def prepare(config: TrainConfig, items: list[Item], output: Path) -> transcribe.SpeechToText:
+    """The transcriber to train, on the CPU; the files of its tokenizer and its rate are put into `output`.
+    ValueError, one line, for what can not be loaded or fitted together.
+    """
+    names = (config.model, config.model) if config.model else (config.encoder, config.decoder)
+    folders = [pretrained.find_folder(name) for name in names]
+    dtype, whole = getattr(torch, config.dtype), config.model and config.random == "none"
+    torch.manual_seed(config.seed)
+    model = pretrained.from_pretrained(folders[0], dtype=dtype) if whole else load(config, *folders)
+    vocab_size, own = model.decoder.config.vocab_size, config.vocabulary == "decoder"
+    if not own:
+        backend, model.generation = build_vocabulary(items, config, model.decoder.config.pad_token_id)
+        backend.save(str(output / "tokenizer.json"))
+        vocab_size = backend.get_vocab_size()
+    for name in transcribe.FILES:
+        audio = name.startswith("p")  # preprocessor_config.json, processor_config.json
+        if (audio or own) and (file := folders[not audio] / name).exists():
+            shutil.copyfile(file, output / name)
+    stt = transcribe.furnish(rebuild(model, config, vocab_size), output)
+    if stt.tokenizer is None:
+        raise ValueError(f"{folders[1]}: no tokenizer, expected one, or --vocabulary characters or bpe")
+    return stt
+
+def load(config: TrainConfig, *folders: Path) -> SpeechEncoderDecoder:
+    """The encoder of the first folder with the decoder of the second, each alone there or in a pair; a half
+    that is `config.random` is drawn, and so is what a half alone does not have.
+    """
+    parts = dict(zip(("encoder", "decoder"), folders))
+    configs = {part: pretrained.read_json(folder / "config.json") for part, folder in parts.items()}
+    paired = {part for part, found in configs.items() if found.get("model_type") == pretrained.PAIR}
+    configs = {part: found[part] if part in paired else found for part, found in configs.items()}
+    model = pretrained.build(configs, *folders, {})
+    theirs, drawn = {}, [part for part in parts if config.random in (part, "both")]
+    new = ["bridge", "decoder.blocks.{i}.cross_attn"]
+    for part, table in zip(parts, map(remap.read_table, model.families)):
+        found = pretrained.read_tensors(parts[part])[1] if part not in drawn else {}
+        if part not in paired:
+            bare = not any(name.startswith(table.prefix + ".") for name in found)
+            new += ["decoder.head."] if part == "decoder" and bare else []
+            found = {f"{part}.{name}": value for name, value in remap.inside_pair(found, table).items()}
+        theirs |= {name: value for name, value in found.items() if name.startswith(part + ".")}
+    rows = [(ours, right, words | {"optional"} if ours.startswith((*new, *drawn)) else words)
+            for ours, right, words in pretrained.rows_of(model.families)]
+    where = ", ".join(map(str, dict.fromkeys(folders)))
+    state = remap.load(rows, theirs, model.state_dict(), where)
+    names = {name for name in model.state_dict() if name.startswith(tuple(drawn))}
+    state |= {name: torch.empty(model.get_parameter(name).shape) for name in names}
+    return draw(pretrained.fill(model, state, getattr(torch, config.dtype), "cpu", where), names)
+
+@torch.no_grad()
+def draw(model: SpeechEncoderDecoder, names: set[str]) -> SpeechEncoderDecoder:
+    """The model with these weights drawn; the gain is the norm of what is drawn, as transformers has it."""
+    init_weights(model, names)
+    positions = model.encoder.positions
+    if "encoder.positions.gain" in names:
+        positions.gain.copy_(positions.direction.norm(dim=(0, 1), keepdim=True))
+    return model
+
+def like(model: SpeechEncoderDecoder, encoder: EncoderConfig | None = None,
+         decoder: DecoderConfig | None = None) -> SpeechEncoderDecoder:
+    """The same model, or with other configs, on the meta device: without weights."""
+    with torch.device("meta"), pretrained.Undrawn():
+        empty = SpeechEncoderDecoder(encoder or model.encoder.config, decoder or model.decoder.config,
+                                     model.generation)
+    empty.families = model.families
+    return empty
+
+def rebuild(model: SpeechEncoderDecoder, config: TrainConfig, vocab_size: int) -> SpeechEncoderDecoder:
+    """The same weights under the config's dropouts and rates of masking; those of another shape are drawn."""
+    given = {part.name: value for part in fields(EncoderTraining)
+             if (value := getattr(config, part.name)) is not None}
+    both = {name: given[name] for name in ("hidden_dropout", "attention_dropout") if name in given}
+    encoder, decoder = model.encoder.config, model.decoder.config
+    encoder = replace(encoder, training=replace(encoder.training, **given))
+    decoder = replace(decoder, training=replace(decoder.training, **both), vocab_size=vocab_size)
+    empty, state = like(model, encoder, decoder), model.state_dict()
+    state = {name: state[name] for name, part in empty.state_dict().items()
+             if name in state and state[name].shape == part.shape}
+    return pretrained.fill(empty, state, model.encoder.norm.weight.dtype, "cpu", "training")
+
+def build_vocabulary(items: list[Item], config: TrainConfig, pad: int | None) -> tuple:
+    """A tokenizers.Tokenizer of all characters, for bpe of pairs, too; and the ids of its special tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    languages = [name for name, _ in Counter(item.language for item in items if item.language).most_common()]
+    special = ["<s>", "</s>", "<unk>", *(f"<{language}>" for language in languages)]
+    special.insert(pad or 0, "<pad>")
+    backend = Tokenizer(models.BPE(unk_token="<unk>"))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    size = config.vocab_size if config.vocabulary == "bpe" else 0
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=special, show_progress=False)
+    backend.train_from_iterator((item.text for item in items), trainer)
+    start, end = special.index("<s>"), special.index("</s>")
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", end)])
+    ids = {language: special.index(f"<{language}>") for language in languages}
+    return backend, GenerationConfig(
+        decoder_start_token_id=start, bos_token_id=start, eos_token_id=end, pad_token_id=pad or 0,
+        forced_bos_token_id=next(iter(ids.values()), None), lang_to_id=ids or None)
