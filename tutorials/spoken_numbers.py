@@ -273,18 +273,27 @@ def build_model(backend) -> SpeechEncoderDecoder:
 
 
 @torch.no_grad()
-def score(stt: transcribe.SpeechToText, items: list[tuple[Digits, np.ndarray]]) -> dict[str, float]:
-    """The share of utterances written exactly right, over all languages ("exact") and in each; greedy."""
-    right = dict.fromkeys(LANGUAGES, 0)
+def write(stt: transcribe.SpeechToText, items: list[tuple[Digits, np.ndarray]]) -> dict[str, list[str]]:
+    """The texts of the utterances in each language; greedy."""
+    texts = {language: [] for language in LANGUAGES}
     for i in range(0, len(items), 50):
-        digits, waveforms = zip(*items[i : i + 50])
-        memory, frames = stt.model.encode(*stt.prepare(waveforms))
+        memory, frames = stt.model.encode(*stt.prepare([waveform for _, waveform in items[i : i + 50]]))
         for language in LANGUAGES:
             rows = decode(stt.model, memory, frames, stt.options(language, {"num_beams": 1})).sequences
-            texts = (stt.text(row) for row in rows.tolist())
-            right[language] += sum(text == spell(said, language) for said, text in zip(digits, texts))
-    shares = {language: round(count / len(items), 4) for language, count in right.items()}
-    return {"exact": round(sum(right.values()) / len(items) / len(right), 4), **shares}
+            texts[language] += [stt.text(row) for row in rows.tolist()]
+    return texts
+
+
+def shares(texts: dict[str, list[str]], expected: dict[str, list[str]]) -> dict[str, float]:
+    """The share of texts that are exactly as expected, over all languages ("exact") and in each."""
+    found = {name: float(np.mean([a == b for a, b in zip(texts[name], expected[name])])) for name in texts}
+    return {"exact": round(float(np.mean([*found.values()])), 4)} | {k: round(v, 4) for k, v in found.items()}
+
+
+def score(stt: transcribe.SpeechToText, items: list[tuple[Digits, np.ndarray]]) -> dict[str, float]:
+    """The share of utterances written exactly right."""
+    expected = {language: [spell(digits, language) for digits, _ in items] for language in LANGUAGES}
+    return shares(write(stt, items), expected)
 
 
 def transcriber(output: Path, seed: int) -> transcribe.SpeechToText:
@@ -350,7 +359,13 @@ def evaluate(options: argparse.Namespace) -> None:
         for digit, clips in enumerate(rest.clips[options.speaker]):
             held_out.clips[options.speaker][digit] += clips
     items = validation_set(held_out, options.count, options.seed)
-    print(json.dumps({"count": options.count, "speakers": held_out.people, **score(stt, items)}))
+    found = {"count": options.count, "speakers": held_out.people}
+    if options.compare:
+        other = transcribe.load(options.model, dtype=options.compare)
+        found |= {"the same in": options.compare, **shares(write(other, items), write(stt, items))}
+    else:
+        found |= score(stt, items)
+    print(json.dumps(found))
 
 
 def main() -> None:
@@ -367,6 +382,9 @@ def main() -> None:
     parsers["evaluate"].add_argument("--model", help="folder; default: the bundled model")
     parsers["evaluate"].add_argument("--count", type=int, default=1000)
     parsers["evaluate"].add_argument("--seed", type=int, default=11)
+    parsers["evaluate"].add_argument(
+        "--compare", metavar="DTYPE", help="print how many texts stay in it: int8"
+    )
     parsers["evaluate"].add_argument("--speaker", help="only this one, who was left out: all recordings")
     options = parser.parse_args()
     {"train": train, "evaluate": evaluate}[options.command](options)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from nanos2t import __version__
-from nanos2t.apps import batch
+from nanos2t.apps import batch, exercises, train_config
 from nanos2t.apps.formats import FORMATS, Layout, render
 
 if TYPE_CHECKING:
@@ -82,16 +82,21 @@ def build_parser() -> argparse.ArgumentParser:
     parity.add_argument("--audio", metavar="FILE", help="default: the bundled recording")
     parity.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of both")
     parity.add_argument("--json", action="store_true", help="the same as JSON")
+    train = commands.add_parser("train", help="a model of two halves, from a manifest of audio and text")
+    train.set_defaults(run=run_train)
+    train.add_argument("--config", metavar="FILE", help="JSON or TOML with the names of the flags below")
+    train.add_argument("--resume", metavar="DIR", help="go on with the run in this folder")
+    train_config.add_flags(train)
     add_transcribe(commands)
+    exercises.add_command(commands)
     return parser
 
 def add_transcribe(commands) -> None:
     transcribe = commands.add_parser("transcribe", help="audio files to text, one line each")
-    transcribe.set_defaults(run=run_transcribe)
+    transcribe.set_defaults(run=lambda options: exercises.run_with(run_transcribe, options))
     add = transcribe.add_argument
-    add("files", nargs="*", metavar="FILE", help="audio files, folders, patterns, or - for stdin")
+    add("files", nargs="*", metavar="FILE", help="audio files, folders, patterns, - for stdin (read whole)")
     add("--files-from", metavar="LIST", help="a file that has an input on each line, or - for stdin")
-    add("--num-beams", type=count, metavar="N", help="hypotheses kept at a time; default: the model's own")
     yes_or_no = {"action": argparse.BooleanOptionalAction, "default": False}
     add("--words", **yes_or_no, help="find when each word is said (json)")
     add("--format", choices=tuple(FORMATS), default="txt", help="default: %(default)s")
@@ -100,18 +105,42 @@ def add_transcribe(commands) -> None:
     add("--max-line-width", type=count, metavar="N", help="characters of a line of subtitles")
     add("--max-line-count", type=count, default=2, metavar="N", help="lines then; default: %(default)s")
     add("--highlight-words", action="store_true", help="tell when each word begins (vtt)")
-    add("--batch-size", type=count, default=8, metavar="N", help="pieces at a time; default: %(default)s")
-    add("--quiet", action="store_true", help="no progress bar, no warnings")
+    add("--with", dest="work", metavar="DIR", help="run the functions that you wrote in tutorials/exercises")
     align = commands.add_parser("align", help="when each word of a given text is said")
     align.set_defaults(run=run_align, num_beams=None, output=None, words=True)
     align.add_argument("file", metavar="FILE", help="an audio file, or - for stdin")
     align.add_argument("text", metavar="TEXT", help="what is said in it, as --language writes it")
     align.add_argument("--format", choices=tuple(FORMATS), default="tsv", help="default: %(default)s")
-    for add in transcribe.add_argument, align.add_argument:
+    evaluate, report = add_eval(commands), add_report(commands)
+    for add in transcribe.add_argument, evaluate.add_argument:
+        add("--num-beams", type=count, metavar="N", help="hypotheses at a time; default: the model's own")
+        add("--batch-size", type=count, default=8, metavar="N", help="pieces at a time; default: %(default)s")
+        add("--quiet", action="store_true", help="no progress bar, no warnings")
+    for add in (transcribe.add_argument, align.add_argument, evaluate.add_argument, report.add_argument):
         add("--model", help="folder or hub id; default: the bundled model (spoken numbers)")
         add("--language", help="the language to write, a code or name that `nanos2t info` lists")
         add("--device", default="cpu", help="cpu, cuda, cuda:1 ..., or auto; default: %(default)s")
         add("--dtype", default="float32", help="float32, bfloat16 ..., int8, auto; default: %(default)s")
+
+def add_eval(commands) -> argparse.ArgumentParser:
+    evaluate = commands.add_parser("eval", help="how well a model writes what a manifest says")
+    evaluate.set_defaults(run=run_eval, output=None, words=False)
+    add = evaluate.add_argument
+    add("manifest", metavar="MANIFEST", help="lines of JSON: audio, text, perhaps language, start, end")
+    add("--normalise", action="store_true", help="compare without case and punctuation; default: as written")
+    add("--json", action="store_true", help="scores, the worst items and all items as JSON")
+    add("--output", dest="report", type=Path, metavar="FILE", help="write that JSON there")
+    return evaluate
+
+def add_report(commands) -> argparse.ArgumentParser:
+    report = commands.add_parser("report", help="how a recording becomes text: a page for a browser")
+    report.set_defaults(run=run_report, output=None, words=True)
+    add = report.add_argument
+    add("file", metavar="FILE", help="an audio file, or - for stdin")
+    add("-o", "--output", dest="page", type=Path, required=True, metavar="PAGE", help="the file to write")
+    add("--compare", metavar="PAGE", help="a page that was written before, to show its run beside this one")
+    add("--num-beams", type=count, metavar="N", help="default: the model's own, 4 at least")
+    return report
 
 def load(name: str | None, device: str = "cpu", dtype: str = "float32") -> "SpeechToText":
     """The transcriber; Stop with 2 for a device or dtype that is none, with 3 for what cannot be loaded."""
@@ -182,18 +211,11 @@ def run_transcribe(options: argparse.Namespace) -> int:
         return FAILED if inputs[1] else 0
     team = batch.Team()
     todo, failed = team.agree(inputs)
-    logging.getLogger("nanos2t").setLevel(logging.ERROR if options.quiet else logging.NOTSET)
     options.words |= options.highlight_words or options.max_line_width is not None
+    hidden = warn_or_hush(options.quiet) or team.rank > 0
     stt, how = prepare(options)
     from tqdm import tqdm
 
-    def warn(message: Warning, *rest) -> None:
-        with tqdm.external_write_mode():
-            say(f"warning: {message}")
-
-    warnings.showwarning = warn
-    warnings.simplefilter("ignore" if options.quiet else "always", UserWarning)
-    hidden = options.quiet or team.rank > 0 or not (sys.stderr and sys.stderr.isatty())
     total, failures = None if hidden else batch.count_seconds(todo), []
     with tqdm(total=total, disable=hidden, bar_format=BAR) as bar:
         texts = transcribe_turns(stt, team, todo, options, how, bar, failures)
@@ -201,6 +223,19 @@ def run_transcribe(options: argparse.Namespace) -> int:
             with tqdm.external_write_mode():
                 tell(text)
     return FAILED if team.sum(len(failures) + failed * (team.rank == 0)) else 0
+
+def warn_or_hush(quiet: bool) -> bool:
+    """Warnings are lines on stderr, or nothing -> whether a progress bar would disturb, or go unseen."""
+    def warn(message: Warning, *rest) -> None:
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode():
+            say(f"warning: {message}")
+
+    logging.getLogger("nanos2t").setLevel(logging.ERROR if quiet else logging.NOTSET)
+    warnings.showwarning = warn
+    warnings.simplefilter("ignore" if quiet else "always", UserWarning)
+    return quiet or not (sys.stderr and sys.stderr.isatty())
 
 def transcribe_turns(stt, team: batch.Team, todo: list, options, how: dict, bar,
                      failures: list[str]) -> Iterator[tuple[int, str]]:
@@ -235,6 +270,42 @@ def run_align(options: argparse.Namespace) -> int:
     tell(render(result, options.format, options.file))
     return 0
 
+def run_eval(options: argparse.Namespace) -> int:
+    if missing := [name for name in ("jiwer", "sacrebleu") if find_spec(name) is None]:
+        raise Stop(f"eval needs {' '.join(missing)}, not installed: pip install {' '.join(missing)}", USAGE)
+    from nanos2t.apps import evaluate, manifest
+
+    with stopping(USAGE):
+        items = manifest.read(options.manifest)
+    hidden = warn_or_hush(options.quiet)
+    stt, how = prepare(options)
+    from tqdm import tqdm
+
+    with tqdm(total=len(items), disable=hidden, unit=" items") as bar:
+        found = evaluate.hear(stt, items, options.batch_size, progress=bar.update, **how)
+    result = evaluate.report(items, found, evaluate.normalise if options.normalise else str)
+    failed = [row for row in result["items"] if "error" in row]
+    for row in failed:
+        say(f"{row['audio']}: {row['error']}")
+    whole = json.dumps(result, ensure_ascii=False) + "\n"
+    tell(whole if options.json else evaluate.render(result))
+    if options.report:
+        with stopping(FAILED):
+            batch.write(options.report, whole)
+    return FAILED if failed else 0
+
+def run_report(options: argparse.Namespace) -> int:
+    from nanos2t.apps import report
+
+    with stopping(USAGE):
+        others = [report.read(options.compare)] if options.compare else []
+    stt, _ = prepare(options)
+    with stopping(FAILED):
+        title = Path(options.file).name
+        run = report.hear(stt, source_of(options.file), title, options.language, options.num_beams)
+        batch.write(options.page, report.render([run, *others]))
+    return 0
+
 def run_demo(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     stt = load(None)
@@ -249,6 +320,16 @@ def run_demo(options: argparse.Namespace) -> int:
     say(f"{time.perf_counter() - started:.1f} s, loading included")
     return 0
 
+def run_train(options: argparse.Namespace) -> int:
+    flags = {name: value for name, value in vars(options).items() if name not in ("command", "run")}
+    with stopping(USAGE):
+        config = train_config.resolve(flags, flags.pop("config"), flags.pop("resume"))
+    from nanos2t.apps import train
+
+    with stopping(FAILED):
+        train.run(config, options.resume is not None)
+    return 0
+
 @contextmanager
 def stopping(code: int) -> Iterator[None]:
     """What is raised for a broken input ends the program with `code`."""
@@ -258,11 +339,10 @@ def stopping(code: int) -> Iterator[None]:
         raise Stop(error, code) from None
 
 def run_info(options: argparse.Namespace) -> int:
-    from nanos2t import pretrained
     from nanos2t.apps import info, transcribe
 
     with stopping(NO_MODEL):
-        folder = pretrained.find_folder(transcribe.BUNDLED if options.model is None else options.model)
+        folder = transcribe.find_folder(options.model)
         lines = info.tensor_map(folder) if options.map else info.describe(folder)
         if options.trace:
             stt = load(str(folder))
@@ -276,11 +356,10 @@ def run_info(options: argparse.Namespace) -> int:
 def run_parity(options: argparse.Namespace) -> int:
     if find_spec("transformers") is None:
         raise Stop("parity needs transformers, which is not installed: pip install transformers", USAGE)
-    from nanos2t import pretrained
     from nanos2t.apps import parity, transcribe
 
     with stopping(NO_MODEL):
-        folder = pretrained.find_folder(transcribe.BUNDLED if options.model is None else options.model)
+        folder = transcribe.find_folder(options.model)
         stt = load(str(folder), dtype=options.dtype)
         with stopping(FAILED):
             waveform = stt.read(options.audio or transcribe.BUNDLED.parent / "sample.wav")

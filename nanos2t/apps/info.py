@@ -1,6 +1,6 @@
 """What a model is, for `nanos2t info`: each function yields lines of text.
 
-Only `trace` computes: else the model stands on the meta device, and the file of its weights is just mapped.
+Only a trace computes: else the model stands on the meta device, and the file of its weights is just mapped.
 """
 
 import math
@@ -11,11 +11,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from nanos2t import pretrained, remap
 from nanos2t.apps import parity
 from nanos2t.apps.transcribe import SpeechToText, furnish
 from nanos2t.generate import GenerationConfig
+from nanos2t.model import SpeechEncoderDecoder
 
 
 def describe(folder: Path) -> Iterator[str]:
@@ -69,7 +72,7 @@ def generation(stt: SpeechToText) -> Iterator[str]:
     neutral = vars(GenerationConfig()) | ids | {"lang_to_id": options["lang_to_id"]}
     changed = {name: value for name, value in options.items() if value != neutral[name]}
     for name, value in ids.items():
-        if stt.tokenizer is not None and isinstance(value, int):
+        if stt.tokenizer is not None and isinstance(value, int) and 0 <= value < 2**31:
             ids[name] = f"{value} {stt.tokenizer.decode([value], skip_special_tokens=False)}".strip()
     yield entry("ids", listed(ids))
     yield entry("generation", listed(changed) or "neutral: greedy search, 20 new tokens at most")
@@ -104,13 +107,52 @@ def tensor_map(folder: Path) -> Iterator[str]:
     if problem:
         raise problem
 
-def trace(stt: SpeechToText, waveform: np.ndarray) -> Iterator[str]:
-    """Every stage of the model for a waveform (L,), the decoder reading what greedy search writes."""
+def parameters(model: SpeechEncoderDecoder) -> dict[str, int]:
+    """How many each of parity's stages has; a tied output matrix counts at the embedding."""
+    encoder, decoder, front = model.encoder, model.decoder, model.encoder.feature_encoder
+    parts = {"projection": encoder.feature_projection, "positions": encoder.positions, "bridge": model.bridge,
+             "encoder norm": encoder.norm, "embedding": decoder.embed, "decoder norm": decoder.norm,
+             "logits": decoder.head, "adapter norm": [encoder.adapter.proj, encoder.adapter.norm]}
+    parts |= {f"conv {i}": [conv, *front.norms[i : i + 1]] for i, conv in enumerate(front.convs)}
+    for name, modules in (("encoder block", encoder.blocks), ("adapter", encoder.adapter.convs),
+                          ("decoder block", decoder.blocks)):
+        parts |= {f"{name} {i}": module for i, module in enumerate(modules)}
+    modules = {name: part if isinstance(part, list) else [part] for name, part in parts.items()}
+    return {name: sum(x.numel() for x in nn.ModuleList(part).parameters()) for name, part in modules.items()}
+
+def facts(name: str, x: Tensor, start: float, parameters: int = 0) -> dict:
+    """A tensor that was begun at `start` with so many parameters; ids have neither mean nor deviation."""
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    ms, y, real = 1000 * (time.perf_counter() - start), x.float(), x.is_floating_point()
+    return {"stage": name, "shape": [*x.shape], "dtype": str(x.dtype).removeprefix("torch."), "ms": ms,
+            "parameters": parameters, "mean": y.mean().item() if real else None,
+            "deviation": y.std(correction=0).item() if real else None}
+
+def tensors(stt: SpeechToText, waveform: np.ndarray, tokens: Tensor) -> Iterator[tuple[dict, Tensor]]:
+    """Every tensor from a waveform (L,) to the tokens chosen behind each of a decoder input (1, T), in order,
+    with its facts. What is done between two of them is not counted."""
+    counts, samples = parameters(stt.model), torch.as_tensor(waveform)
+    yield facts("waveform", samples, start := time.perf_counter()), samples
     input_values, _ = stt.prepare([waveform])  # (1, L)
-    tokens = parity.decoder_input(stt.model, parity.greedy(stt.model, stt.model, input_values))  # (1, T)
-    yield f"{'# stage':<17} {'shape':<18} {'ms':>7} {'mean':>9} {'deviation':>9}"
+    yield facts("input", input_values, start), input_values
     start = time.perf_counter()
     for name, x in parity.stages(stt.model, input_values, tokens):
-        ms, shape = 1000 * (time.perf_counter() - start), " x ".join(map(str, x.shape))
-        yield f"{name:<17} {shape:<18} {ms:>7.1f} {x.mean():>9.4f} {x.std(correction=0):>9.4f}"
+        found = facts(name, x, start, counts[name])
+        if name == "embedding":
+            yield facts("tokens", tokens, time.perf_counter()), tokens
+        yield found, x
         start = time.perf_counter()
+    chosen = x.argmax(2)  # (1, T)
+    yield facts("next tokens", chosen, start), chosen
+
+def trace(stt: SpeechToText, waveform: np.ndarray) -> Iterator[str]:
+    """Every tensor for a waveform (L,), the decoder reading what greedy search writes."""
+    written = parity.greedy(stt.model, stt.model, stt.prepare([waveform])[0])
+    yield (f"{'# stage':<17} {'shape':<18} {'dtype':<9} {'ms':>7} {'parameters':>12}"
+           f" {'mean':>10} {'deviation':>10}")
+    for row, _ in tensors(stt, waveform, parity.decoder_input(stt.model, written)):
+        shape = " x ".join(map(str, row["shape"]))
+        values = ["-" if row[name] is None else f"{row[name]:.4f}" for name in ("mean", "deviation")]
+        yield (f"{row['stage']:<17} {shape:<18} {row['dtype']:<9} {row['ms']:>7.1f} {row['parameters']:>12,}"
+               f" {values[0]:>10} {values[1]:>10}")
