@@ -1,0 +1,1 @@
+"""Fourteen functions of nanos2t to write again; see README.md."""

@@ -1,0 +1,47 @@
+import torch
+
+from nanos2t.generate import Generated, constrain
+
+
+class Cache:
+    def append(self, keys, values):
+        start, end = self.length, self.length + keys.shape[2]
+        self.keys[:, :, start:end] = keys
+        self.values[:, :, start:end] = values
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class Decoding:
+    def __call__(self, tokens, parents):
+        if parents is not None:
+            for cache in self.cache:
+                cache.reorder(parents)
+        new = tokens[:, self.cache[0].length :]
+        logits = self.decoder(new, self.memory, self.mask, self.cache)
+        return logits[:, -1].float()
+
+
+def greedy(next_logits, start, config, trace=None):
+    rows = start.tolist()
+    logprobs = [[] for _ in rows]
+    done = [False for _ in rows]
+    lengths = [0 for _ in rows]
+    pad = config.eos_ids[0] if config.pad_token_id is None and config.eos_ids else config.pad_token_id
+    while len(rows[0]) < config.longest and not all(done):
+        tokens = torch.tensor(rows)
+        logits = constrain(next_logits(tokens, None), tokens, config)
+        scores = logits.log_softmax(1)
+        for r in range(len(rows)):
+            token = int(scores[r].argmax())
+            if done[r]:
+                rows[r].append(pad)
+                logprobs[r].append(0.0)
+                continue
+            rows[r].append(token)
+            logprobs[r].append(float(scores[r, token]))
+            lengths[r] += 1
+            if token in config.eos_ids:
+                done[r] = True
+    totals = [sum(row) / length**config.length_penalty for row, length in zip(logprobs, lengths)]
+    return Generated(torch.tensor(rows), torch.tensor(totals), torch.tensor(logprobs))

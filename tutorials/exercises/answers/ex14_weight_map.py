@@ -1,0 +1,47 @@
+from torch import equal
+
+from nanos2t.remap import expand, pattern
+
+
+def split(value, ours, words, where):
+    turned = "transpose" in words and value.ndim == 2
+    shape = [sum(len(part) for part in ours), *ours[0].shape[1:]]
+    expected = shape[::-1] if turned else shape
+    if list(value.shape) != list(expected):
+        raise ValueError(f"{where} has shape {tuple(value.shape)}, expected {tuple(expected)}")
+    if not value.is_floating_point():
+        raise ValueError(f"{where} is {value.dtype}, not float")
+    if turned:
+        value = value.t()
+    parts, first = [], 0
+    for part in ours:
+        parts.append(value[first : first + len(part)])
+        first += len(part)
+    return tuple(parts)
+
+
+def load(rows, theirs, ours, where="state dict"):
+    filled, read, may_lack = {}, set(), set()
+    for names, right, words in expand(rows, ours):
+        if "optional" in words:
+            may_lack.update(names)
+        if right not in theirs:
+            continue
+        read.add(right)
+        parts = split(theirs[right], [ours[name] for name in names], words, f"{where}: {right}")
+        for name, part in zip(names, parts):
+            if name not in filled:
+                filled[name] = part
+            elif "alias" not in words or not equal(filled[name], part):
+                raise ValueError(f"{where}: {right} is a second tensor for our {name}")
+    for name in ours:
+        if name not in filled and name not in may_lack:
+            known = [right for names, right, words in expand(rows, ours) if name in names and not words]
+            raise ValueError(f"{where}: nothing for our {name}, expected {' '.join(known)}")
+    for name in theirs:
+        covered = any(
+            words & {"drop", "optional"} and pattern(right).fullmatch(name) for _, right, words in rows
+        )
+        if name not in read and not covered:
+            raise ValueError(f"{where}: no place in the model for {name}")
+    return filled

@@ -1,0 +1,15 @@
+"""Exercise 1 of 14: normalisation
+
+The model expects every waveform at mean 0 and variance 1, however loud it was recorded. Each clip
+is normalised alone, before clips of different lengths are padded with zeros to one batch.
+
+In the package this stands in nanos2t/audio.py; try it before you look.
+Check it: nanos2t exercises 1    Stuck: nanos2t exercises hint 1
+"""
+
+import numpy as np
+
+
+def normalise(waveform: np.ndarray, eps: float = 1e-7) -> np.ndarray:
+    """A waveform (L,) at mean 0 and variance 1, silence at 0: Wav2Vec2FeatureExtractor, do_normalize=True."""
+    raise NotImplementedError("ex01")

@@ -1,0 +1,17 @@
+"""Exercise 8 of 14: causal mask
+
+While it is trained, the decoder reads all tokens at once, and must not see the one it is to
+predict. True means: may look. With a cache there are also `past` tokens before the T new ones.
+
+In the package this stands in nanos2t/decoder.py; try it before you look.
+Check it: nanos2t exercises 8    Stuck: nanos2t exercises hint 8
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def causal_mask(T: int, past: int, device: torch.device) -> Tensor:
+    """(T, past + T) bool: token t sees every past token, itself and the new tokens before it."""
+    raise NotImplementedError("ex08")

@@ -1,0 +1,25 @@
+"""Exercise 10 of 14: shift-right and loss
+
+In training the decoder reads the right text, one place late, and is asked at each place for the
+next token. Labels that do not count, as those in the padding, are IGNORED, -100: the loss skips
+them, and no embedding has such a row.
+
+In the package this stands in nanos2t/model.py; try it before you look.
+Check it: nanos2t exercises 10    Stuck: nanos2t exercises hint 10
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nanos2t.model import IGNORED
+
+
+def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
+    """Labels (B, T) -> decoder input (B, T): start token, then all labels but the last; IGNORED is pad."""
+    raise NotImplementedError("ex10")
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean of -log p(label) over labels that are not IGNORED; 0, with zero gradient, if all of them are."""
+    raise NotImplementedError("ex10")

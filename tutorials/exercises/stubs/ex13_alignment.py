@@ -1,0 +1,19 @@
+"""Exercise 13 of 14: bonus: alignment by dynamic time warping
+
+When was each word said? The cross-attention tells, blurred. Dynamic time warping finds the cheapest
+path through a table cost (T tokens, S frames), from the first token and frame to the last of both,
+that never goes back. The result lists all its cells in order, as rows (token, frame).
+
+In the package this stands in apps/align.py; try it before you look.
+Check it: nanos2t exercises 13    Stuck: nanos2t exercises hint 13
+"""
+
+import numpy as np
+
+
+def dtw(cost: np.ndarray) -> np.ndarray:
+    """The cheapest path through cost (T, S) from the first token and frame to the last: (steps, 2), int.
+
+    Dynamic time warping: a step goes to the next token, to the next frame, or to both, which wins a tie.
+    Sakoe & Chiba 1978, "Dynamic programming algorithm optimization for spoken word recognition"."""
+    raise NotImplementedError("ex13")
