@@ -184,6 +184,15 @@ def test_every_use_of_an_int8_model(both):
         assert quick.score == pytest.approx(plain.score, abs=0.05) and quick.score != plain.score
 
 
+def test_only_memory_of_the_weight_is_released():
+    whole = torch.ones(3, 300, 1000)
+    fast.release(whole[1])
+    assert (whole[0] == 1).all() and (whole[2] == 1).all()
+    fused = torch.ones(300, 3000)  # GPT-2 keeps three matrices so, and transposed
+    fast.release(fused.T[:1000])
+    assert (fused == 1).all()
+
+
 @needs_int8
 def test_nothing_is_printed(recwarn, capfd):
     with warnings.catch_warnings():

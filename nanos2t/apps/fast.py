@@ -127,9 +127,9 @@ class Int8Linear(nn.Module):
         return torch.ops.quantized.linear_dynamic(x, self.packed)  # (..., O)
 
 def release(weight: Tensor) -> None:
-    """Give memory back whose content nobody reads any more: all pages of a file that were read count as ours."""
+    """Give back memory that nobody reads any more: all pages of a file that were read count as ours."""
     first, last = -(-weight.data_ptr() // mmap.PAGESIZE), (weight.data_ptr() + weight.nbytes) // mmap.PAGESIZE
-    if hasattr(mmap, "MADV_DONTNEED") and first < last:
+    if weight.is_contiguous() and hasattr(mmap, "MADV_DONTNEED") and first < last:  # else others lie between
         size = ctypes.c_size_t((last - first) * mmap.PAGESIZE)
         ctypes.CDLL(None).madvise(ctypes.c_void_p(first * mmap.PAGESIZE), size, mmap.MADV_DONTNEED)
 
