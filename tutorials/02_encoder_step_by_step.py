@@ -1,0 +1,221 @@
+# %% [markdown]
+# # 2. The encoder, step by step
+#
+# Lesson 1 ended with frames: one vector for every 320 samples, each made of 50 milliseconds of sound and of
+# nothing else. A word takes ten times as long. So the frames have to learn of each other, and this is what
+# the rest of the encoder is for. We take it apart, put it together by hand, and watch what every layer does
+# to the recording.
+
+# %%
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+import nanos2t
+from nanos2t import wav2vec2
+from nanos2t.apps import parity
+
+plt.rcParams.update(
+    {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
+)
+BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "0.6"
+torch.set_grad_enabled(False)
+
+stt = nanos2t.load()
+waveform = stt.read(Path(nanos2t.__file__).parent / "assets" / "sample.wav")
+values, _ = stt.prepare([waveform])
+encoder = stt.model.encoder
+print(encoder.config)
+
+# %% [markdown]
+# ## Every stage, in order
+#
+# `parity.encoder_stages` is the forward pass of the encoder, cut into pieces that can be looked at. Reading
+# down, the recording gets shorter while its vectors get wider; from the projection on, the shape stays as it
+# is.
+
+# %%
+stages = dict(parity.encoder_stages(encoder, values))
+for name, x in stages.items():
+    print(f"{name:<16} {tuple(x.shape)!s:<16} mean {x.mean():7.3f}   deviation {x.std():6.3f}")
+memory, _ = stt.model.encode(values)
+assert torch.allclose(memory, stages["encoder norm"], atol=1e-4)
+assert stages["conv 6"].shape == (1, 192, 82) and memory.shape == (1, 82, 192)
+
+# %% [markdown]
+# ## By hand
+#
+# The same in a few lines. There is no more in it than this:
+#
+# - the *projection* normalises each frame and multiplies it by a matrix;
+# - the *positions* are added: a convolution over 32 frames (we come to it below);
+# - each *block* adds two things to the frames: what attention found in other frames, and what a small network
+#   made of each frame alone. Before both of them stands a norm, so this order is called pre-norm;
+# - after the last block, one more norm.
+
+# %%
+frames, _ = encoder.feature_encoder(values, None)
+x = encoder.feature_projection.proj(encoder.feature_projection.norm(frames))
+x = x + encoder.positions(x)
+for block in encoder.blocks:
+    y = block.self_attn_norm(x)
+    keys, vectors = block.self_attn.keys_values(y)
+    x = x + block.self_attn(y, keys, vectors)  # look at other frames
+    x = x + block.mlp(block.mlp_norm(x))  # think about what was found
+x = encoder.norm(x)
+assert torch.allclose(x, memory, atol=1e-4)
+
+# %% [markdown]
+# wav2vec2-base has the norms elsewhere: *after* each sum (post-norm). In both orders the blocks have the same
+# weights in the same shapes, so one loads into the other without complaint, and the result is worthless:
+
+# %%
+x = stages["projection"] + stages["positions"]
+for block in encoder.blocks:
+    x = block.self_attn_norm(x + block.self_attn(x, *block.self_attn.keys_values(x)))
+    x = block.mlp_norm(x + block.mlp(x))
+wrong = (encoder.norm(x) - memory).abs().max()
+print(f"in post-norm order, numbers of size {memory.abs().max():.1f} change by up to {wrong:.1f}")
+assert wrong > 1
+
+# %% [markdown]
+# ## Where am I? A convolution knows
+#
+# Attention has no idea of order: shuffle the frames, and its results are shuffled in the same way, nothing
+# else. Text models add a table of positions. This family adds a *wide convolution* instead: each frame gets a
+# mixture of its neighbours, 16 on either side, with another weight for each distance.
+
+# %%
+torch.manual_seed(0)
+shuffle = torch.randperm(82)
+projected, block = stages["projection"], encoder.blocks[0]
+assert torch.allclose(block(projected[:, shuffle], None), block(projected, None)[:, shuffle], atol=1e-4)
+with_positions = projected + encoder.positions(projected)
+shuffled = projected[:, shuffle] + encoder.positions(projected[:, shuffle])
+assert (shuffled - with_positions[:, shuffle]).abs().max() > 1
+
+# %% [markdown]
+# Send in silence with a click, one frame among zeros, and see how far it is felt. With 32 weights the reach
+# cannot be the same on both sides: frame t feels frames t - 16 to t + 15. The convolution is padded with 16
+# zeros on *both* sides, which gives one frame too many, and the last is cut off (`wav2vec2.position_conv`).
+# Cutting off the first instead moves everything by one frame: a mistake that is easy to make and hard to
+# hear.
+#
+# The weights are kept in an unusual form, weight norm: a direction and a length for each tap.
+#
+#     weight[k] = gain[k] * direction[k] / |direction[k]|
+#
+# So the gains alone say how much each distance counts.
+
+# %%
+positions = encoder.positions
+click = torch.zeros(1, 82, 192)
+click[0, 40] = stages["projection"][0, 30]
+taps = positions.gain, positions.direction, torch.zeros(192), positions.groups
+felt = wav2vec2.position_conv(click, *taps)[0].norm(dim=1).numpy()
+assert np.flatnonzero(felt).tolist() == list(range(40 - 15, 40 + 16 + 1))
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3))
+left.bar(np.arange(-16, 16), positions.gain[0, 0].numpy(), color=BLUE)
+left.set(title="gain of each tap", xlabel="frames from here (before, after)", ylabel="gain")
+right.bar(np.arange(82) - 40, felt, color=ORANGE)
+right.set(title="how much a click is felt", xlabel="frames behind the click", ylabel="size", xlim=(-24, 24))
+plt.show()
+
+# %% [markdown]
+# ## Watch the recording take shape
+#
+# Take two frames and ask how alike their vectors are: cosine similarity, 1 for the same direction. All pairs
+# make a square picture, one for every stage; the words are framed.
+#
+# After the convolutions it is a plaid of sounds: vowel is like vowel, and silence is like silence wherever it
+# stands; where a word ends, likeness ends at once. The positions and the first blocks change that. The plaid
+# fades, a band appears along the diagonal and runs across the borders of the words: frames are alike because
+# they are near. The frames still know *what* they are, and now also *where*.
+
+# %%
+words = {"two": (0.06, 0.49), "four": (0.93, 1.51), "seven": (1.95, 2.61)}  # seconds
+names = ["conv 6", "projection", *(f"encoder block {i}" for i in range(5))]
+views = {name: stages[name][0].T if name.startswith("conv") else stages[name][0] for name in names}
+
+
+def similarity(x):
+    """Frames (T, H) -> cosines (T, T) of the angles between them, the mean of all frames taken away first."""
+    x = F.normalize(x - x.mean(0), dim=1)
+    return (x @ x.T).numpy()
+
+
+figure, axes = plt.subplots(2, 4, figsize=(10, 5.4))
+end = len(waveform) / stt.sample_rate
+for axis, (name, x) in zip(axes.flat, views.items()):
+    axis.imshow(similarity(x), cmap="RdBu_r", vmin=-1, vmax=1, extent=(0, end, end, 0))
+    axis.set(title=name, xticks=[], yticks=[])
+    for start, stop in words.values():
+        axis.plot([start, stop, stop, start, start], [start, start, stop, stop, start], color="k", lw=0.7)
+axes[0, 0].set(yticks=[np.mean(w) for w in words.values()], yticklabels=words)
+axes[1, 0].set(yticks=[np.mean(w) for w in words.values()], yticklabels=words)
+axes[1, 3].plot(np.arange(len(waveform)) / stt.sample_rate, waveform, color=GREY, lw=0.4)
+axes[1, 3].set(title="the sound", yticks=[], xlabel="seconds")
+plt.show()
+
+# %% [markdown]
+# In numbers: how much more alike are distant frames of the same kind (both speech or both silence) than
+# distant frames of different kinds? And how alike are a frame of speech and a frame of silence that stand
+# side by side?
+
+# %%
+when = (np.arange(82) + 0.5) * end / 82
+speech = np.any([(when > start) & (when < stop) for start, stop in words.values()], axis=0)
+same_kind = speech[:, None] == speech
+apart = np.abs(np.arange(82)[:, None] - np.arange(82))
+
+
+def what(x):
+    alike = similarity(x)
+    return alike[same_kind & (apart > 6)].mean() - alike[~same_kind & (apart > 6)].mean()
+
+
+def where(x):
+    return similarity(x)[~same_kind & (apart <= 2)].mean()
+
+
+print(f"{'':<16} {'what':>6} {'where':>6}")
+for name, x in views.items():
+    print(f"{name:<16} {what(x):>6.2f} {where(x):>6.2f}")
+assert what(views["conv 6"]) > 1 and what(views["encoder block 4"]) < 0.8
+assert where(views["conv 6"]) < 0.1 and where(views["encoder block 4"]) > 0.5
+
+# %% [markdown]
+# ## Two recordings at once
+#
+# A batch holds recordings of different lengths, the shorter ones filled up with zeros. Those zeros are no
+# silence, they are *nothing*, and must not be heard: attention gets a mask, and the convolution of positions
+# gets zeros behind the end. The test of it all: a recording gives the same numbers alone and in company.
+
+# %%
+short = waveform[: int(1.6 * stt.sample_rate)]  # "two four"
+values, mask = stt.prepare([waveform, short])
+batched, real = stt.model.encode(values, mask)
+alone, _ = stt.model.encode(stt.prepare([short])[0])
+print("frames that are real:", real.tolist(), "of", batched.shape[1])
+assert (batched[1, : real[1]] - alone[0]).abs().max() < 1e-4
+
+unmasked, _ = stt.model.encode(values)  # the mask forgotten
+wrong = (unmasked[1, : real[1]] - alone[0]).abs().max()
+print(f"without the mask the short one changes by up to {wrong:.2f}")
+assert wrong > 0.1
+
+# %% [markdown]
+# In transformers, some official models fail this test: the group norm of wav2vec2-base takes its mean over
+# the zeros, too. `wav2vec2.clip_norm` masks it.
+#
+# ## Try
+#
+# 1. Give the encoder the recording backwards (`waveform[::-1]`) and draw the squares again. Which stay, which
+#    turn?
+# 2. Take out block 2 and let the decoder write what it hears. Is any block more important than the others?
+# 3. `EncoderConfig.large` is the shape of a real checkpoint. How many of its numbers are in the convolutions,
+#    how many in the blocks? Build it under `torch.device("meta")`, where nothing is stored.

@@ -1,0 +1,277 @@
+# %% [markdown]
+# # 5. From greedy to beam
+#
+# The decoder gives probabilities for *one* token. A text has many. Taking the likeliest token each time is
+# quick, and sometimes it writes a text that is less likely than another it could have written. Beam search
+# keeps several beginnings alive. We draw the whole search as a tree, and find out what its one dial does.
+
+# %%
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+import nanos2t
+from nanos2t import GenerationConfig, generate
+
+plt.rcParams.update(
+    {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
+)
+BLUE, ORANGE, GREEN, GREY = "#2a6f97", "#e07a1f", "#4f8a4c", "0.6"
+torch.set_grad_enabled(False)
+
+# %% [markdown]
+# ## On paper
+#
+# A search needs no speech. It calls one function, `next_logits(tokens, parents)`, which says for each row of
+# tokens how likely each next token is. So we can search in a toy: six tokens, texts of two. After the start
+# comes A (0.6) or B (0.4); after A any of two, 0.5 each; after B one that is nearly sure, 0.9.
+
+# %%
+START, A, B, C, D, END = range(6)
+toy = torch.full((6, 6), 1e-9)
+toy[START, [A, B]] = torch.tensor([0.6, 0.4])
+toy[A, [C, D]] = torch.tensor([0.5, 0.5])
+toy[B, [C, D]] = torch.tensor([0.9, 0.1])
+toy[[C, D], END] = 1.0
+
+
+def toy_logits(tokens, parents):
+    return toy[tokens[:, -1]].log()
+
+
+options = GenerationConfig(eos_token_id=END, max_length=4, num_beams=1)
+start = torch.tensor([[START]])
+greedy = generate.greedy(toy_logits, start, options)
+beam = generate.beam_search(toy_logits, start, replace(options, num_beams=2))
+for name, found in ("greedy", greedy), ("beam", beam):
+    text = " ".join("^ABCD$"[i] for i in found.sequences[0])
+    print(f"{name:<7} {text}   probability {found.token_logprobs.sum().exp():.2f}")
+assert greedy.sequences[0].tolist()[1] == A and beam.sequences[0].tolist() == [START, B, C, END]
+
+# %% [markdown]
+# Greedy took A, which was better *then*, and ended with 0.6 * 0.5 = 0.30. The best text is 0.4 * 0.9 = 0.36.
+# Nothing that greedy can see at its first step would tell it. With two beams both beginnings live on, and the
+# better end wins.
+#
+# Is the beam right? Small enough to try everything: all texts of up to three tokens, and a random model.
+
+# %%
+torch.manual_seed(3)
+table = torch.randn(6, 6) * 2
+table[:, START] = -torch.inf
+
+
+def logp(text):
+    return float(sum(table[a].log_softmax(0)[b] for a, b in itertools.pairwise([START, *text])))
+
+
+texts = [(*body, END) for n in range(3) for body in itertools.product((A, B, C, D), repeat=n)]
+texts += list(itertools.product((A, B, C, D), repeat=3))  # cut off by the length
+best = max(texts, key=lambda text: logp(text) / len(text))
+wide = replace(options, num_beams=32, early_stopping="never")
+found = generate.beam_search(lambda tokens, parents: table[tokens[:, -1]], start, wide)
+print("all texts:", best, f"{logp(best) / len(best):.4f}   beam:", found.sequences[0].tolist()[1:])
+assert found.sequences[0].tolist()[1 : 1 + len(best)] == list(best)
+assert abs(found.sequences_scores[0] - logp(best) / len(best)) < 1e-4
+
+# %% [markdown]
+# ## The real thing
+#
+# Now the model and the recording. On clean speech the model is so sure that every search finds the same. So
+# we make it hard: noise, twice as strong as the recording itself, and the number written in German.
+
+# %%
+stt = nanos2t.load()
+waveform = stt.read(Path(nanos2t.__file__).parent / "assets" / "sample.wav")
+
+
+def noisy(seed, level=0.15):
+    return waveform + level * np.random.default_rng(seed).standard_normal(len(waveform)).astype(np.float32)
+
+
+def hear(wave, language, beams):
+    """The memory of a waveform, a function `next_logits` for it, the options of a search, and its start."""
+    memory, frames = stt.model.encode(stt.prepare([wave])[0])
+    config = generate.with_options(stt.model.generation, stt.options(language, {"num_beams": beams}))
+    config = replace(config, num_return_sequences=beams)
+    next_logits = generate.Decoding(stt.model, memory, frames, beams, config.longest)
+    return memory, next_logits, config, torch.tensor([[config.decoder_start_token_id]])
+
+
+memory, next_logits, config, start = hear(noisy(3), "de", 1)
+found = generate.greedy(next_logits, start, config)
+print(f"greedy: {stt.text(found.sequences[0].tolist())}, sum of log p {found.token_logprobs.sum():.2f}")
+assert 1.9 < np.std(noisy(3) - waveform) / np.std(waveform) < 2.3
+
+# %% [markdown]
+# Greedy search is a loop of four lines: ask, take the largest, append, stop at the end token. The first token
+# is forced, it is the language. And `generate.Decoding` keeps the keys and values of the tokens that were
+# read; without, we would give the decoder the whole text again for each token. Same result:
+
+# %%
+read = stt.model.decoder.read(memory)
+tokens = torch.tensor([[config.decoder_start_token_id, config.forced_bos_token_id]])
+while tokens[0, -1] not in config.eos_ids:
+    logits = stt.model.decoder(tokens, read)[:, -1]
+    tokens = torch.cat([tokens, logits.argmax(1, keepdim=True)], 1)
+assert tokens[0].tolist() == found.sequences[0].tolist()
+T = tokens.shape[1] - 1
+print(f"the decoder computed {T * (T + 1) // 2} positions here, and {T} with a cache")
+
+# %% [markdown]
+# ## The tree
+#
+# A beam of three. Since a search sees the model only through `next_logits`, we can look over its shoulder: a
+# function in between writes down which beginnings it asks about, and the answers.
+
+# %%
+K = 3
+memory, next_logits, config, start = hear(noisy(3), "de", K)
+asked = []
+
+
+def listen(tokens, parents):
+    logits = next_logits(tokens, parents)
+    asked.append((tokens.tolist(), generate.constrain(logits.log_softmax(1), tokens, config)))
+    return logits
+
+
+found = generate.beam_search(listen, start, config)
+ends = [[*row[: row.index(2) + 1]] for row in found.sequences.tolist()]
+for row, score in zip(ends, found.sequences_scores):
+    print(f"{score:.3f}  {stt.text(row)}")
+
+# %% [markdown]
+# From that, the tree: for each step the beginnings that were alive (blue), the best continuations that were
+# dropped (grey), and the finished texts (green). The numbers are sums of log p. The thick line is the winner.
+
+# %%
+root = (config.decoder_start_token_id, config.forced_bos_token_id)
+sums = {root: 0.0}
+for rows, logprobs in asked[1:]:
+    alive = sorted({tuple(row) for row in rows} & sums.keys(), key=sums.get)
+    new = []
+    for row in alive:
+        answer = logprobs[rows.index(list(row))]
+        new += [(sums[row] + float(answer[token]), (*row, token)) for token in answer.topk(2 * K)[1].tolist()]
+    sums |= {row: total for total, row in sorted(new)[-2 * K :]}  # what the search chooses from
+alive = {tuple(row) for rows, _ in asked for row in rows}
+winner, finished = tuple(ends[0]), {tuple(row) for row in ends}
+children = {node: [other for other in sums if other[:-1] == node] for node in sums}
+place = {}
+
+
+def spread(node, x=0):
+    """Leaves on lines of their own, a parent at the height of its best child."""
+    for child in sorted(children[node], key=sums.get, reverse=True):
+        spread(child, x + 1)
+    place[node] = x, place[max(children[node], key=sums.get)][1] if children[node] else len(leaves)
+    leaves.extend([node] * (not children[node]))
+
+
+leaves = []
+spread(root)
+figure, axis = plt.subplots(figsize=(10, 0.27 * len(leaves) + 0.8))
+for node, (x, y) in place.items():
+    kind = GREEN if node in finished else BLUE if node in alive else GREY
+    if node != root:
+        px, py = place[node[:-1]]
+        thick = node == winner[: len(node)]
+        style = {"color": ORANGE, "lw": 3} if thick else {"color": kind, "ls": ":" if kind == GREY else "-"}
+        axis.plot([px, px + 0.74, px + 0.88, x], [py, py, y, y], zorder=1, **style)
+    piece = stt.tokenizer.backend.id_to_token(node[-1]).replace("▁", "_")
+    box = {"boxstyle": "round,pad=0.25", "color": kind, "lw": 0}
+    axis.text(x, y, f"{piece} {sums[node]:.1f}", color="white", fontsize=8, va="center", bbox=box)
+axis.set(xlim=(-0.1, max(x for x, _ in place.values()) + 1.0), ylim=(len(leaves) - 0.4, -0.8))
+axis.set_axis_off()
+plt.show()
+
+# %% [markdown]
+# Read it from the left. After "zwei hundert" the greedy choice is "vier", and it ends in 244. "sieben" is
+# second, by a hair, but *everything behind it is surer*, and 247 is what was said. The beam of three kept it;
+# greedy dropped it.
+#
+# And look at the end token that stands directly behind the language: the model half believes that nobody
+# spoke. That text is finished at once, at -1.5, a better sum than any of the others has in the end. Why did
+# it not win?
+
+# %%
+said = dict(zip(("247", "248", "244"), ends))
+assert [stt.text(row) for row in ends][0] == "zweihundertsiebenundvierzig"
+where = 4  # start, language, zwei, hundert
+assert said["247"][:where] == said["244"][:where]
+assert sums[tuple(said["244"][: where + 1])] > sums[tuple(said["247"][: where + 1])]  # greedy's reason
+assert sums[winner] > sums[tuple(said["244"])]  # and what came of it
+assert sums[(*root, 2)] > sums[winner]
+
+# %% [markdown]
+# ## The dial: length_penalty
+#
+# Because the sums are not what is compared. Each token costs something, so the shortest text has an unfair
+# advantage, and the shortest of all is none. The score of a finished text is
+#
+#     score = sum of log p / length ** length_penalty
+#
+# with `length_penalty` 1 by default: the mean per token. At 0 it is the bare sum. Here are the finished texts
+# of another noisy recording, and how the dial ranks them:
+
+# %%
+memory, next_logits, config, start = hear(noisy(0), "de", 5)
+found = generate.beam_search(next_logits, start, config)
+rows = [row[: row.index(2) + 1] for row in found.sequences.tolist()]
+totals = {}
+for row, logprobs in zip(rows, found.token_logprobs):
+    totals[stt.text(row) or "(nothing)"] = float(logprobs.sum()), len(row) - 1
+dial = np.linspace(0, 2, 201)
+scores = {text: total / length**dial for text, (total, length) in totals.items()}
+top = np.max([*scores.values()], axis=0)
+winners = [max(scores, key=lambda text: scores[text][i]) for i in range(len(dial))]
+
+figure, axis = plt.subplots(figsize=(9, 4))
+colours = dict(zip(dict.fromkeys(winners), (ORANGE, BLUE, GREEN)))
+for text, score in scores.items():
+    colour, wins = colours.get(text, GREY), score == top
+    axis.plot(dial, top / score, color=colour, lw=1.5)
+    axis.plot(dial[wins], np.ones(wins.sum()), color=colour, lw=8, solid_capstyle="butt")
+    axis.text(2.02, (top / score)[-1], text, color=colour, va="center")
+axis.set(title="how near each text comes to the score of the winner", xlabel="length_penalty", xlim=(0, 2))
+axis.set(ylabel="winner's score / own score", ylim=(0, 1.03))
+plt.show()
+for text, (total, length) in totals.items():
+    print(f"sum {total:6.2f}   {length} tokens   mean {total / length:6.3f}   {text}")
+order = list(dict.fromkeys(winners))
+assert order == ["(nothing)", "zweihundertvierundvierzig", "zweihundertachtundvierzig"]
+lengths = [totals[text][1] for text in order]
+assert lengths == sorted(lengths)  # the higher the dial, the longer the text that wins
+
+# %% [markdown]
+# Low, and silence wins; high, and the longest does. But the dial only chooses among what was found: 247,
+# which was said, is not among them at all. No search repairs what was not heard.
+#
+# A wider beam asks the model about more rows each time and finds sums that are at least as good, mostly:
+
+# %%
+widths = {}
+for beams in (1, 2, 4, 8):
+    memory, next_logits, config, start = hear(noisy(3), "de", beams)
+    found = (generate.beam_search if beams > 1 else generate.greedy)(next_logits, start, config)
+    widths[beams] = float(found.sequences_scores[0])
+    print(f"{beams} beams: {widths[beams]:.3f}  {stt.text(found.sequences[0].tolist())}")
+assert widths[8] >= widths[4] - 1e-3 >= widths[2] - 2e-3 > widths[1]
+
+# %% [markdown]
+# All of this is one option for users: `num_beams=4` in Python, or in a shell
+#
+#     nanos2t transcribe nanos2t/assets/sample.wav --num-beams 4
+#
+# ## Try
+#
+# 1. Change the toy so that two beams fail as well and three are needed.
+# 2. Other seeds of `noisy`, other levels: how often do greedy and beam differ, and which of them is right
+#    when they do?
+# 3. Draw the tree for `K` at 2 and for English. Then set `length_penalty` to 0 in the options and find the
+#    winner in it.

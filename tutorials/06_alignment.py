@@ -1,0 +1,197 @@
+# %% [markdown]
+# # 6. When was each word said?
+#
+# The model writes *what* was said. *When* it was said is nowhere in its output, and nobody trained it to
+# know. Still it can be found: to write a word, the decoder must look at the frames where it is, and we can
+# watch it look. This is how subtitles get their times. It takes three steps: see, choose, and walk a path.
+
+# %%
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+import nanos2t
+from nanos2t.apps import align
+
+plt.rcParams.update(
+    {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
+)
+BLUE, ORANGE, GREEN, GREY = "#2a6f97", "#e07a1f", "#4f8a4c", "0.6"
+torch.set_grad_enabled(False)
+
+stt = nanos2t.load()
+waveform = stt.read(Path(nanos2t.__file__).parent / "assets" / "sample.wav")
+end = len(waveform) / stt.sample_rate
+memory, _ = stt.model.encode(stt.prepare([waveform])[0])  # (1, 82, 192)
+
+
+def pieces(tokens):
+    return [stt.tokenizer.backend.id_to_token(token).replace("▁", "_") for token in tokens]
+
+
+# %% [markdown]
+# ## See
+#
+# Write the text first, then read it once more, and keep the weights of every cross-attention: two layers of
+# six heads. `align.cross_attention` does that. Row t is the step at which the decoder had read token t and
+# chose token t + 1; the columns are the 82 frames.
+
+# %%
+result = stt.transcribe(waveform, sample_rate=stt.sample_rate)
+tokens = result.tokens
+rows = range(1, len(tokens) - 2)  # the steps that chose "two", "four", "seven": not the language, not the end
+weights = align.cross_attention(stt.model, torch.tensor(tokens[:-1]), memory)[:, :, rows]  # (2, 6, 3, 82)
+print(result.text, pieces(tokens))
+assert weights.shape == (2, 6, 3, 82)
+
+best = align.choose_heads(weights).tolist()
+figure, axes = plt.subplots(3, 6, figsize=(10, 4.2), height_ratios=(2, 2, 1))
+for (layer, head), map_ in zip(np.ndindex(2, 6), weights.flatten(0, 1)):
+    axis, chosen = axes[layer, head], [layer, head] in best
+    axis.imshow(map_, cmap="Oranges", aspect="auto", extent=(0, end, 3, 0), vmin=0, interpolation="nearest")
+    style = {"color": ORANGE, "fontweight": "bold"} if chosen else {}
+    axis.set_title(f"layer {layer}, head {head}", fontsize=9, **style)
+    axis.set(xticks=[], yticks=[0.5, 1.5, 2.5] if head == 0 else [])
+for axis in axes[:2, 0]:
+    axis.set_yticklabels(pieces(tokens[2:5]))
+for axis in axes[2]:
+    axis.plot(np.arange(len(waveform)) / stt.sample_rate, waveform, color=GREY, lw=0.4)
+    axis.set(xlim=(0, end), yticks=[], xlabel="seconds")
+    axis.spines["left"].set_visible(False)
+plt.show()
+
+# %% [markdown]
+# ## Choose
+#
+# Some heads in layer 1 draw a staircase: one dark step per word, falling to the right. That is listening,
+# word by word. Others do other work. Heads 0 and 5 of layer 0 have their steps one word *too early*: while
+# "four" is chosen they look at "two", the word just written. And some are diffuse.
+#
+# `align.choose_heads` takes two heads by one property: in a good head, a later token looks at a later frame.
+# For every pair of tokens it asks how much more likely "later" is than "earlier" (Kendall's tau), and the two
+# best are bold above.
+
+# %%
+when = weights.argmax(3) * end / 82  # (2, 6, 3) seconds
+words = {"two": (0.06, 0.49), "four": (0.93, 1.51), "seven": (1.95, 2.61)}  # by eye, from the waveform
+
+
+def heard(seconds):
+    return [next((word for word, (a, b) in words.items() if a <= s <= b), "-") for s in seconds.tolist()]
+
+
+for layer, head in best:
+    assert heard(when[layer, head]) == ["two", "four", "seven"]
+assert heard(when[0, 0])[1:] == heard(when[0, 5])[1:] == ["two", "four"]
+
+# %% [markdown]
+# ## Walk
+#
+# Now a *path* through the mean of the two: from the first token and frame to the last, each step one token
+# on, one frame on, or both, at the least cost. To find it we need not try all paths. The cheapest way to a
+# cell comes from one of three neighbours, so
+#
+#     total[t, s] = cost[t, s] + min(total[t-1, s-1], total[t-1, s], total[t, s-1])
+#
+# filled row by row, and then walked backwards. This is dynamic time warping, `align.dtw`; the cost here is
+# one minus the weight. To trust it, plant a staircase and three traps: tokens that look harder at the frame
+# of *another* token, as happens when a word is said twice. The largest weight falls for them, the path does
+# not: it cannot go back.
+
+# %%
+rng = np.random.default_rng(0)
+hidden = np.sort(rng.choice(80, 12, replace=False))  # token t is heard in frame hidden[t]
+planted = 0.05 * rng.random((12, 80))
+planted[range(12), hidden] += 0.5
+planted[[2, 5, 9], hidden[[7, 1, 4]]] += 0.6
+found = align.peaks(planted, monotone=True)
+print(
+    "found",
+    (found == hidden).sum(),
+    "of 12; by the largest weight alone",
+    (planted.argmax(1) == hidden).sum(),
+)
+assert (found == hidden).all() and (planted.argmax(1) == hidden).sum() == 9
+
+path = align.dtw(1 - planted)
+steps = np.diff(path, axis=0)
+assert path[0].tolist() == [0, 0] and path[-1].tolist() == [11, 79]
+assert {tuple(step) for step in steps.tolist()} <= {(1, 1), (1, 0), (0, 1)}
+
+# %% [markdown]
+# On the recording: the path, and on it the frame where each token is heard most. A word is shown from a tenth
+# of a second before that frame, since it must have begun when it is recognised, for half a second or until
+# the next begins.
+
+# %%
+layer, head = np.transpose(best)
+mean = weights[layer, head].mean(0).numpy()  # (3, 82)
+path = align.dtw(1 - mean)
+frame = align.peaks(mean, monotone=True)
+times = align.extents((frame + 0.5) * end / 82, end)
+
+figure, (above, below) = plt.subplots(2, 1, figsize=(9, 4.2), sharex=True, height_ratios=(1, 1.4))
+above.imshow(mean, cmap="Oranges", aspect="auto", extent=(0, end, 3, 0), interpolation="nearest")
+above.plot((path[:, 1] + 0.5) * end / 82, path[:, 0] + 0.5, color=BLUE, lw=2)
+above.plot((frame + 0.5) * end / 82, np.arange(3) + 0.5, "o", color=BLUE, ms=8)
+above.set(yticks=[0.5, 1.5, 2.5], yticklabels=words, title="mean of the chosen heads, and the path")
+below.plot(np.arange(len(waveform)) / stt.sample_rate, waveform, color=GREY, lw=0.5)
+for word, (start, stop), colour in zip(words, times, (BLUE, ORANGE, GREEN)):
+    below.axvspan(start, stop, color=colour, alpha=0.25)
+    below.text((start + stop) / 2, 0.62, word, color=colour, ha="center", fontsize=12)
+below.set(xlabel="seconds", yticks=[], ylim=(-0.7, 0.75))
+plt.show()
+
+for (word, (start, stop)), found in zip(words.items(), times):
+    print(f"{word:<6} found {found[0]:.2f} to {found[1]:.2f}, by eye {start:.2f} to {stop:.2f}")
+    assert abs(found[0] - start) < 0.2 and found[0] < stop and found[1] > start
+
+# %% [markdown]
+# ## Where the path must not be walked
+#
+# "Two four seven" in German is *zweihundertsiebenundvierzig*: two hundred seven and forty. The units come
+# before the tens. Whoever writes this must look at "seven" first, and then go *back* to "four". The same
+# heads show that it does:
+
+# %%
+german = stt.transcribe(waveform, sample_rate=stt.sample_rate, language="de")
+names = pieces(german.tokens)[2:-1]
+rows = range(1, len(german.tokens) - 2)
+weights = align.cross_attention(stt.model, torch.tensor(german.tokens[:-1]), memory)[:, :, rows]
+mean = weights[layer, head].mean(0).numpy()
+frame = align.peaks(mean, monotone=False)
+
+figure, (above, below) = plt.subplots(2, 1, figsize=(9, 4.2), sharex=True, height_ratios=(2, 1))
+above.imshow(mean, cmap="Oranges", aspect="auto", extent=(0, end, len(names), 0), interpolation="nearest")
+above.plot((frame + 0.5) * end / 82, np.arange(len(names)) + 0.5, "o-", color=BLUE, lw=1)
+above.set(yticks=np.arange(len(names)) + 0.5, yticklabels=names, title=german.text)
+below.plot(np.arange(len(waveform)) / stt.sample_rate, waveform, color=GREY, lw=0.5)
+below.set(xlabel="seconds", yticks=[])
+plt.show()
+at = heard(torch.tensor((frame + 0.5) * end / 82))
+print([*zip(names, at)])
+assert names == ["_zwei", "hundert", "sieben", "und", "vier", "zig"]
+assert [at[0], at[2], at[4]] == ["two", "seven", "four"]  # forward, then back
+assert at[1] == "seven" and mean[5].max() < mean[2].max() / 3
+
+# %% [markdown]
+# Two more things are worth a look. "hundert" is nowhere in the sound; to write it, the decoder must know that
+# two more digits follow "two", and it looks at the last of them. And for "zig" it looks nowhere in
+# particular: after "siebenundvier" nothing else is possible.
+#
+# So there is no path in a translation: each token is timed by itself, and not all times mean something. The
+# package knows the difference (`monotone` in `align.align`), and asks for it by language.
+#
+# In a shell, the times of what is said, and of a text that you give:
+#
+#     nanos2t transcribe nanos2t/assets/sample.wav --words --format json
+#     nanos2t align nanos2t/assets/sample.wav "two four seven"
+#
+# ## Try
+#
+# 1. Draw the German picture for another language. Danish puts the units first, too; French and Italian do
+#    not.
+# 2. Align a text that was *not* said ("two five seven"). Where is "five" heard? Does its probability tell?
+# 3. Take the two *worst* heads instead of the best. How far off are the times?
