@@ -1,8 +1,7 @@
 """Text decoder: one causal block with cross-attention that is BERT, GPT-2, BART or mBART. Read bottom up.
 The families (Devlin et al. 2019; Radford et al. 2019; Lewis et al. 2020; Liu et al. 2020) are the decoder of
-Vaswani et al. 2017 with a few knobs, each read in one class. Attention and MLP are the encoder's.
-Shapes: B batch, K beams (or targets) of one utterance, T new tokens, P past tokens, S source frames,
-H hidden_size, N heads, D head_size, V vocab_size."""
+Vaswani et al. 2017 with a few knobs, each read in one class. Shapes: B batch, K beams (or targets) of one
+utterance, T new tokens, P past tokens, S source frames, H hidden_size, N heads, D head_size, V vocab_size."""
 
 import math
 from dataclasses import dataclass

@@ -267,12 +267,12 @@ def flatten(value) -> list:
     return [i for one in value for i in flatten(one)] if isinstance(value, list | tuple) else [value]
 
 @torch.no_grad()
-def decode(model, memory: Tensor, frames: Tensor | None, options: dict,
-           trace: list | None = None) -> Generated:
+def decode(model, memory: Tensor, frames: Tensor | None, options: dict, trace=None) -> Generated:
     """Memory (B, S, H) with frames (B,) real ones, None: all -> what is said: the rest of `generate`."""
     config, size = with_options(model.generation, options), model.decoder.config.vocab_size
-    for name in (name for name in options if name.endswith(("_id", "_ids", "suppress_tokens"))):
-        if strange := [i for i in flatten(options[name] or 0) if not (type(i) is int and 0 <= i < size)]:
+    for name in options.keys() - {"bos_token_id"}:                              # nothing reads that one
+        ids = flatten(options[name] or 0) if name.endswith(("_id", "_ids", "suppress_tokens")) else []
+        if strange := [i for i in ids if not (type(i) is int and 0 <= i < size)]:
             raise ValueError(f"generation option {name} has {strange[0]!r}, expected a token id below {size}")
     rows = config.num_beams if config.num_beams > 1 else config.num_return_sequences
     start = torch.full((len(memory), 1), config.need("decoder_start_token_id"), device=memory.device)

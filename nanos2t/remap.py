@@ -157,9 +157,14 @@ def join(parts: list[Tensor], words: Words) -> Tensor:
     value = cat(parts) if len(parts) > 1 else parts[0]
     return value.T.contiguous() if "transpose" in words and value.ndim == 2 else value
 
+def get(fields: Mapping[str, Any], name: str) -> Any:
+    if name not in fields:
+        raise ValueError(f"the table has our field {name!r}, expected one of {some([*fields])}")
+    return fields[name]
+
 RULES = {  # (theirs, our fields so far, argument) -> ours; (ours, argument) -> theirs
-    "sqrt": (lambda value, fields, name: fields[name] ** 0.5 if value else 1.0, lambda value, _: value != 1),
-    "fourfold": (lambda value, fields, name: value or 4 * fields[name], lambda value, _: value),
+    "sqrt": (lambda value, ours, name: get(ours, name) ** 0.5 if value else 1.0, lambda value, _: value != 1),
+    "fourfold": (lambda value, ours, name: value or 4 * get(ours, name), lambda value, _: value),
     "less": (lambda value, _, number: value - int(number), lambda value, number: value + int(number)),
 }
 
@@ -192,7 +197,7 @@ def write_config(rows: Mapping[str, tuple], fields: Mapping[str, Any]) -> dict[s
     theirs = {}
     for ours, key, default, rule in rows.values():
         rule, _, argument = rule.partition(":")
-        value = default if ours == "-" else fields[ours]
+        value = default if ours == "-" else get(fields, ours)
         if rule == "only":
             value = next((right for left, right in choices(argument) if left == value), value)
         elif rule == "if":

@@ -1,5 +1,4 @@
-"""Ids <-> text, from the files of a checkpoint's tokenizer, through `tokenizers`. apps/vocabularies.py reads
-vocab.json with merges.txt (GPT-2, speech_to_text_2) and sentencepiece.bpe.model (mBART-50), too."""
+"""Ids <-> text, from a checkpoint's tokenizer.json or vocab.txt; apps/vocabularies.py reads others, too."""
 
 import re
 from collections.abc import Iterable

@@ -243,9 +243,8 @@ class Encoder(nn.Module):
         self.adapter = Adapter(config)
     def forward(self, input_values: Tensor, samples: Tensor | None = None,
                 masked: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Waveforms (B, L), their lengths (B,) -> frames (B, T, H), how many of them are real (B,).
-        Without `samples` all are real, and the second result is None. `masked` (B, T) bool: frames to replace
-        by the learned vector (SpecAugment; wav2vec 2.0, section 3.1)."""
+        """Waveforms (B, L), lengths (B,) or None, all -> frames (B, T, H), how many are real (B,) or None.
+        `masked` (B, T) bool: frames to replace by the learned vector (SpecAugment; wav2vec 2.0, 3.1)."""
         x, frames = self.feature_encoder(input_values, samples)                 # (B, T, C), (B,)
         x = self.feature_projection(x)                                          # (B, T, H)
         if masked is not None:

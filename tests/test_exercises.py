@@ -385,3 +385,16 @@ def test_export(run, tmp_path):
         compile(theirs.read_text(encoding="utf-8"), str(theirs), "exec")
         shutil.copy(path, theirs)
     assert grade()[0] == 0
+
+
+def test_a_model_with_functions_in_place_calls_them():
+    """Not the kernels that nanos2t.load has instead."""
+    import nanos2t
+
+    def broken(*arguments):
+        raise TypeError("mine")
+
+    sample = ROOT / "nanos2t" / "assets" / "sample.wav"
+    for target in "wav2vec2:position_conv", "wav2vec2:MLP.forward", "wav2vec2:FeatureEncoder.forward":
+        with pytest.raises(ValueError, match="mine"), grader.student({target: broken}):
+            nanos2t.load().transcribe(sample)

@@ -356,11 +356,13 @@ def run_info(options: argparse.Namespace) -> int:
 def run_parity(options: argparse.Namespace) -> int:
     if find_spec("transformers") is None:
         raise Stop("parity needs transformers, which is not installed: pip install transformers", USAGE)
+    from nanos2t import pretrained
     from nanos2t.apps import parity, transcribe
 
     with stopping(NO_MODEL):
         folder = transcribe.find_folder(options.model)
-        stt = load(str(folder), dtype=options.dtype)
+        dtype = transcribe.choose_dtype(options.dtype)
+        stt = transcribe.furnish(pretrained.from_pretrained(folder, dtype=dtype), folder)  # the core alone
         with stopping(FAILED):
             waveform = stt.read(options.audio or transcribe.BUNDLED.parent / "sample.wav")
         theirs = parity.load_theirs(folder, options.dtype)
