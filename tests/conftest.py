@@ -10,6 +10,7 @@ import torch
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # and of what it starts: sums of two threads have other bits
 
 
 @pytest.fixture(autouse=True)
