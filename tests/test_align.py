@@ -2,34 +2,26 @@
 """nanos2t/apps/align.py: weights against the decoder, paths against all paths, words by tokenizer."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 import pytest
+import test_transcribe
 import torch
 from helpers import spread_
 
+import nanos2t
 from nanos2t.apps import align
 from nanos2t.decoder import DecoderConfig
 from nanos2t.generate import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import Tokenizer
-from nanos2t.wav2vec2 import EncoderConfig, attend
+from nanos2t.wav2vec2 import attend
 
 tokenizers = pytest.importorskip("tokenizers")
 
-ENCODER = EncoderConfig(
-    hidden_size=15,
-    num_layers=1,
-    num_heads=3,
-    intermediate_size=19,
-    conv_channels=(6, 8, 10),
-    conv_kernels=(5, 3, 2),
-    conv_strides=(3, 2, 1),
-    position_kernel=4,
-    position_groups=5,
-)
+ENCODER = replace(test_transcribe.ENCODER, conv_kernels=(5, 3, 2), conv_strides=(3, 2, 1))
 SIZES = {"hidden_size": 28, "num_layers": 3, "num_heads": 4, "intermediate_size": 33, "max_positions": 37}
 PRE_NORM = {"pre_norm": True, "embed_norm": False}
 DECODERS = {
@@ -386,6 +378,25 @@ def test_probability_is_the_geometric_mean_and_times_the_hull():
 
 
 # all of it
+
+
+@pytest.mark.parametrize("kind, text", [
+    ("no tokenizer", "has no tokenizer"), ("no word", "can not read 'w7 other'"),
+    ("more", "expected tokens below 40"),
+])  # fmt: skip
+def test_a_text_that_has_no_tokens(tmp_path, kind: str, text: str):
+    """The tokenizer lacks a word and has none for that, or has more tokens than the decoder."""
+    vocab = {"<s>": 1, "w7": 7, "other": 41} if kind == "more" else {"w7": 7}
+    folder = test_transcribe.save_tiny(tmp_path, tokenizer=False)
+    if kind != "no tokenizer":
+        backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab))
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+        backend.save(str(folder / "tokenizer.json"))
+    stt = nanos2t.load(folder)
+    with pytest.raises(ValueError, match=text):
+        align.align_text(
+            stt, test_transcribe.write(tmp_path / "a.wav", test_transcribe.SOUNDS[1]), "w7 other"
+        )
 
 
 @dataclass

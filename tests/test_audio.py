@@ -4,6 +4,8 @@
 import io
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -59,11 +61,11 @@ def encode(sound: np.ndarray, rate: int, kind: str = "WAV", subtype: str = "PCM_
     return data.getvalue()
 
 
-def silently(source, rate: int = RATE) -> np.ndarray:
+def silently(source, rate: int = RATE, load: Callable = audio.load) -> np.ndarray:
     """load(), where a warning is a failure."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return audio.load(source, rate)
+        return load(source, rate)
 
 
 def amplitude_at(waveform: np.ndarray, rate: int, hertz: float) -> float:
@@ -130,17 +132,22 @@ def test_soxr_is_not_needed_at_the_models_rate(monkeypatch):
 # load: sources and blocks
 
 
+def every_source(data: bytes, path: Path) -> Iterator:
+    """A path, its name, a stream, an open file, which stay open."""
+    path.write_bytes(data)
+    yield from (path, str(path), stream := io.BytesIO(data))
+    with path.open("rb") as opened:
+        yield opened
+        assert not opened.closed and not stream.closed
+
+
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
 def test_every_source_gives_the_same(tmp_path, kind):
     data = encode(sine(22_050), 22_050, kind, soundfile.default_subtype(kind))
-    path = tmp_path / "clip"
-    path.write_bytes(data)
     expected = silently(data)
     assert len(expected) == round((22_050 + 123) * RATE / 22_050)
-    with path.open("rb") as opened:
-        for source in (path, str(path), io.BytesIO(data), opened):
-            np.testing.assert_array_equal(silently(source), expected)
-        assert not opened.closed
+    for source in every_source(data, tmp_path / "clip"):
+        np.testing.assert_array_equal(silently(source), expected)
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100])
@@ -169,14 +176,22 @@ def test_rate_out_of_range(rate):
 # load: files that are refused
 
 
-def refuse(source, name: str, *found: str) -> None:
+def refuse(source, name: str, *found: str, load: Callable = audio.load) -> None:
     """load() raises a ValueError of one line that names the source and what was found."""
     with pytest.raises(ValueError) as caught:
-        audio.load(source, RATE)
+        load(source, RATE)
     text = str(caught.value)
     assert text.startswith(name)
     assert "\n" not in text
     assert all(word in text for word in found), text
+
+
+def refuse_everywhere(refuse: Callable, data: bytes, path: Path, stream: str, found: str) -> None:
+    """`refuse` as a file, as bytes, and as a stream, which errors name so."""
+    path.write_bytes(data)
+    refuse(path, str(path), found)
+    refuse(data, "audio bytes", found)
+    refuse(io.BytesIO(data), stream, found)
 
 
 def with_value(value: float) -> bytes:
@@ -198,11 +213,7 @@ def with_value(value: float) -> bytes:
     ],
 )
 def test_file_without_sound_is_refused(tmp_path, data, found):
-    path = tmp_path / "some clip.wav"
-    path.write_bytes(data)
-    refuse(path, str(path), found)
-    refuse(data, "audio bytes", found)
-    refuse(io.BytesIO(data), "audio BytesIO", found)
+    refuse_everywhere(refuse, data, tmp_path / "some clip.wav", "audio BytesIO", found)
 
 
 def test_missing_file_directory_and_none(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import nanos2t
-from nanos2t.apps import cli
+from nanos2t.apps import cli, info
 from nanos2t.apps.transcribe import BUNDLED
 
 SAMPLE = str(BUNDLED.parent / "sample.wav")
@@ -20,6 +20,7 @@ BAD = [
     ("max_length", 0), ("min_length", 100), ("num_beams", 0), ("num_beams", "4"), ("temperature", 0),
     ("bad_words_ids", [1]), ("bad_words_ids", [[99999]]), ("bad_words_ids", [[]]), ("bad_words_ids", "x"),
     ("suppress_tokens", [99999]), ("suppress_tokens", ["a"]), ("eos_token_id", "x"), ("eos_token_id", ["2"]),
+    ("eos_token_id", 2**63), ("bos_token_id", -(2**31)),
     ("lang_to_id", [1]), ("lang_to_id", {"de": "x"}), ("top_p", 7), ("top_k", -1),
 ]  # fmt: skip
 
@@ -40,15 +41,17 @@ def test_a_bad_default_is_named(folder: Path, key: str, value: object, capsys):
 
 def test_ends_that_the_vocabulary_lacks_do_no_harm(folder: Path):
     path = folder / "generation_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"bos_token_id": 50256}))
-    assert nanos2t.load(folder).transcribe(SAMPLE).text == "two four seven"
+    for one in 50256, -1:
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"bos_token_id": one}))
+        assert nanos2t.load(folder).transcribe(SAMPLE).text == "two four seven"
+        assert any(f"bos_token_id={one}" in line for line in info.describe(folder))
 
 
 def test_weights_that_are_not_numbers_are_not_taken_for_silence(folder: Path, capsys):
     stt = nanos2t.load(folder)
     with torch.no_grad():
         stt.model.decoder.head.bias[7] = torch.nan
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="not finite|logit nan"):
         stt.transcribe(SAMPLE)
 
 

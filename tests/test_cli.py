@@ -416,6 +416,7 @@ def test_align(run, model, clips):
         ("transcribe - --files-from -", "stdin"),
         ("transcribe --files-from gone.txt", "--files-from gone.txt: No such file"),
         ("transcribe --files-from .", "--files-from .: Is a directory"),
+        ("transcribe --files-from a.wav", "--files-from a.wav: not a text file"),
         ("transcribe a.wav --skip-existing", "--output"),
         ("transcribe a.wav --max-line-width 0", "from 1 to 1000"),
         ("align a.wav", "TEXT"),
@@ -532,8 +533,10 @@ def test_a_model_that_cannot_be_loaded(run, model, clips, kind):
 
 @pytest.mark.parametrize("name", ["", "a b", "~nobody/model", "x" * 300, "no/such/folder", "a.wav"])
 def test_a_model_that_is_not_there(run, clips, name):
-    code, out, err = run("transcribe", clips[0], "--model", name, tiny=False)
-    assert (code, out, len(err)) == (3, [], 1) and name[:300] in err[0]
+    save_tiny(Path("."))  # is no model without a name
+    for command in ["transcribe", clips[0], "--model", name], ["info", name]:
+        code, out, err = run(*command, tiny=False)
+        assert (code, out, len(err)) == (3, [], 1) and (name[:300] or "model is ''") in err[0]
 
 
 def test_info(run, model, stt):

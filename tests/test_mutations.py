@@ -4,8 +4,13 @@
 With the weights of a new model (std 0.02) most of these mistakes would pass at 1e-3 (design.md, section 7).
 """
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import test_decoder
@@ -23,6 +28,7 @@ from nanos2t import model as nanos2t_model
 pytestmark = pytest.mark.slow
 
 FAR = 1e-3
+ROOT = Path(__file__).parents[1]
 
 
 def encoder_parity(variant: str) -> float:
@@ -362,6 +368,74 @@ NOTICED = [  # mistake, check, its argument
     (labels_not_shifted, whole_parity, "base"),
     (ignored_labels_counted, whole_parity, "base"),
 ]
+
+
+# what uses the model: a line of a file is another, and a test of those that run by default must fail
+
+RELIES, CLI = "test_reliability.py::test_", "test_cli.py::test_"
+SPOKEN, SOUND = "test_transcribe.py::test_", "test_sound_files.py::test_"
+BROKEN = [  # file of nanos2t, what stands there, what instead, the test
+    ("apps/batch.py", "part.unlink()", "pass", RELIES + "a_file_that_does_not_fit"),
+    ("apps/batch.py", 'path.with_name(f"{path.name}.part")', 'Path(f"{path.name}.part")',
+     RELIES + "a_local_model"),
+    ("apps/batch.py", "os.replace(part, path)", "path.write_bytes(part.read_bytes())",
+     CLI + "a_file_is_whole"),
+    ("apps/batch.py", 'if any("\\0" in line for line in found):', "if False:", CLI + "usage"),
+    ("apps/cli.py", "return INTERRUPTED", "return 0", RELIES + "stopped_at_some_moment[2]"),
+    ("apps/cli.py", "signal.signal(signal.SIGTERM, signal.default_int_handler)", "None",
+     RELIES + "stopped_at_some_moment[15]"),
+    ("apps/cli.py", "(skip and os.path.exists(item[1]))", "False", RELIES + "a_closed_pipe"),
+    ("apps/sound_files.py", "with suppress(OSError, ValueError):", "if True:", SOUND + "a_seek_to_nowhere"),
+    ("apps/sound_files.py", "if whence == os.SEEK_CUR", "if False", SOUND + "a_stream_seeks_like_a_file"),
+    ("apps/transcribe.py", "job.error = job.error or error", "raise error", RELIES + "many_files"),
+    ("apps/transcribe.py", "self.model.encode(values, mask)", "self.model.encode(values)",
+     RELIES + "a_batch_is"),
+    ("apps/transcribe.py", "zip(batch, results)", "zip(batch, results[::-1])", RELIES + "a_batch_is"),
+    ("apps/transcribe.py", "jobs: deque[Job] = deque()", 'jobs = vars(self).setdefault("jobs", deque())',
+     SPOKEN + "threads"),
+    ("apps/transcribe.py", "for piece in batch], call)",
+     'for piece in batch], vars(self).setdefault("c", call))', SPOKEN + "threads"),
+    ("apps/transcribe.py", "model = pretrained.from_pretrained(folder, dtype=kept, device=device)",
+     'model = vars(load).setdefault("m", pretrained.from_pretrained(folder, dtype=kept, device=device))',
+     SPOKEN + "threads"),
+    ("apps/transcribe.py", "not 1000 <= rate <= 10**6", "rate < 1000", SPOKEN + "a_broken_preprocessor"),
+    ("apps/transcribe.py", 'if name == "":', "import _socket\n    if not _socket.socket():",
+     RELIES + "a_local_model"),
+    ("apps/align.py", "except Exception as error:", "except KeyError as error:",
+     "test_align.py::test_a_text_that"),
+    ("apps/checks.py", "and abs(one) < 2**31", "", "test_checks.py::test_a_bad_default"),
+    ("pretrained.py", "weights_only=True", "weights_only=False", RELIES + "a_pickle_runs_nothing"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "test"), BROKEN, ids=[f"{row[0]}-{row[1][:30]}" for row in BROKEN]
+)
+def test_a_broken_app_is_noticed(tmp_path: Path, file: str, old: str, new: str, test: str):
+    ignored = shutil.ignore_patterns("__pycache__", "exercises")
+    for name in "nanos2t", "tests", "weights_map":
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    path = tmp_path / "nanos2t" / file
+    assert path.read_text().count(old) == 1
+    path.write_text(path.read_text().replace(old, new))
+    name, _, which = test.partition("::")
+    chosen = [f"tests/{test}"] if "[" in test else [f"tests/{name}", "-k", which]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow",
+        *chosen,
+    ]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)}
+    )
+    assert done.returncode == 1 and " failed" in done.stdout, done.stdout[-2000:]
 
 
 @pytest.mark.parametrize(

@@ -7,22 +7,20 @@ import os
 import struct
 import threading
 import warnings
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from test_audio import LOSSLESS, LOSSY, RATE, encode, noise, sine, with_value
+import test_audio
+from test_audio import LOSSLESS, LOSSY, RATE, encode, every_source, noise, refuse_everywhere, sine, with_value
 
 from nanos2t import audio
 from nanos2t.apps import sound_files
 
-
-def silently(source, rate: int = RATE) -> np.ndarray:
-    """load(), where a warning is a failure."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return sound_files.load(source, rate)
+silently = partial(test_audio.silently, load=sound_files.load)
 
 
 @pytest.mark.parametrize("file", [*(file[:4] for file in LOSSLESS), *LOSSY])
@@ -51,16 +49,10 @@ class OneWay(io.RawIOBase):
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
 def test_every_source_gives_the_same(tmp_path, kind):
     data = encode(sine(22_050), 22_050, kind, soundfile.default_subtype(kind))
-    path = tmp_path / "clip"
-    path.write_bytes(data)
-    expected = silently(data)
-    assert len(expected) == round((22_050 + 123) * RATE / 22_050)
-    already_read = io.BytesIO(data)
-    already_read.read()
-    with path.open("rb") as opened:
-        for source in (path, str(path), already_read, opened, OneWay(data), io.BufferedReader(OneWay(data))):
-            np.testing.assert_array_equal(silently(source), expected)
-        assert not opened.closed
+    (already_read := io.BytesIO(data)).read()
+    more = already_read, OneWay(data), io.BufferedReader(OneWay(data))
+    for source in chain(more, every_source(data, tmp_path / "clip")):
+        np.testing.assert_array_equal(silently(source), audio.load(data, RATE))
     assert not already_read.closed
 
 
@@ -145,13 +137,7 @@ def test_rate_out_of_range(rate):
 
 
 def refuse(source, name: str, *found: str) -> None:
-    """load() raises a ValueError of one line that names the source and what was found."""
-    with pytest.raises(ValueError) as caught:
-        sound_files.load(source, RATE)
-    text = str(caught.value)
-    assert text.startswith(name)
-    assert "\n" not in text
-    assert all(word in text for word in found), text
+    test_audio.refuse(source, name, *found, load=sound_files.load)
     with pytest.raises(ValueError, match="expected|found"):
         list(sound_files.blocks(source, RATE))
 
@@ -173,11 +159,7 @@ def refuse(source, name: str, *found: str) -> None:
     ],
 )
 def test_file_without_sound_is_refused(tmp_path, data, found):
-    path = tmp_path / "some clip.wav"
-    path.write_bytes(data)
-    refuse(path, str(path), found)
-    refuse(data, "audio bytes", found)
-    refuse(io.BytesIO(data), "audio stream", found)
+    refuse_everywhere(refuse, data, tmp_path / "some clip.wav", "audio stream", found)
 
 
 def test_formats_are_named_to_who_brings_another():
@@ -199,6 +181,40 @@ def test_rate_that_no_sound_has(rate):
     data = bytearray(encode(noise(5000), RATE))
     data[24:28] = struct.pack("<I", rate)  # at 1 Hz these 10 kB would become 320 MB
     refuse(bytes(data), "audio bytes", f"{rate} Hz")
+
+
+class Unsteady(io.BytesIO):
+    """Counts the seeks to before its start."""
+
+    lost = 0
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self.lost += offset < 0 and whence == 0
+        return super().seek(offset, whence)
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_a_seek_to_nowhere_is_no_traceback(tmp_path, capfd):
+    """Of an AIFF cut within its header libsndfile wants what is before its start."""
+    data = encode(sine(RATE), RATE, "AIFF")[:36]
+    (path := tmp_path / "a.aiff").write_bytes(data)
+    stream = Unsteady(data)
+    for source in path, data, stream:
+        with pytest.raises(ValueError, match="not audio"):
+            sound_files.load(source, RATE)
+    assert stream.lost and capfd.readouterr().err == ""
+
+
+def test_a_stream_seeks_like_a_file(tmp_path):
+    """BytesIO would go to its start where a file refuses, and libsndfile read on there."""
+    stream, file = io.BytesIO(bytes(100)), tmp_path / "a"
+    file.write_bytes(bytes(100))
+    with file.open("rb") as real:
+        for offset, whence in (50, 0), (-60, 1), (-1, 0), (10, 1), (200, 0), (-3, 2):
+            for one in sound_files.Stream(stream), sound_files.Stream(real):
+                one.seek(offset, whence)
+            assert stream.tell() == real.tell()
+    assert stream.tell() == 97
 
 
 # files that were cut short

@@ -266,6 +266,20 @@ def test_batches_are_of_similar_length(stt: SpeechToText, monkeypatch):
     assert lengths == sorted(map(len, SOUNDS), reverse=True) and list(map(len, batches)) == [3, 3, 2]
 
 
+def test_memory_is_given_back_after_many_pieces(stt: SpeechToText, monkeypatch):
+    asked = []
+    monkeypatch.setattr(transcribe, "release_memory", lambda: asked.append(1))
+    stt.transcribe(SOUNDS[0], sample_rate=RATE)
+    list(stt.transcribe_many(SOUNDS * 2, 2, sample_rate=RATE))
+    assert asked == []
+    list(stt.transcribe_many(SOUNDS * 4, 4, sample_rate=RATE))
+    assert asked == [1, 1]
+    monkeypatch.undo()
+    assert transcribe.release_memory() is None
+    monkeypatch.setattr(transcribe.ctypes, "CDLL", lambda name: object())  # a system that has no such thing
+    assert transcribe.release_memory() is None
+
+
 def test_one_that_fails(stt: SpeechToText, tmp_path: Path):
     """It raises when its turn comes, or stands where its result would stand."""
     good, bad = write(tmp_path / "good.wav", SOUNDS[1]), tmp_path / "none.wav"
@@ -303,6 +317,12 @@ def test_want_of_memory_fails_one_batch(stt: SpeechToText, monkeypatch):
 def test_a_batch_has_a_size(stt: SpeechToText, size: int):
     with pytest.raises(ValueError, match=f"batch_size is {size}"):
         next(stt.transcribe_many(SOUNDS, size, sample_rate=RATE))
+
+
+@pytest.mark.parametrize("sources", ["a.wav", b"RIFF", Path("a.wav")])
+def test_one_file_is_no_list_of_files(stt: SpeechToText, sources):
+    with pytest.raises(ValueError, match="sources: found .*, expected a list of files"):
+        next(stt.transcribe_many(sources))
 
 
 # sources
@@ -481,20 +501,25 @@ def test_a_loop_is_said(tmp_path: Path):
 
 
 def test_threads_share_a_model(stt: SpeechToText, tmp_path: Path):
-    """And a second model that is loaded and used meanwhile does not disturb the first."""
-    expected = [stt.transcribe(waveform, sample_rate=RATE) for waveform in SOUNDS]
+    """Each asks for something else; a second model that is loaded and used meanwhile disturbs neither."""
     other, failures = save_tiny(tmp_path, seed=7), []
+    second = nanos2t.load(other, dtype="float64")
+    wishes = [{"language": "en"}, {"language": "de", "num_beams": 3}, {"words": True}, {"max_length": 5}]
+    wishes = [{"sample_rate": RATE, **wish} for wish in wishes]
+    expected = [[stt.transcribe(waveform, **wish) for waveform in SOUNDS] for wish in wishes]
+    of_second = [second.transcribe(waveform, sample_rate=RATE) for waveform in SOUNDS]
+    assert len({tuple(map(str, results)) for results in [*expected, of_second]}) == 5
 
     def work(number: int) -> None:
         try:
             order = [(i + number) % len(SOUNDS) for i in range(len(SOUNDS))]
-            second = nanos2t.load(other) if number % 2 else stt
+            new, wish = nanos2t.load(other, dtype="float64"), wishes[number]
             for i in order:
-                second.transcribe(SOUNDS[i], sample_rate=RATE)
-                assert_same(stt.transcribe(SOUNDS[i], sample_rate=RATE), expected[i])
-            found = stt.transcribe_many([SOUNDS[i] for i in order], 3, sample_rate=RATE)
+                assert_same(new.transcribe(SOUNDS[i], sample_rate=RATE), of_second[i])
+                assert_same(stt.transcribe(SOUNDS[i], **wish), expected[number][i])
+            found = stt.transcribe_many([SOUNDS[i] for i in order], 3, **wish)
             for result, i in zip(found, order, strict=True):
-                assert_same(result, expected[i])
+                assert_same(result, expected[number][i])
         except BaseException as error:
             failures.append(error)
 
@@ -609,6 +634,7 @@ def test_limits_stand_there_too(tmp_path: Path):
 
 @pytest.mark.parametrize("content", [
     "{", "[]", '{"sampling_rate": "8000"}', '{"sampling_rate": 0}', '{"sampling_rate": true}',
+    '{"sampling_rate": 8000000}',
     '{"sampling_rate": null}', '{"do_normalize": "false"}', '{"feature_extractor": {"sampling_rate": null}}',
 ])  # fmt: skip
 def test_a_broken_preprocessor_is_named(folder: Path, tmp_path: Path, content: str):
@@ -659,8 +685,9 @@ def test_devices(monkeypatch, folder: Path):
 
 
 def test_an_empty_name_is_not_the_bundled_model(tmp_path: Path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"config\.json"):
+    """Nor the folder where one is, be there a model in it."""
+    monkeypatch.chdir(save_tiny(tmp_path))
+    with pytest.raises(ValueError, match="name of the model is '', expected a folder"):
         nanos2t.load("")
 
 

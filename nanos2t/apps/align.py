@@ -6,8 +6,7 @@
 The decoder runs once more over the finished hypothesis, part by part: its weights come into sight, nothing is
 hooked into the model. Whisper times words so, with heads that are known to align (timing.py).
 
-Shapes: T tokens, S source frames, H hidden_size, N heads, D head_size, V vocab_size, W text tokens.
-"""
+Shapes: T tokens, S source frames, H hidden_size, N heads, D head_size, V vocab_size, W text tokens."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -53,16 +52,14 @@ def cross_attention(model: SpeechEncoderDecoder, tokens: Tensor, memory: Tensor,
                     mask: Tensor | None = None) -> Tensor:
     """Decoder input (T,), memory (1, S, H), its real frames (1, 1, 1, S) -> weights (layers, N, T, S).
 
-    Each row sums to 1: where a head listened when the decoder had read token t and chose token t + 1.
-    """
+    Each row sums to 1: where a head listened when the decoder had read token t and chose token t + 1."""
     return run_decoder(model.decoder, tokens, memory, mask)[1]
 
 def choose_heads(weights: Tensor, count: int = 2) -> Tensor:
     """The `count` heads of weights (layers, N, T, S) that move on in time as the text does: (count, 2).
 
     Rows are (layer, head), the best first, of equals the sharper. The score is Kendall's tau of frames drawn
-    from a head: the mean over pairs of tokens of P(the later one is heard later) - P(it is heard earlier).
-    """
+    from a head: the mean over pairs of tokens of P(the later one is heard later) - P(it is heard earlier)."""
     pairs = weights.shape[2] * (weights.shape[2] - 1) / 2
     after = 2 * weights.cumsum(3) - weights - 1  # (layers, N, T, S)  P(heard before s) - P(heard after s)
     tau = (weights * after.cumsum(2)).sum((2, 3)) / max(1, pairs)  # (layers, N)  a token with itself counts 0
@@ -74,8 +71,7 @@ def dtw(cost: np.ndarray) -> np.ndarray:
     """The cheapest path through cost (T, S) from the first token and frame to the last: (steps, 2), int.
 
     Dynamic time warping: a step goes to the next token, to the next frame, or to both, which wins a tie.
-    Sakoe & Chiba 1978, "Dynamic programming algorithm optimization for spoken word recognition".
-    """
+    Sakoe & Chiba 1978, "Dynamic programming algorithm optimization for spoken word recognition"."""
     T, S = cost.shape
     total = np.full((T + 1, S + 1), np.inf)  # (T + 1, S + 1)  the cheapest way to each cell, and that cell
     total[0, 0] = 0.0
@@ -105,8 +101,7 @@ def peaks(weights: np.ndarray, monotone: bool) -> np.ndarray:
 def extents(heard: np.ndarray, seconds: float) -> np.ndarray:
     """Seconds at which tokens are heard (W,) -> from when to when they last (W, 2), within the clip.
 
-    A token ends where the next one in time starts, and TAIL after it is heard at the latest.
-    """
+    A token ends where the next one in time starts, and TAIL after it is heard at the latest."""
     starts = np.clip(heard - LEAD, 0.0, seconds)  # (W,)
     next_start = np.where(starts > starts[:, None], starts, seconds).min(1)  # (W,)
     return np.stack([starts, np.minimum(heard + TAIL, next_start)], 1)
@@ -117,8 +112,7 @@ def align(model: SpeechEncoderDecoder, tokens: Sequence[int], memory: Tensor, fr
 
     `timed`: their indices in `tokens`, without those that stand for no sound; None: all but the start token.
     `memory` (1, S, H), of which `frames` are real and last `seconds`. `monotone`: the text follows the sound,
-    and so do the times; False, for translations: each token is timed by itself.
-    """
+    and so do the times; False, for translations: each token is timed by itself."""
     rows = [i - 1 for i in (range(1, len(tokens)) if timed is None else timed)]
     if not rows:
         return np.zeros((0, 2))
@@ -137,20 +131,27 @@ def words(stt: "SpeechToText", memory: Tensor, tokens: Sequence[int], logprobs: 
     times = align(stt.model, tokens, memory, memory.shape[1], seconds, monotone, timed)
     return group(stt.tokenizer, [tokens[i] for i in timed], times, [logprobs[i - 1] for i in timed])
 
+def spell(stt: "SpeechToText", text: str) -> list[int]:
+    """A text as tokens, without special ones around it."""
+    if stt.tokenizer is None:
+        raise ValueError("the model has no tokenizer to read the text with")
+    try:
+        return [token for token in stt.tokenizer.encode(text) if not is_special(stt.tokenizer, token)]
+    except Exception as error:  # the Rust side raises no narrower class
+        raise ValueError(f"the tokenizer can not read {text!r} ({error})") from None
+
 @torch.no_grad()
 def align_text(stt: "SpeechToText", source, text: str, language: str | None = None) -> Result:
     """A given text in a recording, as `SpeechToText.read` takes it: a segment for each of its words.
 
-    The decoder is made to say it, in one piece. ValueError if there is no room for it, or no tokens.
-    """
-    _, config, language = stt.resolve(language, {})
-    if stt.tokenizer is None:
-        raise ValueError("the model has no tokenizer to read the text with")
-    spoken = [token for token in stt.tokenizer.encode(text) if not is_special(stt.tokenizer, token)]
+    The decoder is made to say it, in one piece. ValueError if there is no room for it, or no tokens."""
+    (_, config, language), sizes = stt.resolve(language, {}), stt.model.decoder.config
     start, first = config.need("decoder_start_token_id"), config.forced_bos_token_id
-    tokens = [start, first, *spoken, *config.eos_ids[:1]]
+    tokens = [start, first, *spell(stt, text), *config.eos_ids[:1]]
     tokens = [token for token in tokens if token is not None]
-    most, waveform = stt.model.decoder.config.max_positions + 1, stt.read(source)
+    if not 0 <= min(tokens) <= max(tokens) < sizes.vocab_size:
+        raise ValueError(f"tokens of {text!r} are {tokens}, expected tokens below {sizes.vocab_size}")
+    most, waveform = sizes.max_positions + 1, stt.read(source)
     seconds = len(waveform) / stt.sample_rate
     if waveform.min() == waveform.max():
         raise ValueError("silence, expected speech to align the text with")
@@ -172,8 +173,7 @@ def group(tokenizer: Tokenizer, tokens: Sequence[int], times: np.ndarray,
           logprobs: Sequence[float]) -> list[Word]:
     """Tokens (W,), none of them special, with times (W, 2) and log-probabilities (W,) -> words in order.
 
-    Joined by spaces they are the text. The probability is the geometric mean over a word's tokens.
-    """
+    Joined by spaces they are the text. The probability is the geometric mean over a word's tokens."""
     text, found, done = tokenizer.decode(tokens).split(), [], 0
     numbers = np.array(word_numbers(tokenizer, tokens))  # (W,)
     for number in sorted({*numbers.tolist()}) if text else ():
@@ -192,8 +192,7 @@ def word_numbers(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[int]:
     """Which word of the text each token (W,) belongs to, from 0, whatever marks words in the vocabulary.
 
     Ever longer beginnings are decoded and their words counted; a token that adds only white space belongs to
-    the next word. What looks like two words may turn out to be one: the smallest later number holds.
-    """
+    the next word. What looks like two words may turn out to be one: the smallest later number holds."""
     numbers, before = [], ""
     for end in range(1, len(tokens) + 1):
         text = tokenizer.decode(tokens[:end])

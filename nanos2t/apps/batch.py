@@ -1,8 +1,7 @@
 """Many inputs: which files are meant, where their text goes, and who of several processes takes which.
 
 `torchrun -m nanos2t transcribe ...` starts the processes, and the store of torch.distributed, which they
-share, says whose turn it is and brings the texts together.
-"""
+share, says whose turn it is and brings the texts together."""
 
 import glob
 import json
@@ -36,9 +35,12 @@ def read_list(name: str) -> list[str]:
     try:
         file = 0 if name == "-" else name
         with open(file, encoding="utf-8", errors="surrogateescape", closefd=name != "-") as lines:
-            return [line.rstrip("\n") for line in lines if line.strip()]
+            found = [line.rstrip("\n") for line in lines if line.strip()]
     except OSError as error:
         raise ValueError(f"--files-from {name}: {error.strerror}") from None
+    if any("\0" in line for line in found):
+        raise ValueError(f"--files-from {name}: not a text file, expected one with an input on each line")
+    return found
 
 def output_paths(files: list[str], folder: Path, format: str) -> list[Path]:
     """Where each input's file goes. ValueError if two would be the same, or nothing can be written there."""

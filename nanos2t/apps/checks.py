@@ -34,7 +34,7 @@ def problem(name: str, value: object, size: int) -> str | None:
         return None if type(value) in (int, float) and value == value else "a number"
     if name in ENDS:
         ids = value if isinstance(value, (list, tuple)) else [value]
-        return None if all(type(one) is int for one in ids) else "a token id, or a list of them"
+        return None if all(type(one) is int and abs(one) < 2**31 for one in ids) else "a token id, or a list"
     if name == "suppress_tokens":
         return None if is_ids(value, size) else f"a list of token ids below {size}"
     if name == "bad_words_ids":

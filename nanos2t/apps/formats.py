@@ -2,8 +2,7 @@
 
 Times are rounded once, to whole milliseconds, before they are split: 59.9996 s is one minute. A segment
 without text is no cue; a Result without text is still a valid file. SubRip has no standard (players read
-hh:mm:ss,mmm and a blank line behind each cue); WebVTT: www.w3.org/TR/webvtt1.
-"""
+hh:mm:ss,mmm and a blank line behind each cue); WebVTT: www.w3.org/TR/webvtt1."""
 
 import json
 from dataclasses import dataclass
@@ -18,8 +17,7 @@ VERSION = 1  # of the JSON: raised when a name in it changes or goes
 @dataclass(frozen=True)
 class Layout:
     """Of subtitles: `width` characters of a line, if no word is longer, and `lines` of a cue at most; without
-    a width a cue is a segment. `highlight`: tell when each word begins (WebVTT). Both need word times.
-    """
+    a width a cue is a segment. `highlight`: tell when each word begins (WebVTT). Both need word times."""
     width: int | None = None
     lines: int = 2
     highlight: bool = False
@@ -27,8 +25,7 @@ class Layout:
 def render(result: "Result", format: str, audio: str = "", layout: Layout | None = None) -> str:
     """`result` as the text of a file, one of FORMATS. `audio`: the input's name, which only JSON tells.
 
-    ValueError for another format.
-    """
+    ValueError for another format."""
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
     layout = layout or Layout()
@@ -55,20 +52,13 @@ def to_tsv(result: "Result", layout: Layout) -> str:
 
 def to_json(result: "Result", audio: str = "") -> str:
     """One object, UTF-8 as it is; times in seconds to the millisecond, `probability` to four places."""
-    content = {
-        "version": VERSION,
-        "audio": audio,
-        "language": result.language,
-        "text": result.text,
-        "segments": [segment_object(segment) for segment in result.segments],
-    }
+    content = {"version": VERSION, "audio": audio, "language": result.language, "text": result.text,
+               "segments": [segment_object(segment) for segment in result.segments]}
     return json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
 
-def segment_object(segment: "Segment") -> dict:
-    words = [
-        {**span(word), "word": word.word, "probability": round(word.probability, 4)} for word in segment.words
-    ]
-    return {**span(segment), "text": segment.text, "words": words}
+def segment_object(item: "Segment") -> dict:
+    words = [{**span(one), "word": one.word, "probability": round(one.probability, 4)} for one in item.words]
+    return {**span(item), "text": item.text, "words": words}
 
 def span(item: "Segment | Word") -> dict[str, float]:
     return {"start": round(item.start, 3), "end": round(item.end, 3)}

@@ -16,8 +16,7 @@ class Word:
 class Segment:
     """A stretch of the audio, in seconds, and what is said in it.
 
-    `repeated`: how often the model said the end of it again, in a loop; it is kept once.
-    """
+    `repeated`: how often the model said the end of it again, in a loop; it is kept once."""
     start: float
     end: float
     text: str
@@ -30,8 +29,7 @@ class Result:
 
     `score`: sum of log-probabilities / length ** length_penalty. `tokens` (T,): start token to EOS, with
     `token_logprobs` (T - 1,). `nbest`: num_return_sequences texts, the best first. Silence has no tokens.
-    Long audio has a segment for each piece; tokens stand one behind the other, `score` is their mean.
-    """
+    Long audio has a segment for each piece; tokens stand one behind the other, `score` is their mean."""
     text: str
     score: float
     tokens: list[int]
@@ -50,9 +48,7 @@ def join(parts: dict[int, Result], rate: int, language: str | None, count: int) 
     segments = [shift(item, first / rate) for first in firsts for item in parts[first].segments]
     logprobs = list(chain(*(part.token_logprobs for part in ordered)))
     score = sum(part.score * len(part.token_logprobs) for part in ordered) / max(1, len(logprobs))
-    nbest = [" ".join(filter(None, texts)) for texts in zip(*(part.nbest for part in ordered))] or [
-        ""
-    ] * count
+    nbest = [" ".join(filter(None, row)) for row in zip(*(part.nbest for part in ordered))] or [""] * count
     words = [word for item in segments for word in item.words]
     tokens = list(chain(*(part.tokens for part in ordered)))
     return Result(nbest[0], score, tokens, logprobs, language, segments, words, nbest)

@@ -4,8 +4,7 @@
 
 Held is only what is not decided yet: a block and a piece. Positions are samples, exact over hours.
 
-L samples, F frames of 10 ms. Decibels are those of full scale.
-"""
+L samples, F frames of 10 ms. Decibels are those of full scale."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -32,8 +31,7 @@ def pieces(blocks: Iterable[np.ndarray], rate: int, limits: Limits) -> Iterator[
     """The first sample of each piece of a recording, and the piece (L,), in order, without overlap; at last
     the recording's length, and an empty piece. One of less than BRIEF seconds is a piece as it is.
 
-    `blocks` (L,): the recording at `rate` Hz, some seconds each: loud is what is louder than the rest of one.
-    """
+    `blocks` (L,): the recording at `rate` Hz, some seconds each: loud is louder than the rest of a block."""
     held, first, hop = np.zeros(0, np.float32), 0, round(FRAME * rate)
     for block in blocks:
         held = np.concatenate([held, block])
@@ -54,8 +52,7 @@ def pieces(blocks: Iterable[np.ndarray], rate: int, limits: Limits) -> Iterator[
 def loudness(waveform: np.ndarray, hop: int) -> np.ndarray:
     """Decibels of each frame of a waveform (L,), of which the last may be shorter: (F,).
 
-    Of what moves within a frame, its variance: an offset or a rumble below 100 Hz hardly counts.
-    """
+    Of what moves within a frame, its variance: an offset or a rumble below 100 Hz hardly counts."""
     padded = np.pad(waveform, (0, -len(waveform) % hop), mode="edge")
     return 10 * np.log10(padded.reshape(-1, hop).var(axis=1) + 1e-12)
 
@@ -86,8 +83,7 @@ def find_sounds(decibels: np.ndarray) -> list[tuple[int, int]]:
 def find(decibels: np.ndarray, limits: Limits) -> list[tuple[int, int]]:
     """The pieces of a recording with the loudness (F,): first frame, and the frame behind the last.
 
-    A piece is a stretch of sounds without a pause, with up to half a pause on either side, or a part of one.
-    """
+    A piece is a stretch of sounds without a pause, with up to half of one on either side, or a part of it."""
     if len(decibels) == 0:
         return []
     pause, found, stretch = limits.pause, [], []
@@ -105,8 +101,7 @@ def divide(quiet: np.ndarray, first: int, last: int, words: list[int],
            limits: Limits) -> Iterator[tuple[int, int]]:
     """Cut the frames first..last where `quiet` (F,) is least, so that no part breaks a limit.
 
-    `words`: the frames at which they start. Each part but the last is more than half of what it may be.
-    """
+    `words`: the frames at which they start. Each part but the last is more than half of what it may be."""
     while True:
         inside = [word for word in words if word >= first]
         most = min([first + round(limits.seconds / FRAME), *inside[limits.sounds : limits.sounds + 1]])

@@ -2,15 +2,14 @@
 
     source -> opened -> audio.decode -> checked -> audio.resample -> blocks (L,), (L,) ... -> load (L,)
 
-For most files that were cut short libsndfile raises nothing: `checked` looks for the signs. L samples.
-"""
+For most files that were cut short libsndfile raises nothing: `checked` looks for the signs. L samples."""
 
 import io
 import os
 import re
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import BinaryIO
 
 import numpy as np
@@ -26,8 +25,7 @@ def load(source: audio.Source, sample_rate: int) -> np.ndarray:
     """An audio file as a mono waveform (L,), float32, full scale [-1, 1), at `sample_rate` Hz.
     `source`: a path, the bytes of a file, or a binary file object, read from its start. ValueError, one line
     with its name, if it is missing, empty, not audio, damaged, without samples, or holds NaN or infinity.
-    A WAV whose data chunk is cut short is only a warning.
-    """
+    A WAV whose data chunk is cut short is only a warning."""
     return np.concatenate(list(blocks(source, sample_rate)))
 
 def blocks(source: audio.Source, sample_rate: int, seconds: float = 30.0) -> Iterator[np.ndarray]:
@@ -47,8 +45,7 @@ def blocks(source: audio.Source, sample_rate: int, seconds: float = 30.0) -> Ite
 def from_array(waveform: np.ndarray | torch.Tensor, sample_rate: int, target_rate: int) -> np.ndarray:
     """A 1-D array or tensor at `sample_rate` Hz as a waveform (L,), float32, at `target_rate` Hz.
     Integers of b bits are divided by 2**(b-1), unsigned ones about their middle, like the samples of a WAV.
-    ValueError for another type or shape, no samples, NaN or infinity, a rate that is not above 0.
-    """
+    ValueError for another type or shape, no samples, NaN or infinity, a rate that is not above 0."""
     if isinstance(waveform, torch.Tensor):
         waveform = (waveform.float() if waveform.is_floating_point() else waveform).detach().cpu().numpy()
     waveform = np.asarray(waveform)
@@ -62,7 +59,22 @@ def from_array(waveform: np.ndarray | torch.Tensor, sample_rate: int, target_rat
         raise ValueError("waveform: expected finite samples, found NaN or infinity")
     return np.concatenate(list(audio.resample([samples], sample_rate, target_rate)))
 
+class Stream:
+    """What soundfile asks of a file object: the seeks to nowhere in damaged files may not raise there."""
+    def __init__(self, stream: BinaryIO):
+        self.stream, self.tell = stream, stream.tell
+    def readinto(self, buffer) -> int:
+        data = self.stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+    def seek(self, offset: int, whence: int) -> None:
+        with suppress(OSError, ValueError):  # of a relative one BytesIO would make 0 if it is below
+            self.stream.seek(*(self.tell() + offset, 0) if whence == os.SEEK_CUR else (offset, whence))
+
 class Decoder(soundfile.SoundFile):
+    def __init__(self, stream: BinaryIO):
+        self.stream = stream  # a file on disk is read by libsndfile itself: Ctrl-C would be lost in callbacks
+        super().__init__(stream.fileno() if isinstance(stream, io.FileIO) else Stream(stream), closefd=False)
     def seekable(self) -> bool:
         return False  # else soundfile seeks after each read, which spoils the end of Opus and stops some FLAC
 
@@ -73,7 +85,7 @@ def opened(source: audio.Source) -> Iterator[tuple[Decoder, str]]:
     name = os.fsdecode(source) if is_path else "audio bytes" if isinstance(source, bytes) else "audio stream"
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with open(source, "rb") if is_path else nullcontext(stream) as stream:
+        with open(source, "rb", buffering=0) if is_path else nullcontext(stream) as stream:
             if not hasattr(stream, "read") or stream.read(0) != b"":
                 raise ValueError(f"expected a path, bytes or binary file, found {type(source)}")
             with Decoder(from_start(stream)) as file:
@@ -89,8 +101,7 @@ def opened(source: audio.Source) -> Iterator[tuple[Decoder, str]]:
 
 def from_start(stream: BinaryIO) -> BinaryIO:
     """The stream at its start, from memory if it can not seek, or is a WAV with 0 for an unknown length."""
-    if not stream.seekable() or str(getattr(stream, "name", "")).lower().endswith(".raw"):
-        stream = io.BytesIO(stream.read())  # has no name: soundfile takes .raw for samples without a header
+    stream = stream if stream.seekable() else io.BytesIO(stream.read())
     stream.seek(0)
     head = stream.read(4096)
     if not head:
@@ -106,7 +117,7 @@ def checked(file: Decoder, name: str) -> Iterator[np.ndarray]:
     for piece in audio.decode(file):
         decoded += len(piece)
         yield piece
-    if file.format == "OGG" and not ends_with_whole_page(file.name):  # soundfile's "name" is the stream
+    if file.format == "OGG" and not ends_with_whole_page(file.stream):
         raise ValueError(f"cut short, found {decoded} samples and part of a page")
     announced = announced_by_mp3(file, decoded) if file.format == "MP3" else announced_by_chunk(file, decoded)
     if decoded < announced:
@@ -125,7 +136,7 @@ def announced_by_chunk(file: Decoder, decoded: int) -> int:
 
 def announced_by_mp3(file: Decoder, decoded: int) -> int:
     """The samples that an MP3 says it has, else an estimate; `decoded` if that is right, give or take."""
-    stream, position = file.name, file.name.tell()
+    stream, position = file.stream, file.stream.tell()
     size, _ = stream.seek(0, os.SEEK_END), stream.seek(0)
     if re.search(rb"(Xing|Info)\0\0\0[\1\3\5\7\11\13\15\17]", stream.read(2**20)):
         frame = 1152 if file.samplerate > 24_000 else 576  # some encoders count the header's

@@ -3,16 +3,16 @@
     sources -> segment: pieces (L,), sorted by length -> prepare: (B, L) -> encode: memory (B, S, H)
         -> decode: tokens (B * K, T) -> a Result for each piece -> join: one for each source
 
-B pieces of a batch, L samples, K hypotheses of each (num_return_sequences), T tokens, start token first.
-"""
+B pieces of a batch, L samples, K hypotheses of each (num_return_sequences), T tokens, start token first."""
 
+import ctypes
 import logging
 import os
 import shutil
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -63,8 +63,7 @@ class Piece:
 class SpeechToText:
     """A model with what it needs to hear and to write. Without a tokenizer the text is the token ids."""
     def __init__(self, model: SpeechEncoderDecoder, tokenizer: Tokenizer | None, sample_rate: int,
-                 normalise: bool, limits: segment.Limits | None = None,
-                 folder: Path | None = None):
+                 normalise: bool, limits: segment.Limits | None = None, folder: Path | None = None):
         self.model, self.tokenizer, self.folder = model, tokenizer, folder
         self.sample_rate, self.normalise, self.limits = sample_rate, normalise, limits or segment.Limits()
     def save_pretrained(self, folder: str | Path) -> None:
@@ -122,8 +121,7 @@ class SpeechToText:
         `sample_rate`: of an array; files know theirs. `language`: one of `languages`, or its English name.
         `words`: find when each word is said. `progress`: called with the seconds of audio that are done since
         it was called last. `generation`: options of nanos2t.generate.GenerationConfig, as num_beams.
-        ValueError for audio that cannot be read, an unknown language, a wrong or unknown option.
-        """
+        ValueError for audio that cannot be read, an unknown language, a wrong or unknown option."""
         [result] = self.transcribe_many([source], sample_rate=sample_rate, language=language, words=words,
                                         progress=progress, **generation)
         return result
@@ -134,8 +132,7 @@ class SpeechToText:
         """Results in the order of `sources`: see `transcribe`. One that fails raises its ValueError when its
         turn comes, or with `return_errors` gives it in the place of a result.
 
-        `batch_size` pieces go through the model at a time, of similar length: some batches are read ahead.
-        """
+        `batch_size` pieces go through the model at a time, of similar length: some batches are read ahead."""
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         if isinstance(sources, (str, bytes, os.PathLike)):
@@ -167,6 +164,7 @@ class SpeechToText:
     def run(self, waiting: list[Piece], batch_size: int, call: Call) -> None:
         """Transcribe the pieces, long ones first, and empty the list."""
         waiting.sort(key=lambda piece: -len(piece.waveform))
+        many = len(waiting) >= 16
         while batch := waiting[:batch_size]:
             del waiting[:batch_size]
             with errors_of([piece.job for piece in batch]):
@@ -176,6 +174,8 @@ class SpeechToText:
             for piece in batch:
                 piece.job.open -= 1
             call.progress(sum(piece.seconds for piece in batch))
+        if many:  # each time would take a tenth of the time of a short clip
+            release_memory()
     def finished(self, jobs: deque[Job], call: Call, return_errors: bool) -> Iterator[Result | ValueError]:
         """The outcomes of the first jobs, as far as they are done, which leave the queue."""
         while jobs and not jobs[0].open:
@@ -228,8 +228,7 @@ def trim(tokens: list[int], eos: list[int]) -> list[int]:
 def cut_loop(tokens: list[int], eos: list[int]) -> tuple[list[int], int]:
     """Tokens (T,) with one round of the loop that they end in, and how many rounds went: 0 without a loop.
 
-    A loop has ROUNDS, and LOOP tokens, and only the allowed length ended it; with an EOS, twice as many.
-    """
+    A loop has ROUNDS, and LOOP tokens, and only the allowed length ended it; with an EOS, twice as many."""
     sure = 1 + (tokens[-1] in eos)
     end = len(tokens) + 1 - sure
     for period in range(1, end // ROUNDS):
@@ -239,6 +238,11 @@ def cut_loop(tokens: list[int], eos: list[int]) -> tuple[list[int], int]:
         if end - start >= sure * max(LOOP, ROUNDS * period):
             return tokens[: start + period], (end - start) // period - 1
     return tokens, 0
+
+def release_memory() -> None:
+    """Give the system what is free: else glibc keeps it, in pieces, and the process grows for an hour."""
+    with suppress(AttributeError, OSError, TypeError):  # on another system
+        ctypes.CDLL(None).malloc_trim(0)
 
 @contextmanager
 def errors_of(jobs: list[Job]) -> Iterator[None]:
@@ -274,8 +278,7 @@ def choose_dtype(name: str | torch.dtype) -> torch.dtype | str:
 
 def read_preprocessor(folder: Path) -> tuple[int, bool, segment.Limits]:
     """Samples per second, whether the model wants them normalised, and how much it hears at a time: of the
-    seconds `chunk_length`, `chunk_sounds` sounds. Without a file, 16000, True and the defaults of Limits.
-    """
+    seconds `chunk_length`, `chunk_sounds` sounds. Without a file, 16000, True and the defaults of Limits."""
     names = "preprocessor_config.json", "processor_config.json"
     file = next((folder / name for name in names if (folder / name).exists()), None)
     config = pretrained.read_json(file) if file else {}
@@ -284,8 +287,7 @@ def read_preprocessor(folder: Path) -> tuple[int, bool, segment.Limits]:
     config = inner if isinstance(inner := config.get("feature_extractor"), dict) else config  # in the second
     rate, normalise = config.get("sampling_rate", 16000), config.get("do_normalize", True)
     if type(rate) is not int or not 1000 <= rate <= 10**6 or type(normalise) is not bool:
-        expected = "expected 1000 to 1000000 Hz, true or false"
-        raise ValueError(f"{file}: {rate!r} Hz, normalised: {normalise!r}, {expected}")
+        raise ValueError(f"{file}: {rate!r} Hz, normalised: {normalise!r}, expected 1 to 1000 kHz, a boolean")
     limits = segment.Limits(config.get("chunk_length", 30.0), config.get("chunk_sounds", 10**9))
     if not (type(limits.seconds) in (int, float) and 1 <= limits.seconds <= 3600
             and type(limits.sounds) is int and limits.sounds >= 1):
@@ -315,8 +317,7 @@ def load(name_or_path: str | Path | None = None, *, device: str | torch.device =
          local_files_only: bool = False) -> SpeechToText:
     """A transcriber from a folder or hub id in transformers' layout, None: the bundled model; on a device
     that choose_device knows, in one of DTYPES, "int8", which is fast on a CPU, or "auto", the fastest.
-    ValueError, in one line, for what is missing or broken.
-    """
+    ValueError, in one line, for what is missing or broken."""
     device, dtype = choose_device(device), choose_dtype(dtype)
     dtype = fast.choose(device) if dtype == "auto" else dtype
     fast.check(dtype, device)

@@ -227,9 +227,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, metavar="N", help="turns; default: 7, with --quick 2")
     parser.add_argument("--quick", action="store_true", help="few turns")
     parser.add_argument("--json", action="store_true", help="a JSON object for each row")
-    parser.add_argument(
-        "--fast", help='of the fast mode, "" for none; default: int8, on a GPU bfloat16'
-    )
+    parser.add_argument("--fast", help='of the fast mode, "" for none; default: int8, on a GPU bfloat16')
     parser.add_argument("--device", default="cpu", help="cpu or cuda; default: %(default)s")
     parser.add_argument("--folder", type=Path, help="keep the model there; default: a temporary folder")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
