@@ -398,3 +398,18 @@ def test_a_model_with_functions_in_place_calls_them():
     for target in "wav2vec2:position_conv", "wav2vec2:MLP.forward", "wav2vec2:FeatureEncoder.forward":
         with pytest.raises(ValueError, match="mine"), grader.student({target: broken}):
             nanos2t.load().transcribe(sample)
+
+
+def test_an_exercise_by_its_name():
+    """As the grader prints it, or a part of it that is one's alone."""
+    for word, number in (
+        ("attention", 5),
+        ("cross-attention", 9),
+        ("Cross attention", 9),
+        ("beam", 12),
+        ("7", 7),
+    ):
+        assert [exercise.number for exercise in grader.select([word])] == [number]
+    for word in "conv", "15", "nothing":
+        with pytest.raises(ValueError, match="expected an exercise, 1 to 14, or its name"):
+            grader.select([word])

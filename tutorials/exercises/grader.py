@@ -541,9 +541,12 @@ def select(words: list[str]) -> list[Exercise]:
     found = []
     for word in words:
         number = re.fullmatch(r"(?:ex)?0*(\d+)", word)
-        match = [e for e in EXERCISES if (e.number == int(number[1]) if number else word in e.name)]
+        name = re.sub(r"[\s-]+", "_", word.lower())
+        match = [e for e in EXERCISES if (e.number == int(number[1]) if number else name in e.name)]
+        match = [e for e in match if e.name[5:] == name] or match
         if len(match) != 1:
-            raise ValueError(f"{word!r}: expected an exercise, 1 to {len(EXERCISES)}, or its name")
+            which = f", of which {' and '.join(e.name for e in match)} fit" if match else ""
+            raise ValueError(f"{word!r}: expected an exercise, 1 to {len(EXERCISES)}, or its name{which}")
         found += match
     return found or list(EXERCISES)
 
@@ -640,7 +643,7 @@ def hint(words: list[str], tell: Callable[[str], None], yes: bool) -> int:
     for number, text in enumerate(exercise.hints[:shown], 1):
         tell(f"{number} of 3: {text}\n")
     if shown == 3:
-        tell(f"No more hints. nanos2t exercises solution {exercise.number}\n")
+        tell(f"No more hints. nanos2t exercises solution {exercise.number} --yes\n")
     return 0
 
 
