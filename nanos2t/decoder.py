@@ -187,7 +187,6 @@ class Decoding:
             cache.reorder(parents)
         new = tokens[:, self.cache[0].length :]                                 # (R, 1)
         logits = self.decoder(new, self.memory, self.mask, self.cache)[:, -1].float()  # (R, V)
-        if not logits.isfinite().all():
-            row, token = (~logits.isfinite()).nonzero()[0].tolist()
+        for row, token in (~logits.isfinite()).nonzero().tolist():
             raise ValueError(f"step {tokens.shape[1]}: token {token} has the logit {logits[row, token]}")
         return logits

@@ -51,8 +51,7 @@ class GenerationConfig:
         return getattr(self, name)
     @property
     def eos_ids(self) -> list[int]:
-        ids = self.eos_token_id
-        return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+        return [] if self.eos_token_id is None else flatten(self.eos_token_id)
     @property
     def longest(self) -> int:
         length = 21 if self.max_length is None else self.max_length
@@ -119,8 +118,7 @@ def constrain(scores: Tensor, tokens: Tensor, config: GenerationConfig) -> Tenso
         seen = scores.gather(1, tokens)                                         # (R, T)
         seen = torch.where(seen < 0, seen * config.repetition_penalty, seen / config.repetition_penalty)
         scores = scores.scatter(1, tokens, seen)
-    scores = ban_repeats(scores, tokens, config.no_repeat_ngram_size)
-    scores = ban_words(scores, tokens, config)
+    scores = ban_words(ban_repeats(scores, tokens, config.no_repeat_ngram_size), tokens, config)
     if length < config.shortest and config.eos_ids:
         scores = scores.index_fill(1, torch.tensor(config.eos_ids, device=scores.device), -torch.inf)
     for forced, at in (config.forced_bos_token_id, 1), (config.forced_eos_token_id, config.longest - 1):
@@ -163,7 +161,7 @@ def record(trace: list, new: "Beams", source: Tensor, onward: Tensor, going: Ten
 def greedy(next_logits: NextLogits, start: Tensor, config: GenerationConfig, trace=None) -> Generated:
     """The likeliest next token, or with do_sample a drawn one, until each row (R, 1) has its EOS."""
     tokens, logprobs, eos = start, [], start.new_tensor(config.eos_ids)
-    pad = config.pad_token_id if config.pad_token_id is not None else next(iter(config.eos_ids), None)
+    pad = config.pad_token_id if config.pad_token_id is not None else next(iter(config.eos_ids), 0)
     done = torch.zeros(len(start), dtype=torch.bool, device=start.device)       # (R,)
     length = torch.zeros(len(start), device=start.device)                       # (R,) float, for any power
     while tokens.shape[1] < config.longest and not done.all():
@@ -174,9 +172,8 @@ def greedy(next_logits: NextLogits, start: Tensor, config: GenerationConfig, tra
         else:
             token = scores.argmax(1, keepdim=True)                              # (R, 1)
         logprobs.append(scores.log_softmax(1).gather(1, token).masked_fill(done[:, None], 0.0))
-        token = token.masked_fill(done[:, None], pad) if config.eos_ids else token
-        tokens, length = torch.cat([tokens, token], 1), length + ~done          # (R, T + 1), (R,)
-        going, done = ~done, done | torch.isin(token[:, 0], eos)
+        tokens = torch.cat([tokens, token.masked_fill(done[:, None], pad)], 1)  # (R, T + 1)
+        length, going, done = length + ~done, ~done, done | torch.isin(token[:, 0], eos)
         if trace is not None:
             ended = done[:, None] | (tokens.shape[1] == config.longest)         # (R, 1)
             new = Beams(tokens[:, None], logprobs[-1][:, None], sum(logprobs), ended)

@@ -95,13 +95,12 @@ def save_pretrained(model: SpeechEncoderDecoder, folder: Name, max_shard_size: i
     config = {"model_type": PAIR, "architectures": ["SpeechEncoderDecoderModel"], "is_encoder_decoder": True,
               "tie_word_embeddings": False, "dtype": str(model.encoder.norm.weight.dtype)[6:], **parts,
               **{key: value for key, value in options.items() if key.endswith("_token_id")}}
-    texts = {"generation_config.json": options, "config.json": config}
     from huggingface_hub import save_torch_state_dict
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".") as partial:
             save_torch_state_dict(tensors, partial, max_shard_size=max_shard_size)
-            for name, content in texts.items():
+            for name, content in ("generation_config.json", options), ("config.json", config):
                 (Path(partial) / name).write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
             new = [folder / file.name for file in sorted(Path(partial).iterdir(), reverse=True)]
             for file in new:                                                    # config.json is the last
@@ -142,8 +141,7 @@ class Undrawn(TorchFunctionMode):  # nothing to draw on the meta device, where n
 
 def empty_model(folder: Path) -> SpeechEncoderDecoder:
     """The model that a pair's config.json describes, on the meta device: shapes without weights."""
-    path = folder / "config.json"
-    config = read_json(path)
+    config = read_json(path := folder / "config.json")
     if config.get("model_type") != PAIR:
         raise ValueError(f"{path}: model_type is {config.get('model_type')!r}, expected {PAIR!r}")
     return build(config, folder, folder, {})
@@ -155,6 +153,9 @@ def build(config: dict, encoder_folder: Path, folder: Path, ids: dict) -> Speech
     sources = remap.read_table(decoder_family).ids
     generation = read_generation(folder, config, ids, decoder.pad_token_id, sources)
     try:
+        layers = max(encoder.num_layers, encoder.adapter_layers, decoder.num_layers)
+        if layers > 999 or encoder.adapter_stride == 0:
+            raise ValueError(f"{layers} layers, adapter_stride {encoder.adapter_stride}")
         with torch.device("meta"), Undrawn():
             model = SpeechEncoderDecoder(encoder, decoder, generation)
     except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -246,7 +247,7 @@ def read_file(file: Path) -> dict[str, Tensor]:
         found = torch.load(file, map_location="cpu", mmap=zipfile.is_zipfile(file), weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(f"{file}: holds more than tensors or is damaged, nothing of it was run") from None
-    except (OSError, SafetensorError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
+    except Exception as error:                                # torch.load raises whatever the bytes lead to
         raise ValueError(f"{file}: {brief(error)}, expected a file of tensors") from None
     if not isinstance(found, dict) or {getattr(x, "layout", 0) for x in found.values()} != {torch.strided}:
         raise ValueError(f"{file}: {type(found).__name__}, expected a dict of tensors, none sparse")

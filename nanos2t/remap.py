@@ -67,8 +67,7 @@ def tensor_rows(ours: str, theirs: str, *words: str) -> list[Row]:
     """One row, or one for each pair if both sides list alternatives: {q,k}_proj and {query,key}."""
     if not WORDS.issuperset(words) or (ours == "-") != ("drop" in words):
         raise ValueError(f"expected words of {sorted(WORDS)}, and - for ours with drop only")
-    fused = "," not in theirs
-    pairs = [(ours, theirs)] if fused else zip(alternatives(ours), alternatives(theirs), strict=True)
+    pairs = zip(alternatives(ours), alternatives(theirs), strict=True) if "," in theirs else [(ours, theirs)]
     return [(*pair, Words(words)) for pair in pairs]
 
 def alternatives(name: str) -> list[str]:
@@ -109,8 +108,7 @@ def expand(rows: Iterable[Row], ours: Iterable[str]) -> Iterator[tuple[list[str]
 
 def load(rows: list[Row], theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor],
          where: str = "state dict") -> dict[str, Tensor]:
-    """Their state dict -> ours, as views: nothing is copied. Optional tensors may be missing in the result.
-    `ours` is the state dict to fill; its names and shapes are read, so a model on the meta device will do.
+    """Their state dict -> ours, as views, optional ones if there. Of `ours` only names and shapes are read.
     ValueError, naming `where` and the tensor, if one is missing, misshapen, unknown, or given twice."""
     filled, unread, needed = {}, dict(theirs), dict.fromkeys(ours, "any row of the table")
     for names, right, words in expand(rows, ours):
@@ -178,8 +176,11 @@ def read_config(rows: Mapping[str, tuple], theirs: Mapping[str, Any], where: str
         known = choices(argument) if rule == "only" else [(default, default)] if ours == "-" else []
         match = [left for left, right in known if right == value]
         kinds = (type(default), int) if isinstance(default, float) else (type(default),)
-        if rule != "write" and not (match if known else default is None or type(value) in kinds):
-            expected = " or ".join(json.dumps(right) for _, right in known) or type(default).__name__
+        least, sizes = {int: (0, [value]), list: (1, value)}.get(kinds[0], (0, []))
+        fits = type(value) in kinds and all(type(size) is int and least <= size < 2**31 for size in sizes)
+        if rule != "write" and not (match if known else default is None or fits):
+            kind = {int: "int of 0 to 2**31", list: "list of int above 0"}.get(kinds[0], kinds[0].__name__)
+            expected = " or ".join(json.dumps(right) for _, right in known) or kind
             raise ValueError(f"{where}{key} is {json.dumps(value)}, expected {expected}")
         if rule == "only":
             value = match[0]

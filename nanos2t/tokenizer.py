@@ -31,8 +31,7 @@ def read_options(folder: Path) -> dict:
     return pretrained.read_json(file) if (file := folder / "tokenizer_config.json").exists() else {}
 
 def load(folder: Path) -> Tokenizer | None:
-    """The tokenizer in a folder: tokenizer.json or BERT's vocab.txt; None if it has neither. ValueError names
-    a file that is broken."""
+    """The tokenizer in a folder: tokenizer.json or BERT's vocab.txt; None if neither. ValueError: broken."""
     import tokenizers
     options = read_options(folder)
     try:

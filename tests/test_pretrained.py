@@ -489,9 +489,10 @@ def test_a_pickle_of_something_else(folder, content):
     refuse(folder, "pytorch_model.bin: ", "expected a dict of tensors")
 
 
-@pytest.mark.parametrize("size", [0, 7, 1000, -1])
-def test_a_truncated_pickle(folder, size):
-    pickled(folder, load_file(folder / "model.safetensors"))
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("size", [0, 7, 30, 1000, -1])  # 30: inside the length of the first name
+def test_a_truncated_pickle(folder, size, zipped):
+    pickled(folder, load_file(folder / "model.safetensors"), _use_new_zipfile_serialization=zipped)
     content = (folder / "pytorch_model.bin").read_bytes()
     (folder / "pytorch_model.bin").write_bytes(content[:size])
     refuse(folder, "pytorch_model.bin: ")
@@ -716,7 +717,41 @@ VALUES = {  # where in config.json, values, what the error says
         {"do_stable_layer_norm": 1},
         "encoder.do_stable_layer_norm is 1, expected bool",
     ),
-    "negative": (["encoder"], {"hidden_size": -15}, "expected sizes of which a model can be built"),
+    "negative": (["encoder"], {"hidden_size": -15}, "hidden_size is -15, expected int of 0 to 2**31"),
+    "negative heads": (["decoder"], {"num_attention_heads": -4}, "num_attention_heads is -4, expected int"),
+    "too large": (["decoder"], {"vocab_size": 2**40}, "vocab_size is 1099511627776, expected int of 0 to"),
+    "not a list": (["encoder"], {"conv_stride": 3}, "conv_stride is 3, expected list of int above 0"),
+    "a list with a truth": (
+        ["encoder"],
+        {"conv_stride": [True, 3]},
+        "conv_stride is [true, 3], expected list",
+    ),
+    "a list with a negative": (
+        ["encoder"],
+        {"conv_stride": [3, -1]},
+        "conv_stride is [3, -1], expected list",
+    ),
+    "a list with a zero": (
+        ["encoder"],
+        {"conv_kernel": [0, 3]},
+        "conv_kernel is [0, 3], expected list of int",
+    ),
+    "a list with a word": (["encoder"], {"conv_dim": [6, "8"]}, 'conv_dim is [6, "8"], expected list of int'),
+    "no stride": (
+        ["encoder"],
+        {**ADAPTER, "adapter_stride": 0},
+        "expected sizes of which a model can be built (3 layers, adapter_stride 0)",
+    ),
+    "layers without an end": (
+        ["encoder"],
+        {"num_hidden_layers": 2**31 - 1},
+        "expected sizes of which a model can be built (2147483647 layers, adapter_stride 2)",
+    ),
+    "more layers than a number can be": (
+        ["decoder"],
+        {"num_hidden_layers": 2**63},
+        "decoder.num_hidden_layers is 9223372036854775808, expected int of 0 to 2**31",
+    ),
     "pad": (["decoder"], {"pad_token_id": 43}, "expected sizes of which a model can be built"),
     "size": (
         ["decoder"],

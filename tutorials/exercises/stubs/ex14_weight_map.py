@@ -32,7 +32,6 @@ def split(value: Tensor, ours: list[Tensor], words: Words, where: str) -> tuple[
 
 def load(rows: list[Row], theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor],
          where: str = "state dict") -> dict[str, Tensor]:
-    """Their state dict -> ours, as views: nothing is copied. Optional tensors may be missing in the result.
-    `ours` is the state dict to fill; its names and shapes are read, so a model on the meta device will do.
+    """Their state dict -> ours, as views, optional ones if there. Of `ours` only names and shapes are read.
     ValueError, naming `where` and the tensor, if one is missing, misshapen, unknown, or given twice."""
     raise NotImplementedError("ex14")
