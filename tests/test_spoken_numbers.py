@@ -1,6 +1,7 @@
 # pytest tests/test_spoken_numbers.py
 """The bundled model's task: what is drawn, split and learned. Recordings here are tones, a pitch a digit."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,13 +10,12 @@ import pytest
 import soundfile
 import spoken_numbers as task
 import torch
-from torch import nn
+from safetensors.torch import load_file
 
 pytest.importorskip("num2words")
 from nanos2t import audio, tokenizer
-from nanos2t.apps.train import TrainConfig
+from nanos2t.apps import train, train_config
 from nanos2t.apps.transcribe import BUNDLED
-from nanos2t.model import IGNORED
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +28,6 @@ def folder(tmp_path_factory) -> Path:
                 tone = 0.5 * np.sin(2 * np.pi * pitch * (300 + 200 * digit) * np.arange(samples) / task.RATE)
                 soundfile.write(folder / f"{digit}_{speaker}_{index}.wav", tone, task.RATE)
     return folder
-
-
-@pytest.fixture(scope="module")
-def backend():
-    return tokenizer.load(BUNDLED).backend
 
 
 def test_numbers_are_written_as_num2words_does():
@@ -52,11 +47,6 @@ def test_the_tokenizer_spells_every_number_back():
             ids = ours.encode(text)
             assert ours.decode(ids) == text and ids[-1] == 2 and 3 not in ids
             assert len(ids) + 2 <= 32, "longer than max_length"
-
-
-@pytest.mark.slow
-def test_the_bundled_tokenizer_is_the_one_that_the_command_builds(backend):
-    assert task.build_tokenizer().to_str() == backend.to_str()
 
 
 def test_validation_recordings_are_never_trained_on(folder: Path):
@@ -110,69 +100,79 @@ def test_validation_set_has_all_lengths_and_no_leading_zero(folder: Path):
     assert {digits[0] for digits, _ in items if len(digits) == 1} != {1}
 
 
-def test_batches_are_the_step_s_and_labels_are_shifted(folder: Path, backend):
-    recordings, ours = task.Recordings([folder], False), tokenizer.Tokenizer(backend)
-    config = task.build_model(backend).generation
-    first, again = (task.training_batches(1500, 1, recordings, ours, config, 12, 3, 4) for _ in range(2))
-    assert len(first) == 4 and all(torch.equal(a.input_values, b.input_values) for a, b in zip(first, again))
-    assert [len(batch.digits) for batch in first] == [3] * 4
-    assert [int(batch.attention_mask.sum(1).max()) for batch in first] == sorted(
-        int(batch.attention_mask.sum(1).max()) for batch in first
-    )
-    names = {token: name for name, token in config.lang_to_id.items()}
-    for batch in first:
-        assert batch.labels.shape == batch.decoder_input_ids.shape and len(batch.labels) == 9
-        for row, (inputs, labels) in enumerate(zip(batch.decoder_input_ids, batch.labels)):
-            language = names[int(inputs[1])]
-            digits = batch.digits[row // 3]
-            assert row % 3 or language == "verbatim"
-            assert inputs[0] == 1 and labels[0] == IGNORED
-            real = labels[labels != IGNORED]
-            assert real[-1] == 2 and ours.decode(real) == task.spell(digits, language)
-            assert torch.equal(inputs[2 : len(real) + 1], real[:-1])
+def test_a_bad_cut_loses_a_part_or_runs_into_the_next_take():
+    take, next_take = np.arange(100.0), np.arange(1000.0, 1100.0)
+    kinds = set()
+    for seed in range(200):
+        x = task.cut_badly(take, next_take, np.random.default_rng(seed))
+        own = x[x < 1000]
+        assert np.array_equal(own, np.arange(own[0], own[-1] + 1)) and len(own) >= 55
+        assert np.array_equal(x[len(own) :], next_take[: len(x) - len(own)])
+        kinds.add((own[0] > 0, own[-1] < 99, len(x) > len(own)))
+    assert kinds == {(False, True, False), (True, False, False), (True, False, True)}
 
 
-def test_the_parts_of_a_loss_are_the_loss_of_the_whole(folder: Path, backend):
-    recordings, ours = task.Recordings([folder], False), tokenizer.Tokenizer(backend)
-    model = task.build_model(backend).eval()
-    ctc = nn.Linear(192, 11)
-    parts, whole = (
-        task.training_batches(1500, 1, recordings, ours, model.generation, 8, 2, parts) for parts in (4, 1)
-    )
-    with torch.no_grad():
-        object.__setattr__(model.encoder.config.training, "mask_time_prob", 0.0)
-        total = [sum(task.losses(1500, model, ctc, batches, 1)) for batches in (parts, whole)]
-    assert total[0] == pytest.approx(total[1].item(), rel=1e-5)
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_a_model_learns_and_is_exported_for_transformers(folder: Path, backend, tmp_path: Path):
+def prepare(folder: Path, output: Path, **more) -> Path:
+    options = {"data": [folder], "output": output, "count": 60, "leave_out": "", "seed": 1} | more
+    task.prepare(SimpleNamespace(**options))
+    return output
+
+
+@pytest.fixture(scope="module")
+def numbers(folder: Path, tmp_path_factory) -> Path:
+    return prepare(folder, tmp_path_factory.mktemp("numbers"))
+
+
+def test_manifests_say_each_number_in_each_language(numbers: Path):
+    for name, count in ("train", 60), ("dev", 100):
+        rows = lines(numbers / f"{name}.jsonl")
+        texts: dict[str, dict] = {}
+        for row in rows:
+            texts.setdefault(row["audio"], {})[row["language"]] = row["text"]
+        assert [*texts] == [f"{name}/{i:05d}.wav" for i in range(count)]
+        for path, said in texts.items():
+            digits = tuple(map(task.DIGITS.index, said["verbatim"].split()))
+            assert said == task.texts_of(digits) and [*said][0] == "verbatim"
+            assert len(said) == (9 if len(digits) < 2 or digits[0] else 1)
+            waveform = audio.load(numbers / path, task.RATE)
+            assert np.abs(waveform).max() == pytest.approx(0.9, abs=1e-3)
+    assert {len(row["text"].split()) for row in rows if row["language"] == "verbatim"} == {1, 2, 3, 4}
+
+
+def test_manifests_follow_from_the_seed_and_leave_a_speaker_out(folder: Path, numbers: Path, tmp_path: Path):
+    again = prepare(folder, tmp_path / "again")
+    assert (again / "train.jsonl").read_bytes() == (numbers / "train.jsonl").read_bytes()
+    assert (again / "train" / "00007.wav").read_bytes() == (numbers / "train" / "00007.wav").read_bytes()
+    other = prepare(folder, tmp_path / "other", leave_out="bob", count=2)
+    bob = task.Recordings([folder], True, without={"ann", "tts-1"})
+    for i, (_, waveform) in enumerate(task.validation_set(bob, 100, seed=7)):
+        assert len(waveform) == len(audio.load(other / "dev" / f"{i:05d}.wav", task.RATE))
+
+
+def test_the_recipe_runs_and_its_model_is_packed_for_transformers(numbers: Path, tmp_path: Path):
     transformers = pytest.importorskip("transformers")
-    backend.save(str(tmp_path / "tokenizer.json"))
-    recordings, stt = task.Recordings([folder], False), task.transcriber(tmp_path, seed=1)
-    batches = task.training_batches(0, 1, recordings, stt.tokenizer, stt.model.generation, 8, 2, 1)
-    module = nn.ModuleDict({"model": stt.model, "ctc": nn.Linear(192, 11)})
-    seen = []
-
-    def losses(step: int):
-        for loss in task.losses(step, stt.model, module["ctc"], batches, 1):
-            seen.append(loss.item())
-            yield loss
-
-    task.fit(module, losses, TrainConfig(steps=6, warmup_steps=1, decay_steps=1, bfloat16=False), tmp_path)
-    assert seen[-1] < 0.8 * seen[0]
-    task.export(stt, tmp_path)
-    theirs, report = transformers.SpeechEncoderDecoderModel.from_pretrained(
-        tmp_path, output_loading_info=True
-    )
+    home = Path(task.__file__).parent
+    flags = {"train": str(numbers / "train.jsonl"), "dev": str(numbers / "dev.jsonl"), "steps": 2}
+    flags |= {"model": str(home / "spoken_numbers"), "output": str(tmp_path / "run"), "batch_seconds": 9.0}
+    train.run(train_config.resolve(flags, str(home / "spoken_numbers" / "train.json")))
+    packed = tmp_path / "packed"
+    task.pack(SimpleNamespace(model=str(tmp_path / "run" / "last"), output=packed))
+    assert {x.dtype for x in load_file(packed / "model.safetensors").values()} == {torch.float16}
+    theirs, report = transformers.SpeechEncoderDecoderModel.from_pretrained(packed, output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert theirs.dtype == torch.float32
-    loaded = task.transcribe.load(tmp_path)
+    loaded = task.transcribe.load(packed)
     assert loaded.languages == task.LANGUAGES and loaded.sample_rate == task.RATE
-    wave = recordings.clips["ann"][3][0]
+    assert loaded.limits == task.transcribe.load().limits
+    wave = audio.load(numbers / "dev" / "00003.wav", task.RATE)
     values, mask = loaded.prepare([wave])
     ids = theirs.generate(values, attention_mask=mask, max_length=9, num_beams=2)
     assert torch.equal(loaded.model.generate(values, mask, max_length=9, num_beams=2), ids)
-    features = transformers.AutoFeatureExtractor.from_pretrained(tmp_path)
+    features = transformers.AutoFeatureExtractor.from_pretrained(packed)
     assert torch.allclose(
         features(wave, sampling_rate=8000, return_tensors="pt").input_values, values, atol=1e-5
     )

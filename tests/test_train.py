@@ -8,7 +8,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import replace
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +200,11 @@ def weights(folder: str | Path, name: str = "last") -> dict[str, torch.Tensor]:
     return load_file(Path(folder) / name / "model.safetensors")
 
 
+def of_model(module: dict) -> dict[str, torch.Tensor]:
+    """The model's weights among those of a Learner."""
+    return {name[6:]: value for name, value in module.items() if name.startswith("model.")}
+
+
 def distance(first: dict, second: dict) -> float:
     assert first.keys() == second.keys()
     return max(float((first[name] - second[name]).abs().max()) for name in first)
@@ -228,9 +233,9 @@ def test_a_run_leaves_models_and_what_they_were_made_with(whole):
         assert stt.languages == ("en", "de") and stt.sample_rate == RATE
         assert isinstance(stt.transcribe(folder / "data" / "0.wav", language="de").text, str)
     state = torch.load(output / "state.pt", weights_only=True)
-    assert distance(state["module"], nanos2t.load(output / "last").model.state_dict()) == 0
+    assert distance(of_model(state["module"]), nanos2t.load(output / "last").model.state_dict()) == 0
     states = [torch.load(output / f"state-{step}.pt", weights_only=True)["module"] for step in (8, 12)]
-    mean = {name: (states[0][name] + states[1][name]) / 2 for name in states[0]}
+    mean = of_model({name: (states[0][name] + states[1][name]) / 2 for name in states[0]})
     assert distance(mean, nanos2t.load(output / "average").model.state_dict()) < 1e-7
     hf = pytest.importorskip("transformers")
     theirs, report = hf.SpeechEncoderDecoderModel.from_pretrained(output / "last", output_loading_info=True)
@@ -350,7 +355,7 @@ def test_what_is_skipped_is_counted_and_listed(tmp_path: Path, caplog):
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        ({"shard": True}, "--shard: expected several processes"),
+        ({"shard": True, "ctc": 0.1}, "--shard: expected several processes"),
         ({"device": "cuda:99"}, "device is 'cuda:99'"),
         ({"dev": "none.jsonl"}, "none.jsonl: No such file"),
         ({"model": "./none"}, "none: no such folder"),
@@ -404,6 +409,37 @@ def test_label_smoothing_is_torch_s(whole):
     real = [(0, 0, 1), (0, 1, 2), (1, 0, 3)]
     wanted = -sum(0.8 * log_probs[b, t, v] + 0.2 * log_probs[b, t].mean() for b, t, v in real)
     assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_ctc_is_the_sum_over_all_alignments():
+    logits = torch.randn(3, 4, 3, dtype=torch.float64, requires_grad=True)
+    said, frames = torch.tensor([[1, 2], [2, -100], [1, 1]]), torch.tensor([4, 3, 2])
+    wanted = 0.0
+    for row, count, text in zip(logits.log_softmax(2), frames, ("12", "2", "11")):
+        paths = product(range(3), repeat=int(count))
+        fit = [path for path in paths if "".join(str(a) for a, _ in groupby(path) if a) == text]
+        assert bool(fit) == (text != "11")  # two frames are too few for it: a blank stands between
+        if fit:
+            wanted -= torch.stack([row[range(count), path].sum() for path in fit]).logsumexp(0)
+    assert train.ctc_loss(logits, frames, said, 0).item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_ctc_and_several_targets_train_the_encoder_and_are_not_kept(tmp_path: Path):
+    """On two processes as on one; of the texts of a clip, the first alone is aligned."""
+    config = tiny(tmp_path, dtype="float64", accumulate=4, steps=6, ctc=0.5, targets=2, curriculum=3)
+    path = Path(config.train)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row | {"language": a}) + "\n" for row in rows for a in ("en", "de")))
+    train.run(config)
+    torchrun(replace(config, output=str(tmp_path / "two")))
+    assert distance(weights(tmp_path / "run"), weights(tmp_path / "two")) < 1e-6
+    assert not any("ctc" in name for name in weights(tmp_path / "run"))
+    train.run(replace(config, output=str(tmp_path / "without"), ctc=0.0))
+    states = [
+        torch.load(tmp_path / name / "state.pt", weights_only=True)["module"] for name in ("run", "without")
+    ]
+    assert states[0].keys() - states[1].keys() == {"ctc.weight", "ctc.bias"}
+    assert distance(weights(tmp_path / "run"), weights(tmp_path / "without")) > 1e-4
 
 
 # transformers
@@ -492,7 +528,7 @@ def test_ten_steps_are_those_of_transformers_and_torch(encoder, decoder, tmp_pat
 
 def same_loss_and_gradients(theirs, stt, clips, config: TrainConfig) -> None:
     """The gradients of transformers' model are those of our first step, as they are clipped."""
-    losses = train.Losses(stt, stt.model, clips.examples, config)
+    losses = train.Losses(stt, train.Learner(stt.model, False), clips.examples, config)
     for loss in losses(0):
         loss.backward()
     nn.utils.clip_grad_norm_(stt.model.parameters(), 1.0)

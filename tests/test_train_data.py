@@ -167,10 +167,11 @@ def test_empty_texts_may_be_kept_but_not_without_a_label(setup):
 
 def test_count_frames_is_what_the_encoder_makes():
     encoder = SpeechEncoderDecoder.from_configs(TINY, DecoderConfig.bert(9, **SMALL)).encoder.eval()
-    samples = torch.tensor([200, 17, 3])
+    samples = torch.tensor([200, 17, encoder.config.min_samples])
     _, frames = encoder(torch.randn(3, 200), samples)
     assert train_data.count_frames(encoder, samples, adapted=True).tolist() == frames.tolist()
     assert train_data.count_frames(encoder, samples).tolist() == [32, 2, 1]
+    assert [train_data.count_frames(encoder, n, adapted=True) for n in samples.tolist()] == frames.tolist()
 
 
 def examples_of(*seconds: float) -> list[Example]:
@@ -221,6 +222,48 @@ def test_the_processes_share_the_batches_of_a_step(first):
     for size in (2, 3):
         shares = [take(rank, size, 18 // size) for rank in range(size)]
         assert sorted(key for share in shares for key in share) == whole
+
+
+def test_the_texts_of_a_clip_share_its_place():
+    items = [
+        manifest.Item(f"{i % 20}.wav", "", start=float(i % 2)) for i in range(80)
+    ]  # 20 clips, 4 texts each
+    found = [Example(item, 1.0 + i % 20 / 10, [1, 2], 0) for i, item in enumerate(items)]
+    for targets, repeated in ((1, 0), (2, 0), (4, 0), (3, 2), (6, 2)):
+        config = TrainConfig(batch_seconds=9.0, targets=targets)
+        stream, seen = train_data.stream(found, config), Counter()
+        while len(seen) < 80:
+            batch = next(stream)
+            groups = [batch[i : i + targets] for i in range(0, len(batch), targets)]
+            assert all(len({i % 20 for i in group}) == 1 for group in groups)
+            assert all(len({*group}) == min(targets, 4) or len({*group}) == 1 for group in groups)
+            seen.update(batch)
+        assert sum(seen.values()) == 80 + 20 * repeated
+    assert train_data.same(found)[3] == [3, 23, 43, 63]
+
+
+def test_a_curriculum_begins_with_short_clips():
+    found = examples_of(*np.random.default_rng(0).permutation(np.linspace(1, 5, 400)))
+    stream = train_data.stream(found, TrainConfig(batch_seconds=20.0, curriculum=100, accumulate=2))
+    longest = [max(found[i].seconds for i in next(stream)) for _ in range(400)]
+    assert max(longest[:8]) < 2.1 and 2.5 < max(longest[:100]) < 3.5 and max(longest[200:]) == 5.0
+    whole = train_data.stream(found, TrainConfig(batch_seconds=20.0))
+    assert max(found[i].seconds for _ in range(8) for i in next(whole)) > 3
+
+
+def test_a_clip_is_encoded_once_for_its_texts_and_says_the_first(setup):
+    stt, items, config = setup
+    texts = ("one three", "en"), ("one", "de"), ("three", "en")
+    items = [replace(items[i], text=text, language=name) for i in (2, 5) for text, name in texts]
+    found, lines = train_data.examples(stt, items, config)
+    assert not lines
+    batch = train_data.Clips(stt, found, replace(config, targets=2))[0, [5, 4, 1, 2], 9]
+    assert batch.names == [items[5].audio, items[1].audio] and len(batch.input_values) == 2
+    assert len(batch.labels) == len(batch.decoder_input_ids) == 4
+    tokens = [found[i].tokens for i in (5, 4, 1, 2)]
+    assert [row[row != IGNORED].tolist() for row in batch.labels] == [row[1:] for row in tokens]
+    said = [row[row != IGNORED].tolist() for row in batch.said]
+    assert said == [found[0].tokens[1:-1]] * 2 and stt.tokenizer.decode(said[0]) == "one three"
 
 
 def test_a_batch_is_what_the_model_takes(setup):

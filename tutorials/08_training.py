@@ -237,8 +237,8 @@ with tempfile.TemporaryDirectory() as folder:
 assert again.generate(values)[0].tolist() == tokens
 
 # %% [markdown]
-# For longer runs there is `train.fit`: the same loop, which can be killed at any time and goes on to the same
-# bits. The bundled model was trained with it; `tutorials/train_spoken_numbers.md` has the commands.
+# For longer runs there is `nanos2t train`: the same loop, which can be killed at any time and goes on to the
+# same bits. The bundled model was trained by it; `tutorials/train_spoken_numbers.md` has the commands.
 #
 # ## Try
 #

@@ -1,32 +1,28 @@
 """The bundled model's task: one to four spoken English digits in, the number in words out, in the language
 that is asked for.
 
-Everything is drawn from (seed, step): a run that is resumed sees what it would have seen. Recordings are
-named `{digit}_{speaker}_{index}.wav`, as in the Free Spoken Digit Dataset; the index tells the split.
+    recordings -> prepare: utterances and manifests -> nanos2t train -> pack: the bundled model -> evaluate
+
+Recordings are named `{digit}_{speaker}_{index}.wav`, as in the Free Spoken Digit Dataset; the index tells the
+split. train_spoken_numbers.md has the commands.
 """
 
 import argparse
-import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import soundfile
 import torch
 from num2words import num2words
-from torch import Tensor, nn
-from torch.nn import functional as F
+from tqdm import tqdm
 
-from nanos2t import audio, pretrained
+from nanos2t import audio
 from nanos2t.apps import transcribe
-from nanos2t.apps.train import TrainConfig, average, count_frames, fit, spec_augment
-from nanos2t.decoder import DecoderConfig, DecoderTraining
-from nanos2t.generate import GenerationConfig, decode
-from nanos2t.model import IGNORED, SpeechEncoderDecoder, shift_right
-from nanos2t.tokenizer import Tokenizer
-from nanos2t.wav2vec2 import EncoderConfig, EncoderTraining
+from nanos2t.generate import decode
 
 RATE = 8000
 LANGUAGES = ("verbatim", "en", "de", "fr", "es", "it", "nl", "pt", "da")
@@ -117,6 +113,15 @@ def reverberate(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(room, size), size)[: len(x)]
 
 
+def cut_badly(x: np.ndarray, next_take: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A recording that was cut in the wrong place, as some are: a part of its beginning or of its end is
+    missing, or it runs from the middle of one take into the next."""
+    lost, kind = int(len(x) * rng.uniform(0.05, 0.45)), rng.random()
+    if kind < 0.25:
+        return x[: len(x) - lost // 2]
+    return x[lost:] if kind < 0.7 else np.concatenate([x[lost:], next_take[:lost]])
+
+
 @dataclass(frozen=True)
 class Conditions:
     """How far recordings are changed, from as they are (0) to training's (1)."""
@@ -127,6 +132,10 @@ class Conditions:
     pause: float = 0.12  # mean seconds between digits
     clean: float = 0.25  # share of utterances without noise
     snr: tuple[float, float] = (3.0, 35.0)
+    cut: float = 0.0  # share of recordings cut in the wrong place
+
+
+TRAINING = Conditions(strength=0.8, people=0.75, speed=0.15, clean=1.0, cut=0.15)  # noise: nanos2t train
 
 
 def utter(digits: Digits, recordings: Recordings, rng: np.random.Generator, how: Conditions) -> np.ndarray:
@@ -139,6 +148,8 @@ def utter(digits: Digits, recordings: Recordings, rng: np.random.Generator, how:
     parts = [np.zeros(int(rng.uniform(0.02, 0.5 if digits else 5.0) * RATE))]
     for digit in digits:
         clip = speaker[digit][rng.integers(len(speaker[digit]))]
+        if how.cut and rng.random() < how.cut:
+            clip = cut_badly(clip, speaker[digit][rng.integers(len(speaker[digit]))], rng)
         gain = 10 ** (rng.normal(0, 2 * how.strength) / 20)
         part = stretch(clip, speed * np.exp(rng.normal(0, 0.03 * how.strength))) if how.speed else clip
         parts += [part * gain, np.zeros(int(min(rng.exponential(pause), 0.8) * RATE))]
@@ -150,7 +161,7 @@ def utter(digits: Digits, recordings: Recordings, rng: np.random.Generator, how:
     if not digits or rng.random() > how.clean:
         x = x + noise(len(x), rng) * 0.1 * 10 ** (-rng.uniform(*how.snr) / 20)
     if rng.random() < 0.25 * how.strength:
-        x = band(x, rng.uniform(20, 350), rng.uniform(2200, 4000))
+        x = band(x, rng.uniform(20, 350), rng.uniform(2800, 4000))
     return audio.normalise(x.astype(np.float32))
 
 
@@ -164,112 +175,6 @@ def validation_set(recordings: Recordings, count: int, seed: int) -> list[tuple[
         digits = tuple(int(d) for d in [rng.integers(size > 1, 10), *rng.integers(0, 10, size - 1)])
         items.append((digits, utter(digits, recordings, rng, how)))
     return items
-
-
-@dataclass
-class Batch:
-    """Waveforms (B, L) and mask; K targets of each: decoder input and labels (B * K, T); what is said."""
-
-    input_values: Tensor
-    attention_mask: Tensor
-    decoder_input_ids: Tensor
-    labels: Tensor
-    digits: list[Digits]
-
-
-def training_batches(
-    step: int, seed: int, recordings: Recordings, tokenizer: Tokenizer, config: GenerationConfig,
-    utterances: int = 32, targets: int = 4, parts: int = 4,
-) -> list[Batch]:  # fmt: skip
-    """The utterances of a step, each with `targets` languages drawn for it, in parts of similar length."""
-    rng, most = np.random.default_rng((seed, step)), curriculum(step)
-    items = []
-    for _ in range(utterances):
-        digits = draw_digits(rng, most)
-        waveform = utter(digits, recordings, rng, Conditions())
-        number = len(digits) < 2 or digits[0] != 0
-        others = rng.permutation(LANGUAGES[1:])[: targets - 1] if number else ["verbatim"] * (targets - 1)
-        names = ("verbatim", *others)
-        labels = [[config.lang_to_id[name], *tokenizer.encode(spell(digits, name))] for name in names]
-        items.append((waveform, labels, digits))
-    items.sort(key=lambda item: len(item[0]))
-    size = utterances // parts
-    return [collate(items[i : i + size], config) for i in range(0, utterances, size)]
-
-
-def collate(items: list[tuple], config: GenerationConfig) -> Batch:
-    waveforms, rows, digits = zip(*items)
-    rows = [torch.tensor(row) for labels in rows for row in labels]
-    labels = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
-    decoder_input_ids = shift_right(labels, config.decoder_start_token_id, config.pad_token_id)
-    labels[:, 0] = IGNORED  # the language: it is given, nothing in the audio tells it
-    return Batch(*audio.pad(list(waveforms)), decoder_input_ids, labels, list(digits))
-
-
-def curriculum(step: int) -> int:
-    """How many digits an utterance may have at a step."""
-    return 1 if step < 250 else 2 if step < 600 else 3 if step < 1200 else 4
-
-
-def losses(
-    step: int, model: SpeechEncoderDecoder, ctc: nn.Linear, batches: list[Batch], seed: int
-) -> Iterator[Tensor]:
-    """Parts whose sum is the loss of the step: mean cross-entropy, and 0.3 times CTC of the digits.
-
-    CTC (Graves et al. 2006) teaches the encoder where the words are (with attention: Watanabe et al. 2017).
-    """
-    rng = np.random.default_rng((seed, step, 2))
-    tokens = sum(int((batch.labels != IGNORED).sum()) for batch in batches)
-    utterances = sum(len(batch.digits) for batch in batches)
-    for batch in batches:
-        frames = count_frames(model.encoder, batch.attention_mask.sum(1))
-        masked = spec_augment(frames, int(frames.max()), model.encoder.config.training, rng)
-        out = model(batch.input_values, batch.attention_mask, batch.labels, batch.decoder_input_ids, masked)
-        log_probs = ctc(out.memory).float().log_softmax(2).transpose(0, 1)
-        said = torch.tensor([digit for digits in batch.digits for digit in digits])
-        sizes = torch.tensor([len(digits) for digits in batch.digits])
-        aligned = F.ctc_loss(log_probs, said, out.frames, sizes, blank=len(DIGITS), zero_infinity=True)
-        share = int((batch.labels != IGNORED).sum()) / tokens
-        yield out.loss * share + 0.3 * aligned * len(batch.digits) / utterances
-
-
-def build_tokenizer():
-    """A BPE vocabulary of 320 pieces, learned from every number to 9999 in every language."""
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import decoders, models, pre_tokenizers, processors, trainers
-
-    backend = Backend(models.BPE(unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
-    backend.decoder = decoders.Metaspace()
-    special = ["<pad>", "<s>", "</s>", "<unk>", *(f"<{language}>" for language in LANGUAGES)]
-    numbers = (tuple(map(int, str(number))) for number in range(10000))
-    texts = (spell(number, language) for number in numbers for language in LANGUAGES)
-    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=special, show_progress=False)
-    backend.train_from_iterator(texts, trainer)
-    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 2)])
-    return backend
-
-
-def build_model(backend) -> SpeechEncoderDecoder:
-    """3.9 M parameters: wav2vec2-large in small, 40 ms a frame at 8 kHz, and two layers of BERT."""
-    encoder = EncoderConfig.large(
-        hidden_size=192, num_layers=5, num_heads=6, intermediate_size=768, activation="relu",
-        conv_channels=(32, 64, 96, 128, 192, 192, 192), conv_activation="relu", position_kernel=32,
-        training=EncoderTraining(
-            hidden_dropout=0.1, attention_dropout=0.0, activation_dropout=0.0, layerdrop=0.0,
-            mask_time_prob=0.1, mask_time_length=3, mask_time_min_masks=0,
-        ),
-    )  # fmt: skip
-    decoder = DecoderConfig.bert(
-        backend.get_vocab_size(), hidden_size=192, num_layers=2, num_heads=6, intermediate_size=768,
-        activation="relu", max_positions=64, training=DecoderTraining(0.1, 0.0, 0.0),
-    )  # fmt: skip
-    ids = {name: backend.token_to_id(f"<{name}>") for name in LANGUAGES}
-    generation = GenerationConfig(
-        decoder_start_token_id=1, pad_token_id=0, eos_token_id=2, bos_token_id=1, max_length=32,
-        forced_bos_token_id=ids["verbatim"], lang_to_id=ids,
-    )  # fmt: skip
-    return SpeechEncoderDecoder.from_configs(encoder, decoder, generation)
 
 
 @torch.no_grad()
@@ -296,57 +201,48 @@ def score(stt: transcribe.SpeechToText, items: list[tuple[Digits, np.ndarray]]) 
     return shares(write(stt, items), expected)
 
 
-def transcriber(output: Path, seed: int) -> transcribe.SpeechToText:
-    """The model as it starts, and its tokenizer, which is kept in output/tokenizer.json."""
-    from tokenizers import Tokenizer as Backend
-
-    output.mkdir(parents=True, exist_ok=True)
-    file = output / "tokenizer.json"
-    if not file.exists():
-        build_tokenizer().save(str(file))
-    torch.manual_seed(seed)
-    backend = Backend.from_file(str(file))
-    return transcribe.SpeechToText(build_model(backend), Tokenizer(backend), RATE, True)
+def texts_of(digits: Digits) -> dict[str, str]:
+    """What is to be written in each language: of digits that are no number ("zero four") verbatim alone."""
+    number = len(digits) < 2 or digits[0] != 0
+    return {name: spell(digits, name) for name in (LANGUAGES if number else LANGUAGES[:1])}
 
 
-def train(options: argparse.Namespace) -> None:
-    torch.set_num_threads(options.threads)
-    stt = transcriber(options.output, options.seed)
+def manifest(items: Iterable[tuple[Digits, np.ndarray]], name: str, output: Path) -> None:
+    """Write the utterances to output/name/, and a line for each and each of its languages to name.jsonl."""
+    (output / name).mkdir(parents=True, exist_ok=True)
+    with open(output / f"{name}.jsonl", "w") as file:
+        for i, (digits, waveform) in enumerate(items):
+            path = f"{name}/{i:05d}.wav"
+            soundfile.write(output / path, waveform * (0.9 / np.abs(waveform).max()), RATE, "PCM_16")
+            for language, text in texts_of(digits).items():
+                file.write(json.dumps({"audio": path, "text": text, "language": language}) + "\n")
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Write what `nanos2t train` reads: utterances drawn from (seed, number), and a validation set."""
     recordings = Recordings(options.data, held_out=False, without={options.leave_out})
     others = {name for name in Recordings(options.data, held_out=True).clips if name != options.leave_out}
     held_out = Recordings(options.data, held_out=True, without=others if options.leave_out else set())
-    items = validation_set(held_out, 96, seed=7)
-    module = nn.ModuleDict({"model": stt.model, "ctc": nn.Linear(192, len(DIGITS) + 1)})
-    config = TrainConfig(
-        steps=options.steps, seed=options.seed, learning_rate=1e-3, schedule="constant", warmup_steps=300,
-        decay_steps=1500, bfloat16=True, save_every=100, validate_every=250, average=6,
-    )  # fmt: skip
 
-    def losses_of(step: int) -> Iterator[Tensor]:
-        batches = training_batches(step, config.seed, recordings, stt.tokenizer, stt.model.generation)
-        return losses(step, stt.model, module["ctc"], batches, config.seed)
+    def draw(number: int) -> tuple[Digits, np.ndarray]:
+        rng = np.random.default_rng((options.seed, number))
+        digits = draw_digits(rng, 4)
+        return digits, utter(digits, recordings, rng, TRAINING)
 
-    fit(module, losses_of, config, options.output, lambda: score(stt, items))
-    module.load_state_dict(average(options.output, config))
-    export(stt, options.output)
+    manifest(
+        tqdm(map(draw, range(options.count)), total=options.count, disable=None), "train", options.output
+    )
+    manifest(validation_set(held_out, 100, seed=7), "dev", options.output)
 
 
-def export(stt: transcribe.SpeechToText, output: Path) -> None:
-    """The trained model as a folder in transformers' layout, its weights rounded to float16 to be small."""
-    pretrained.save_pretrained(copy.deepcopy(stt.model).half(), output)
-    config = json.loads((output / "config.json").read_text())
-    config["dtype"] = "float32"
-    features = {
-        "feature_extractor_type": "Wav2Vec2FeatureExtractor", "feature_size": 1, "padding_side": "right",
-        "sampling_rate": RATE, "do_normalize": True, "return_attention_mask": True, "padding_value": 0.0,
-        "chunk_length": 5, "chunk_sounds": 4,  # what training saw at a time
-    }  # fmt: skip
-    special = {
-        "pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>",
-        "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
-    }  # fmt: skip
-    for name, content in ("config", config), ("preprocessor_config", features), ("tokenizer_config", special):
-        (output / f"{name}.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+def pack(options: argparse.Namespace) -> None:
+    """Copy a trained model with its weights rounded to float16, to be small."""
+    stt = transcribe.load(options.model)
+    stt.model.half()
+    stt.save_pretrained(options.output)
+    path = options.output / "config.json"
+    config = json.loads(path.read_text()) | {"dtype": "float32"}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -371,14 +267,18 @@ def evaluate(options: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    parsers = {name: commands.add_parser(name) for name in ("train", "evaluate")}
-    for command in parsers.values():
-        command.add_argument("--data", nargs="+", type=Path, required=True, help="folders of recordings")
-    parsers["train"].add_argument("--output", type=Path, required=True, help="resumes what is there")
-    parsers["train"].add_argument("--leave-out", default="", metavar="SPEAKER")
-    parsers["train"].add_argument("--steps", type=int, default=6500)
-    parsers["train"].add_argument("--seed", type=int, default=1)
-    parsers["train"].add_argument("--threads", type=int, default=2)
+    jobs = {"prepare": prepare, "pack": pack, "evaluate": evaluate}
+    parsers = {name: commands.add_parser(name, help=job.__doc__) for name, job in jobs.items()}
+    for name in "prepare", "evaluate":
+        parsers[name].add_argument(
+            "--data", nargs="+", type=Path, required=True, help="folders of recordings"
+        )
+    for name in "prepare", "pack":
+        parsers[name].add_argument("--output", type=Path, required=True)
+    parsers["prepare"].add_argument("--count", type=int, default=24000, help="utterances to train on")
+    parsers["prepare"].add_argument("--leave-out", default="", metavar="SPEAKER")
+    parsers["prepare"].add_argument("--seed", type=int, default=1)
+    parsers["pack"].add_argument("--model", required=True, help="folder")
     parsers["evaluate"].add_argument("--model", help="folder; default: the bundled model")
     parsers["evaluate"].add_argument("--count", type=int, default=1000)
     parsers["evaluate"].add_argument("--seed", type=int, default=11)
@@ -387,7 +287,7 @@ def main() -> None:
     )
     parsers["evaluate"].add_argument("--speaker", help="only this one, who was left out: all recordings")
     options = parser.parse_args()
-    {"train": train, "evaluate": evaluate}[options.command](options)
+    jobs[options.command](options)
 
 
 if __name__ == "__main__":

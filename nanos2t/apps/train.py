@@ -32,7 +32,7 @@ from nanos2t.apps.train_config import TrainConfig
 from nanos2t.apps.train_data import count_frames
 from nanos2t.apps.transcribe import SpeechToText, choose_device, trim
 from nanos2t.generate import decode
-from nanos2t.model import IGNORED
+from nanos2t.model import IGNORED, SpeechEncoderDecoder
 from nanos2t.wav2vec2 import EncoderTraining
 
 log = logging.getLogger("nanos2t")
@@ -87,7 +87,7 @@ def save_atomically(state: dict, path: Path) -> None:
         part.unlink(missing_ok=True)
 
 def is_sharded(module: nn.Module) -> bool:
-    return hasattr(module, "unshard")  # torch's fully_shard adds it
+    return any(hasattr(part, "unshard") for part in module.modules())  # torch's fully_shard adds it
 
 def full_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict, dict]:
     """The weights and the optimizer's state; of a sharded module whole, at rank 0, on the CPU."""
@@ -218,6 +218,26 @@ def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Ten
     return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum",
                            label_smoothing=smoothing)
 
+def ctc_loss(logits: Tensor, frames: Tensor, said: Tensor, blank: int) -> Tensor:
+    """Sum of -log p(said (B, N) | logits (B, S, V)) over all alignments (Graves et al. 2006); a clip that
+    speed has left with too few frames adds 0.
+    """
+    log_probs, sizes = logits.float().log_softmax(2).transpose(0, 1), (said != IGNORED).sum(1)
+    return F.ctc_loss(log_probs, said.clamp(min=0), frames, sizes, blank, reduction="sum", zero_infinity=True)
+
+class Learner(nn.Module):
+    """What is trained: the model, and for CTC a head that reads the encoding alone and is not kept. The
+    encoder learns from it where the words are (with attention: Watanabe et al. 2017).
+    """
+    def __init__(self, model: SpeechEncoderDecoder, ctc: bool):
+        super().__init__()
+        sizes = model.decoder.config.hidden_size, model.decoder.config.vocab_size
+        self.model = model
+        self.ctc = nn.Linear(*sizes, dtype=model.encoder.norm.weight.dtype) if ctc else None
+    def forward(self, values: Tensor, mask: Tensor, tokens: Tensor, masked: Tensor | None) -> tuple:
+        out = self.model(values, mask, None, tokens, masked)
+        return out.logits, self.ctc(out.memory) if self.ctc else None, out.frames
+
 class Losses:
     """The losses of this process's batches of a step; how many labels there were so far, and the clips."""
     def __init__(self, stt: SpeechToText, module: nn.Module, examples: list, config: TrainConfig):
@@ -242,9 +262,14 @@ class Losses:
         frames = count_frames(encoder, batch.attention_mask.sum(1))
         masked = spec_augment(frames, int(frames.max()), encoder.config.training, rng)
         values = batch.input_values.to(device, encoder.norm.weight.dtype)
-        out = self.module(values, batch.attention_mask.to(device), None, batch.decoder_input_ids.to(device),
-                          None if masked is None else masked.to(device))
-        return cross_entropy(out.logits, batch.labels.to(device), self.config.label_smoothing)
+        logits, spoken, frames = self.module(
+            values, batch.attention_mask.to(device), batch.decoder_input_ids.to(device),
+            None if masked is None else masked.to(device))
+        loss = cross_entropy(logits, batch.labels.to(device), self.config.label_smoothing)
+        if spoken is None:
+            return loss
+        blank, weight = self.stt.model.generation.pad_token_id, self.config.ctc * self.config.targets
+        return loss + weight * ctc_loss(spoken, frames, batch.said.to(device), blank)
     def seen(self) -> tuple[int, str]:
         return self.labels, self.names
 
@@ -270,25 +295,27 @@ def validate(stt: SpeechToText, examples: list, config: TrainConfig) -> dict[str
     found = {"dev_loss": round(total / sum(example.learned for example in examples), 6)}
     return found | ({"exact": right / len(examples)} if config.best == "exact" else {})
 
-def spread(model: nn.Module, config: TrainConfig) -> nn.Module:
-    """The module to call for a loss: the model, alone or as a part of what torchrun started."""
+def spread(learner: Learner, config: TrainConfig) -> nn.Module:
+    """The module to call for a loss: the learner, alone or as a part of what torchrun started."""
+    model = learner.model
     blocks = (*model.encoder.blocks, *model.decoder.blocks)
     for block in blocks if config.checkpoint_activations else ():
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     if not config.shard:
         drops = model.encoder.config.training.layerdrop > 0
-        return model if size() == 1 else DistributedDataParallel(model, find_unused_parameters=drops)
+        return learner if size() == 1 else DistributedDataParallel(learner, find_unused_parameters=drops)
     from torch.distributed.fsdp import fully_shard
 
-    if size() == 1 or model.encoder.config.training.layerdrop or config.best == "exact":
-        raise ValueError("--shard: expected several processes (torchrun), --layerdrop 0 and --best dev_loss")
+    if size() == 1 or model.encoder.config.training.layerdrop or config.best == "exact" or config.ctc:
+        raise ValueError("--shard: expected several processes (torchrun), --layerdrop 0, --best dev_loss and "
+                         "--ctc 0")
     mesh = distributed.init_device_mesh(next(model.parameters()).device.type, (size(),))
     for block in model.decoder.blocks:  # Decoder.read calls these two alone
         fully_shard(block.cross_attn.k_proj, mesh=mesh)
         fully_shard(block.cross_attn.v_proj, mesh=mesh)
     for part in (*blocks, model):
         fully_shard(part, mesh=mesh)
-    return model
+    return learner
 
 def prepare(config: TrainConfig, items: list, resumed: bool) -> SpeechToText:
     """The transcriber that a run starts with, or goes on with: its weights are in output/state.pt then."""
@@ -338,15 +365,17 @@ def run(config: TrainConfig, resumed: bool = False) -> None:
     def keep(name: str, weights: dict) -> None:
         if rank() == 0:
             kept = train_start.like(model)
+            weights = {name[6:]: value for name, value in weights.items() if name.startswith("model.")}
             kept.load_state_dict(weights, assign=True)
             whole = SpeechToText(kept, stt.tokenizer, stt.sample_rate, stt.normalise, folder=output)
             whole.save_pretrained(output / name)
 
     if not resumed:
-        keep("last", model.state_dict())
+        keep("last", {f"model.{name}": value for name, value in model.state_dict().items()})
     if rank() == 0:
         train_config.save(config, output / "train.json")
-    losses, check = Losses(stt, spread(model, config), examples, config), partial(validate, stt, dev, config)
-    fit(model, losses, config, output, check if dev else None, keep, losses.seen)
+    learner, check = Learner(model, config.ctc > 0), partial(validate, stt, dev, config)
+    losses = Losses(stt, spread(learner, config), examples, config)
+    fit(learner, losses, config, output, check if dev else None, keep, losses.seen)
     if config.average > 1:
         keep("average", average(output, config))

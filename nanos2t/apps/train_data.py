@@ -3,8 +3,10 @@
 All is drawn from (seed, number of the batch): any process can make any batch, now or after a restart.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import count, islice
 from typing import NamedTuple
 
@@ -34,21 +36,24 @@ class Example:
         return len(self.tokens) - self.given
 
 class Batch(NamedTuple):
-    """Clips (B, L) and their mask; decoder input and labels (B, T); labels learned in the whole step."""
+    """Clips (B, L) and their mask; decoder input and labels (B * K, T) of K targets each; what is said, the
+    first text of each clip (B, N); labels learned in the whole step.
+    """
     number: int
     names: list[str]
     input_values: Tensor
     attention_mask: Tensor
     decoder_input_ids: Tensor
     labels: Tensor
+    said: Tensor
     total: int
 
-def count_frames(encoder: Encoder, samples: Tensor, adapted: bool = False) -> Tensor:
-    """How many frames the encoder makes of so many samples (B,), before its adapter or behind it."""
-    frames = samples.clamp(min=encoder.config.min_samples)
+def count_frames(encoder: Encoder, samples: Tensor | int, adapted: bool = False) -> Tensor | int:
+    """How many frames the encoder makes of so many samples (B,), min_samples or more, before its adapter or
+    behind it."""
     for conv in (*encoder.feature_encoder.convs, *(encoder.adapter.convs if adapted else ())):
-        frames = fewer_frames(frames, conv)
-    return frames
+        samples = fewer_frames(samples, conv)
+    return samples
 
 def encode(stt: SpeechToText, item: Item) -> tuple[list[int], int]:
     """The tokens of an item's text, and how many of the first are given. The start token is not among them,
@@ -62,10 +67,15 @@ def encode(stt: SpeechToText, item: Item) -> tuple[list[int], int]:
     end = [] if tokens and tokens[-1] in config.eos_ids else config.eos_ids[:1]
     return [forced] * (forced is not None) + tokens + end, int(forced is not None)
 
+@lru_cache(maxsize=1)
+def measure(path: str) -> tuple[int, float]:
+    """Rate and seconds of a recording; the lines of a manifest that are about one follow each other."""
+    with sound_files.opened(path) as (file, _):
+        return file.samplerate, file.frames / file.samplerate
+
 def examine(stt: SpeechToText, item: Item, config: TrainConfig) -> tuple[Example, int]:
     """An item to train on, and the rate of its recording. ValueError: the reason why there is none."""
-    with sound_files.opened(item.audio) as (file, _):
-        rate, seconds = file.samplerate, file.frames / file.samplerate
+    rate, seconds = measure(item.audio)
     if item.end is not None and item.end > seconds:
         raise ValueError(f"its end is behind that of the recording, {seconds:.2f} s")
     seconds = (seconds if item.end is None else item.end) - item.start
@@ -78,9 +88,9 @@ def examine(stt: SpeechToText, item: Item, config: TrainConfig) -> tuple[Example
     unknown = {stt.tokenizer.backend.token_to_id(name) for name in ("<unk>", "[UNK]")} - {None}
     if unknown & {*tokens}:
         raise ValueError("text outside the vocabulary")
-    frames, most = count_frames(stt.model.encoder, torch.tensor(samples), True), stt.model.decoder.config
-    if not given < len(tokens) <= min(int(frames), most.max_positions):
-        raise ValueError(f"{len(tokens)} tokens, expected {given + 1} or more, {int(frames)} frames and "
+    frames, most = count_frames(stt.model.encoder, samples, True), stt.model.decoder.config
+    if not given < len(tokens) <= min(frames, most.max_positions):
+        raise ValueError(f"{len(tokens)} tokens, expected {given + 1} or more, {frames} frames and "
                          f"{most.max_positions} positions at most")
     return Example(item, seconds, tokens, given), rate
 
@@ -109,13 +119,33 @@ def cut(seconds: np.ndarray, limit: float) -> list[list[int]]:
         batches[-1].append(i)
     return batches
 
+def same(examples: Sequence[Example]) -> list[list[int]]:
+    """The indices of each clip's examples: one clip may be there with several texts."""
+    clips: dict[tuple, list[int]] = {}
+    for i, item in enumerate(example.item for example in examples):
+        clips.setdefault((item.audio, item.start, item.end), []).append(i)
+    return list(clips.values())
+
+def group(clips: list[list[int]], targets: int, rng: np.random.Generator) -> list[list[int]]:
+    """Each clip's examples in random groups of `targets`; one that is too small repeats its own."""
+    shuffled = [rng.permutation(clip) if len(clip) > 1 else clip for clip in clips]
+    parts = (clip[i : i + targets] for clip in shuffled for i in range(0, len(clip), targets))
+    return [np.resize(part, targets).tolist() for part in parts]
+
 def stream(examples: Sequence[Example], config: TrainConfig) -> Iterator[list[int]]:
-    """Batches without an end, each clip once in an epoch, with other company and in another order."""
-    seconds = np.array([example.seconds for example in examples])
+    """Batches without an end, each example once in an epoch, with other company and in another order. Those
+    of a clip follow each other, `config.targets` at a time. While the curriculum lasts, an epoch has only the
+    batches of the shortest clips: at first a tenth, later the share of it that is over.
+    """
+    clips, done, whole = same(examples), 0, config.curriculum * config.accumulate
     for epoch in count():
         rng = np.random.default_rng((config.seed, epoch))
+        groups = group(clips, config.targets, rng)
+        seconds = np.array([examples[first].seconds for first, *_ in groups])
         batches = cut(seconds * rng.uniform(0.95, 1.05, len(seconds)), config.batch_seconds)
-        yield from (batches[i] for i in rng.permutation(len(batches)))
+        batches = batches[: math.ceil(len(batches) * max(0.1, done / whole))] if done < whole else batches
+        done += len(batches)
+        yield from ([j for i in batches[k] for j in groups[i]] for k in rng.permutation(len(batches)))
 
 def plan(examples: Sequence[Example], config: TrainConfig, first: int, rank: int,
          size: int) -> Iterator[tuple[int, list[int], int]]:
@@ -146,6 +176,7 @@ class Clips(Dataset):
     """Batches by (number, indices, total), as in `plan`; a clip's ValueError is given, not raised."""
     def __init__(self, stt: SpeechToText, examples: Sequence[Example], config: TrainConfig):
         self.examples, self.config = examples, config
+        self.first = {i: clip[0] for clip in same(examples) for i in clip}
         self.rate, self.normalise = stt.sample_rate, stt.normalise
         self.min_samples, self.generation = stt.model.encoder.config.min_samples, stt.model.generation
     def waveform(self, example: Example, rng: np.random.Generator) -> np.ndarray:
@@ -153,20 +184,26 @@ class Clips(Dataset):
         return audio.normalise(waveform) if self.normalise else waveform
     def __getitem__(self, key: tuple[int, list[int], int]) -> Batch | ValueError:
         number, indices, total = key
-        chosen = [self.examples[i] for i in indices]
+        chosen, clips = [self.examples[i] for i in indices], indices[:: self.config.targets]
         rng = np.random.default_rng((self.config.seed, number, 1))
         try:
-            waveforms = [self.waveform(example, rng) for example in chosen]
+            waveforms = [self.waveform(self.examples[i], rng) for i in clips]
         except ValueError as error:
             return error
-        rows = [torch.tensor(example.tokens) for example in chosen]
-        labels = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
+        labels = pad([example.tokens for example in chosen])
         tokens = shift_right(labels, self.generation.need("decoder_start_token_id"),
                              self.generation.need("pad_token_id"))
         for row, example in zip(labels, chosen):
             row[: example.given] = IGNORED
-        names = [str(example.item) for example in chosen]
-        return Batch(number, names, *audio.pad(waveforms, self.min_samples), tokens, labels, total)
+        ends, texts = self.generation.eos_ids, (self.examples[self.first[i]] for i in clips)
+        said = pad([[token for token in text.tokens[text.given :] if token not in ends] for text in texts])
+        names = [str(self.examples[i].item) for i in clips]
+        return Batch(number, names, *audio.pad(waveforms, self.min_samples), tokens, labels, said, total)
+
+def pad(rows: list[list[int]]) -> Tensor:
+    """Lists of ids -> (B, T), IGNORED on the right."""
+    rows = [torch.tensor(row, dtype=torch.long) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
 
 def loader(stt: SpeechToText, examples: Sequence[Example], config: TrainConfig, first: int, rank: int,
            size: int) -> Iterator[Batch | ValueError]:
@@ -177,11 +214,11 @@ def loader(stt: SpeechToText, examples: Sequence[Example], config: TrainConfig, 
 def dev_loader(stt: SpeechToText, examples: Sequence[Example], config: TrainConfig, rank: int,
                size: int) -> DataLoader:
     """This process's part of all examples, as they are; the clips of a batch have the same given tokens."""
-    config, keys = replace(config, speed=0.0, noise=0.0), []
+    config, keys = replace(config, speed=0.0, noise=0.0, targets=1), []
     for given in sorted({tuple(example.tokens[: example.given]) for example in examples}):
-        group = [i for i, example in enumerate(examples) if tuple(example.tokens[: example.given]) == given]
-        parts = cut(np.array([examples[i].seconds for i in group]), config.batch_seconds)
-        keys += [[group[i] for i in part] for part in parts]
+        alike = [i for i, example in enumerate(examples) if tuple(example.tokens[: example.given]) == given]
+        parts = cut(np.array([examples[i].seconds for i in alike]), config.batch_seconds)
+        keys += [[alike[i] for i in part] for part in parts]
     order = [(number, part, sum(examples[i].learned for i in part)) for number, part in enumerate(keys)]
     clips = Clips(stt, examples, config)
     return DataLoader(clips, None, sampler=order[rank::size], num_workers=config.workers)

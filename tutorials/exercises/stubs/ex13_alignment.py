@@ -13,7 +13,6 @@ import numpy as np
 
 def dtw(cost: np.ndarray) -> np.ndarray:
     """The cheapest path through cost (T, S) from the first token and frame to the last: (steps, 2), int.
-
     Dynamic time warping: a step goes to the next token, to the next frame, or to both, which wins a tie.
     Sakoe & Chiba 1978, "Dynamic programming algorithm optimization for spoken word recognition"."""
     raise NotImplementedError("ex13")
