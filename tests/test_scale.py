@@ -214,6 +214,7 @@ from torch import distributed
 import scale, test_scale
 from nanos2t.apps.train import spread
 from nanos2t.apps.train_config import TrainConfig
+from nanos2t.apps.train_loss import Learner
 def received():
     lines = Path("/proc/net/dev").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.strip().startswith("lo:")))
@@ -225,11 +226,12 @@ encoder = scale.EncoderConfig(**sizes, conv_channels=(32, 32), conv_kernels=(10,
                               training=training)
 model = scale.SpeechEncoderDecoder.from_configs(encoder, scale.DecoderConfig.bert(2000, **sizes))
 counted = scale.wire(model, 2, {shard}) + {shard} * scale.count(model) * 4 * 0.5
-module, found = spread(model, TrainConfig(shard={shard})), []
+config, labels = TrainConfig(shard={shard}), torch.randint(3, 1000, (1, 5))
+module, found = spread(Learner(model, config), config), []
 for _ in range(4):
     distributed.barrier()
     before = received()
-    module(torch.randn(1, 4000), None, None, torch.randint(3, 1000, (1, 5))).logits.sum().backward()
+    module(torch.randn(1, 4000), None, None, labels, labels, labels).backward()
     distributed.barrier()
     found.append((received() - before) / (2 * counted))
 if distributed.get_rank() == 0:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import replace
-from itertools import groupby, product
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -24,43 +24,6 @@ import nanos2t
 from nanos2t import pretrained, remap
 from nanos2t.apps import cli, train, train_data, train_start, transcribe
 from nanos2t.apps.train import TrainConfig, average
-from nanos2t.wav2vec2 import EncoderTraining
-
-RNG = np.random.default_rng
-
-
-def spans(row: torch.Tensor) -> list[int]:
-    """Lengths of the runs of True."""
-    text = "".join("x" if value else " " for value in row.tolist())
-    return [len(run) for run in text.split()]
-
-
-def test_spec_augment_masks_whole_spans_and_never_padding():
-    config = EncoderTraining(mask_time_prob=0.3, mask_time_length=4, mask_time_min_masks=1)
-    frames = torch.tensor([60, 23, 4, 3, 1])
-    for seed in range(50):
-        masked = train.spec_augment(frames, 60, config, RNG(seed))
-        assert masked.shape == (5, 60)
-        for row, count in zip(masked, frames.tolist()):
-            assert not row[count:].any()
-            assert all(length >= 4 for length in spans(row))
-        assert masked[2].sum() == 4 and not masked[3].any() and not masked[4].any()
-
-
-def test_spec_augment_has_transformers_mean():
-    compute = pytest.importorskip("transformers.models.wav2vec2.modeling_wav2vec2")._compute_mask_indices
-    config = EncoderTraining(mask_time_prob=0.2, mask_time_length=5, mask_time_min_masks=2)
-    frames, attention = torch.tensor([70, 41]), torch.arange(70) < torch.tensor([[70], [41]])
-    ours = torch.stack([train.spec_augment(frames, 70, config, RNG(seed)) for seed in range(600)]).float()
-    np.random.seed(0)
-    theirs = np.stack([compute((2, 70), 0.2, 5, attention, min_masks=2) for _ in range(600)])
-    assert np.allclose(ours.mean((0, 2)), theirs.mean((0, 2)), atol=0.01)
-    assert np.allclose(ours.std(0).mean(1), theirs.std(0).mean(1), atol=0.02)
-
-
-def test_spec_augment_can_be_off():
-    config = EncoderTraining(mask_time_prob=0.0)
-    assert train.spec_augment(torch.tensor([9]), 9, config, RNG(0)) is None
 
 
 def test_learning_rate_is_a_trapezoid():
@@ -262,6 +225,23 @@ def test_a_run_that_is_killed_and_resumed_ends_in_the_same_bits(whole, step, tmp
     assert first == second
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_run_that_is_asked_to_stop_saves_its_step(whole, name, tmp_path: Path):
+    config = tiny(tmp_path, average=2, workers=1)
+    code = "import os, signal, sys; from nanos2t.apps import cli, train; real = train.update\n"
+    code += (
+        f"def update(*a):\n    os.kill(os.getpid(), signal.{name}) if a[4] == 6 else 0\n    return real(*a)\n"
+    )
+    code += "train.update = update; raise SystemExit(cli.main(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", code, *flags(config)], capture_output=True, text=True)
+    assert done.returncode == cli.INTERRUPTED, done.stderr
+    assert f"step 7 is saved, go on with --resume {config.output}" in done.stderr
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 7
+    assert cli.main(["train", "--resume", str(tmp_path / "run")]) == 0
+    for folder in ("last", "best", "average"):
+        assert distance(weights(whole[1] / "run", folder), weights(tmp_path / "run", folder)) == 0
+
+
 def torchrun(config: TrainConfig, *more: str) -> str:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -402,28 +382,6 @@ def test_a_frozen_feature_encoder_stays(tmp_path: Path):
     assert moved and not any("feature_extractor" in name for name in moved) and state["step"] == 3
 
 
-def test_label_smoothing_is_torch_s(whole):
-    logits, labels = torch.randn(2, 3, 7), torch.tensor([[1, 2, -100], [3, -100, -100]])
-    found = train.cross_entropy(logits, labels, 0.2)
-    log_probs = logits.log_softmax(2)
-    real = [(0, 0, 1), (0, 1, 2), (1, 0, 3)]
-    wanted = -sum(0.8 * log_probs[b, t, v] + 0.2 * log_probs[b, t].mean() for b, t, v in real)
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
-
-
-def test_ctc_is_the_sum_over_all_alignments():
-    logits = torch.randn(3, 4, 3, dtype=torch.float64, requires_grad=True)
-    said, frames = torch.tensor([[1, 2], [2, -100], [1, 1]]), torch.tensor([4, 3, 2])
-    wanted = 0.0
-    for row, count, text in zip(logits.log_softmax(2), frames, ("12", "2", "11")):
-        paths = product(range(3), repeat=int(count))
-        fit = [path for path in paths if "".join(str(a) for a, _ in groupby(path) if a) == text]
-        assert bool(fit) == (text != "11")  # two frames are too few for it: a blank stands between
-        if fit:
-            wanted -= torch.stack([row[range(count), path].sum() for path in fit]).logsumexp(0)
-    assert train.ctc_loss(logits, frames, said, 0).item() == pytest.approx(wanted.item(), rel=1e-5)
-
-
 def test_ctc_and_several_targets_train_the_encoder_and_are_not_kept(tmp_path: Path):
     """On two processes as on one; of the texts of a clip, the first alone is aligned."""
     config = tiny(tmp_path, dtype="float64", accumulate=4, steps=6, ctc=0.5, targets=2, curriculum=3)
@@ -528,7 +486,7 @@ def test_ten_steps_are_those_of_transformers_and_torch(encoder, decoder, tmp_pat
 
 def same_loss_and_gradients(theirs, stt, clips, config: TrainConfig) -> None:
     """The gradients of transformers' model are those of our first step, as they are clipped."""
-    losses = train.Losses(stt, train.Learner(stt.model, False), clips.examples, config)
+    losses = train.Losses(stt, train.Learner(stt.model, config), clips.examples, config)
     for loss in losses(0):
         loss.backward()
     nn.utils.clip_grad_norm_(stt.model.parameters(), 1.0)

@@ -10,9 +10,11 @@ import json
 import logging
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,6 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint import state_dict as sharded
-from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
@@ -30,31 +31,13 @@ from tqdm import tqdm
 from nanos2t.apps import manifest, train_config, train_data, train_start
 from nanos2t.apps.train_config import TrainConfig
 from nanos2t.apps.train_data import count_frames
+from nanos2t.apps.train_loss import Learner, cross_entropy, spec_augment
 from nanos2t.apps.transcribe import SpeechToText, choose_device, trim
 from nanos2t.generate import decode
-from nanos2t.model import IGNORED, SpeechEncoderDecoder
-from nanos2t.wav2vec2 import EncoderTraining
+from nanos2t.model import IGNORED
 
 log = logging.getLogger("nanos2t")
 FULL = sharded.StateDictOptions(full_state_dict=True, cpu_offload=True)
-
-def spec_augment(frames: Tensor, total: int, config: EncoderTraining,
-                 rng: np.random.Generator) -> Tensor | None:
-    """Frames to mask (B, total) bool, never padding, by the law of transformers' _compute_mask_indices.
-
-    Each item gets int(p * frames / length + u) spans, u uniform in [0, 1), at least mask_time_min_masks and
-    no more than fit, at distinct starts. None if the config masks nothing.
-    """
-    if not config.mask_time_prob:
-        return None
-    length, masked = config.mask_time_length, torch.zeros(len(frames), total, dtype=torch.bool)
-    u = rng.random()
-    for row, count in zip(masked, frames.tolist()):
-        spans = int(config.mask_time_prob * count / length + u)
-        spans = min(max(spans, config.mask_time_min_masks), count // length)
-        for start in rng.choice(max(count - length + 1, 0), spans, replace=False) if spans else ():
-            row[start : start + length] = True
-    return masked
 
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Linear warm-up, then linear to zero, a half cosine, or constant with a linear end."""
@@ -126,16 +109,32 @@ def add(*values: float) -> list[float]:
     distributed.all_reduce(total)
     return total.tolist()
 
+@contextmanager
+def asked_to_stop() -> Iterator[list[int]]:
+    """Within, the first Ctrl-C or SIGTERM is put into the list and stops nothing; the second interrupts."""
+    found: list[int] = []
+    def ask(number: int, _: object) -> None:
+        if found:
+            raise KeyboardInterrupt
+        found.append(number)
+    here = threading.current_thread() is threading.main_thread()  # no other may listen
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM) if here}
+    try:
+        yield found
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
 def fit(module: nn.Module, losses_of: Callable[[int], Iterable[Tensor]], config: TrainConfig, output: Path,
         validate: Callable[[], dict] | None = None, keep: Callable[[str, dict], None] = lambda *_: None,
-        seen: Callable[[], tuple[int, str]] = lambda: (0, "")) -> None:
+        seen: Callable[[], tuple[int, str]] = lambda: (0, ""), asked: Collection[int] = ()) -> None:
     """Train `module`: the loss of a step is the sum of the parts that `losses_of(step)` yields.
 
     A run goes on from output/state.pt, to the same bits as if it had never stopped; output/log.jsonl gets a
     line of metrics every 10 steps. `validate()` gives more; `keep(name, weights)` writes the folder "last"
-    with each state, and "best". `seen()`: how many labels so far, and what was in the step.
-    ValueError, with the last good state kept, when a gradient is not finite.
-    """
+    with each state, and "best". `seen()`: how many labels so far, and what was in the step. When a process is
+    `asked` to stop, all save the step and raise KeyboardInterrupt. ValueError for a gradient that is not
+    finite: the last good state is kept."""
     output.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(decay_groups(module, config.weight_decay), betas=(0.9, 0.98))
     first, best = resume(module, optimizer, output / "state.pt")
@@ -145,11 +144,8 @@ def fit(module: nn.Module, losses_of: Callable[[int], Iterable[Tensor]], config:
                disable=None if rank() == 0 else True)
     for step in bar:
         loss, done = update(module.train(), optimizer, losses_of, config, step, seen), step + 1
-        seconds = time.monotonic() - started
-        speed, rate = round(seen()[0] / seconds), learning_rate(step, config)
-        metrics = {"step": done, "loss": round(loss, 4), "seconds": round(seconds, 1), "learning_rate": rate,
-                   "tokens_per_second": speed}
-        bar.set_postfix(loss=metrics["loss"], tokens_per_second=speed)
+        metrics = measure(step, loss, time.monotonic() - started, seen()[0], config)
+        bar.set_postfix({name: metrics[name] for name in ("loss", "tokens_per_second")})
         due = {every: done % every == 0 or done == config.steps
                for every in (10, config.validate_every, config.save_every)}
         if validate and due[config.validate_every]:
@@ -162,9 +158,17 @@ def fit(module: nn.Module, losses_of: Callable[[int], Iterable[Tensor]], config:
         if rank() == 0 and (due[10] or len(metrics) > 5):
             with open(output / "log.jsonl", "a") as journal:
                 journal.write(json.dumps(metrics) + "\n")
-        if due[config.save_every]:
+        (stop,) = add(len(asked))
+        if due[config.save_every] or stop:
             save(module, optimizer, config, output, done, best, keep)
+        if stop:
+            log.warning("step %d is saved, go on with --resume %s", done, output)
+            raise KeyboardInterrupt
     module.eval()
+
+def measure(step: int, loss: float, seconds: float, labels: int, config: TrainConfig) -> dict[str, float]:
+    return {"step": step + 1, "loss": round(loss, 4), "seconds": round(seconds, 1),
+            "learning_rate": learning_rate(step, config), "tokens_per_second": round(labels / seconds)}
 
 def save(module: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, output: Path, done: int,
          best: float | None, keep: Callable[[str, dict], None]) -> None:
@@ -213,31 +217,6 @@ def average(output: Path, config: TrainConfig) -> dict[str, Tensor]:
     states = [torch.load(file, weights_only=True, map_location="cpu")["module"] for file in files]
     return {name: sum(state[name] for state in states) / len(states) for name in states[0]}
 
-def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """The sum over labels (B, T) that are not IGNORED, of logits (B, T, V)."""
-    return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum",
-                           label_smoothing=smoothing)
-
-def ctc_loss(logits: Tensor, frames: Tensor, said: Tensor, blank: int) -> Tensor:
-    """Sum of -log p(said (B, N) | logits (B, S, V)) over all alignments (Graves et al. 2006); a clip that
-    speed has left with too few frames adds 0.
-    """
-    log_probs, sizes = logits.float().log_softmax(2).transpose(0, 1), (said != IGNORED).sum(1)
-    return F.ctc_loss(log_probs, said.clamp(min=0), frames, sizes, blank, reduction="sum", zero_infinity=True)
-
-class Learner(nn.Module):
-    """What is trained: the model, and for CTC a head that reads the encoding alone and is not kept. The
-    encoder learns from it where the words are (with attention: Watanabe et al. 2017).
-    """
-    def __init__(self, model: SpeechEncoderDecoder, ctc: bool):
-        super().__init__()
-        sizes = model.decoder.config.hidden_size, model.decoder.config.vocab_size
-        self.model = model
-        self.ctc = nn.Linear(*sizes, dtype=model.encoder.norm.weight.dtype) if ctc else None
-    def forward(self, values: Tensor, mask: Tensor, tokens: Tensor, masked: Tensor | None) -> tuple:
-        out = self.model(values, mask, None, tokens, masked)
-        return out.logits, self.ctc(out.memory) if self.ctc else None, out.frames
-
 class Losses:
     """The losses of this process's batches of a step; how many labels there were so far, and the clips."""
     def __init__(self, stt: SpeechToText, module: nn.Module, examples: list, config: TrainConfig):
@@ -256,20 +235,14 @@ class Losses:
             with self.module.no_sync() if left and hasattr(self.module, "no_sync") else nullcontext():
                 yield self.loss(batch) * size() / batch.total
     def loss(self, batch: train_data.Batch) -> Tensor:
-        encoder, device = self.stt.model.encoder, self.stt.model.decoder.embed.tokens.weight.device
+        encoder = self.stt.model.encoder
         rng = np.random.default_rng((self.config.seed, batch.number, 2))
         torch.manual_seed(int(rng.integers(2**63)))  # of the dropouts: any process draws the same
         frames = count_frames(encoder, batch.attention_mask.sum(1))
         masked = spec_augment(frames, int(frames.max()), encoder.config.training, rng)
-        values = batch.input_values.to(device, encoder.norm.weight.dtype)
-        logits, spoken, frames = self.module(
-            values, batch.attention_mask.to(device), batch.decoder_input_ids.to(device),
-            None if masked is None else masked.to(device))
-        loss = cross_entropy(logits, batch.labels.to(device), self.config.label_smoothing)
-        if spoken is None:
-            return loss
-        blank, weight = self.stt.model.generation.pad_token_id, self.config.ctc * self.config.targets
-        return loss + weight * ctc_loss(spoken, frames, batch.said.to(device), blank)
+        given = batch.input_values.to(encoder.norm.weight.dtype), batch.attention_mask, masked, *batch[4:7]
+        device = self.stt.model.decoder.embed.tokens.weight.device
+        return self.module(*(None if x is None else x.to(device) for x in given))
     def seen(self) -> tuple[int, str]:
         return self.labels, self.names
 
@@ -374,8 +347,9 @@ def run(config: TrainConfig, resumed: bool = False) -> None:
         keep("last", {f"model.{name}": value for name, value in model.state_dict().items()})
     if rank() == 0:
         train_config.save(config, output / "train.json")
-    learner, check = Learner(model, config.ctc > 0), partial(validate, stt, dev, config)
+    learner, check = Learner(model, config), partial(validate, stt, dev, config)
     losses = Losses(stt, spread(learner, config), examples, config)
-    fit(learner, losses, config, output, check if dev else None, keep, losses.seen)
+    with asked_to_stop() as asked:
+        fit(learner, losses, config, output, check if dev else None, keep, losses.seen, asked)
     if config.average > 1:
         keep("average", average(output, config))
