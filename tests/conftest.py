@@ -3,6 +3,7 @@
 
 import os
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,14 @@ def seeds():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory) -> Path:
+    """The folder of a tiny model that writes two languages."""
+    from test_transcribe import LANGUAGES, save_tiny
+
+    return save_tiny(tmp_path_factory.mktemp("model"), lang_to_id=LANGUAGES, forced_bos_token_id=4)
 
 
 def pytest_collection_modifyitems(items):

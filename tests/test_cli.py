@@ -27,11 +27,6 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model"), lang_to_id=LANGUAGES, forced_bos_token_id=4)
-
-
-@pytest.fixture(scope="module")
 def stt(model: Path) -> SpeechToText:
     return nanos2t.load(model)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from test_transcribe import LANGUAGES, RATE, SOUNDS, save_tiny, write
+from test_transcribe import RATE, SOUNDS, save_tiny, write
 
 import nanos2t
 from nanos2t.apps import cli, evaluate
@@ -18,11 +18,6 @@ from nanos2t.apps.transcribe import SpeechToText
 
 pytest.importorskip("jiwer")
 pytest.importorskip("sacrebleu")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model"), lang_to_id=LANGUAGES, forced_bos_token_id=4)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_cli import python
-from test_transcribe import LANGUAGES, save_tiny, sound, write
+from test_transcribe import sound, write
 
 import nanos2t
 from nanos2t.apps.transcribe import BUNDLED
@@ -28,11 +28,6 @@ from nanos2t.apps.transcribe import BUNDLED
 ROOT = Path(__file__).parents[1]
 SAMPLE = str(BUNDLED.parent / "sample.wav")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and seccomp")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model"), lang_to_id=LANGUAGES, forced_bos_token_id=4)
 
 
 @pytest.fixture(autouse=True)

@@ -81,13 +81,8 @@ SOUNDS = [sound(seconds, seed) for seed, seconds in enumerate((0.4, 1.1, 0.03, 0
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return save_tiny(tmp_path_factory.mktemp("model"), lang_to_id=LANGUAGES, forced_bos_token_id=4)
-
-
-@pytest.fixture(scope="module")
-def stt(folder: Path) -> SpeechToText:
-    return nanos2t.load(folder, dtype="float64")
+def stt(model: Path) -> SpeechToText:
+    return nanos2t.load(model, dtype="float64")
 
 
 @cache
@@ -111,6 +106,16 @@ def assert_same(left: Result, right: Result) -> None:
     assert [(item.start, item.end, item.text) for item in left.segments] == [
         (item.start, item.end, item.text) for item in right.segments
     ]
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.37, 1.0, 2.5, 30.0])
+def test_blocks_are_of_one_length(stt, tmp_path, monkeypatch, seconds):
+    monkeypatch.setattr(transcribe, "BLOCK", seconds)
+    waveform, size = sound(5.003), round(seconds * RATE)
+    for source in waveform, write(tmp_path / "a.wav", waveform):
+        blocks = list(stt.blocks(source, RATE))
+        assert all(len(block) == size for block in blocks[:-1]) and 0 < len(blocks[-1]) <= size
+        assert np.array_equal(np.concatenate(blocks), waveform)
 
 
 # what a result is
@@ -171,16 +176,15 @@ def test_words(stt: SpeechToText):
         assert result.segments == [] or result.segments[0].words == tuple(result.words)
 
 
-def test_only_words_that_follow_the_sound_are_in_order(folder: Path, monkeypatch):
+def test_only_words_that_follow_the_sound_are_in_order(model: Path, tmp_path: Path, monkeypatch):
     """A translation is timed word by word; what is written as it is spoken, in order."""
     asked = []
     monkeypatch.setattr(transcribe.align, "words", lambda *arguments: asked.append(arguments[-1]) or [])
-    save_tiny(folder.parent / "monolingual")
-    shutil.copytree(folder, folder.parent / "verbatim", dirs_exist_ok=True)
-    file = folder.parent / "verbatim" / "generation_config.json"
+    save_tiny(tmp_path / "monolingual")
+    file = shutil.copytree(model, tmp_path / "verbatim") / "generation_config.json"
     file.write_text(file.read_text().replace('"en"', '"verbatim"'))
     for name, language in ("monolingual", None), ("verbatim", "verbatim"), ("verbatim", "de"):
-        stt = nanos2t.load(folder.parent / name)
+        stt = nanos2t.load(tmp_path / name)
         stt.transcribe(SOUNDS[1], sample_rate=RATE, language=language, words=True)
     assert asked == [True, True, False]
 
@@ -391,7 +395,7 @@ def test_an_array_needs_its_rate(stt: SpeechToText):
             stt.transcribe(SOUNDS[0], sample_rate=rate)
 
 
-def test_prepare(stt: SpeechToText, folder: Path, tmp_path: Path):
+def test_prepare(stt: SpeechToText, model: Path, tmp_path: Path):
     waveforms = [SOUNDS[0], torch.tensor(SOUNDS[1]), SOUNDS[4].astype(np.float64)]
     values, mask = stt.prepare(waveforms)
     assert values.shape == mask.shape == (3, len(SOUNDS[1])) and values.dtype == torch.float64
@@ -402,7 +406,7 @@ def test_prepare(stt: SpeechToText, folder: Path, tmp_path: Path):
         )
         assert abs(row[:size].mean()) < 1e-6 and row[:size].std(correction=0) == pytest.approx(1, abs=1e-4)
         assert not row[size:].any()
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(model, tmp_path, dirs_exist_ok=True)
     (tmp_path / "preprocessor_config.json").write_text('{"sampling_rate": 8000, "do_normalize": false}')
     raw = nanos2t.load(tmp_path)
     values, mask = raw.prepare([SOUNDS[1], SOUNDS[0]])
@@ -628,7 +632,8 @@ def test_limits_stand_there_too(tmp_path: Path):
         '"chunk_sounds": 0',
     ):
         file.write_text("{" + wrong + "}")
-        with pytest.raises(ValueError, match=r"preprocessor_config\.json: .*chunk_length of 1 to 3600"):
+        name, value = wrong.replace('"', "").split(": ")
+        with pytest.raises(ValueError, match=rf"preprocessor_config\.json: {name} is .*{value[:3].lower()}"):
             transcribe.read_preprocessor(tmp_path)
 
 
@@ -637,24 +642,24 @@ def test_limits_stand_there_too(tmp_path: Path):
     '{"sampling_rate": 8000000}',
     '{"sampling_rate": null}', '{"do_normalize": "false"}', '{"feature_extractor": {"sampling_rate": null}}',
 ])  # fmt: skip
-def test_a_broken_preprocessor_is_named(folder: Path, tmp_path: Path, content: str):
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+def test_a_broken_preprocessor_is_named(model: Path, tmp_path: Path, content: str):
+    shutil.copytree(model, tmp_path, dirs_exist_ok=True)
     (tmp_path / "preprocessor_config.json").write_text(content)
     with pytest.raises(ValueError, match=r"preprocessor_config\.json"):
         nanos2t.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", list(transcribe.DTYPES))
-def test_dtypes(folder: Path, name: str):
+def test_dtypes(model: Path, name: str):
     for dtype in name, getattr(torch, name):
-        stt = nanos2t.load(folder, dtype=dtype)
+        stt = nanos2t.load(model, dtype=dtype)
         assert {weight.dtype for weight in stt.model.parameters()} == {getattr(torch, name)}
         result = stt.transcribe(SOUNDS[1], sample_rate=RATE, words=True)
         assert result.text and np.isfinite(result.score) and result.words
 
 
-def test_single_precision_is_close(folder: Path, stt: SpeechToText):
-    single = nanos2t.load(folder).transcribe(SOUNDS[1], sample_rate=RATE)
+def test_single_precision_is_close(model: Path, stt: SpeechToText):
+    single = nanos2t.load(model).transcribe(SOUNDS[1], sample_rate=RATE)
     assert single.score == pytest.approx(stt.transcribe(SOUNDS[1], sample_rate=RATE).score, abs=1e-4)
 
 
@@ -670,11 +675,11 @@ def test_an_unknown_device_is_an_error(device):
         nanos2t.load(device=device)
 
 
-def test_devices(monkeypatch, folder: Path):
+def test_devices(monkeypatch, model: Path):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert transcribe.choose_device("auto") == transcribe.choose_device(torch.device("cpu")) == "cpu"
-    assert nanos2t.load(folder, device="auto").model.encoder.norm.weight.device.type == "cpu"
+    assert nanos2t.load(model, device="auto").model.encoder.norm.weight.device.type == "cpu"
     with pytest.raises(ValueError, match="'cuda', expected one of auto, cpu"):
         transcribe.choose_device("cuda")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

@@ -1,11 +1,8 @@
 """When each word was said, read off the cross-attention of any encoder-decoder.
-
     tokens (T,), memory (1, S, H) -> cross_attention (layers, N, T, S) -> choose_heads -> their mean (T, S)
         -> peaks, in order by dtw -> align: seconds of each token -> group: words
-
-The decoder runs once more over the finished hypothesis, part by part: its weights come into sight, nothing is
-hooked into the model. Whisper times words so, with heads that are known to align (timing.py).
-
+The decoder runs once more over the finished hypothesis, block by block. Whisper times words so (timing.py),
+with heads that are known to align.
 Shapes: T tokens, S source frames, H hidden_size, N heads, D head_size, V vocab_size, W text tokens."""
 
 from collections.abc import Sequence
@@ -27,37 +24,29 @@ if TYPE_CHECKING:
 LEAD = 0.1  # seconds from a word's start to the frame where the decoder hears it: it is not known at once
 LONGEST = 60  # seconds of a recording that a given text is found in: it is heard as a whole
 TAIL = 0.4  # seconds from that frame to the word's end, if no other begins before
+MONOTONE = None, "verbatim"  # languages whose text follows the sound: in a translation words change places
 
-def run_decoder(decoder: Decoder, tokens: Tensor, memory: Tensor,
-                mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Decoder.forward over tokens (T,), its parts in sight -> logits (T, V), weights (layers, N, T, S)."""
+def run_decoder(decoder: Decoder, tokens: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """Decoder.forward over tokens (T,) and memory (1, S, H) -> logits (T, V), weights (layers, N, T, S)."""
     x, weights = decoder.embed(tokens[None], 0), []  # (1, T, H)
-    for block in decoder.blocks:
-        keys, values = block.cross_attn.keys_values(memory)  # 2 x (1, N, S, D)
+    for block, (keys, values) in zip(decoder.blocks, decoder.read(memory)):  # 2 x (1, N, S, D)
         if block.pre_norm:
-            x = x + block.attend_past(block.self_attn_norm(x), None)
-            asking = block.cross_attn_norm(x)  # (1, T, H)
-            x = x + block.attend_memory(asking, (keys, values), mask)
-            x = x + block.mlp(block.mlp_norm(x))
+            asking = block.cross_attn_norm(x + block.attend_past(block.self_attn_norm(x), None))
         else:
             asking = block.self_attn_norm(x + block.attend_past(x, None))  # (1, T, H)
-            x = block.cross_attn_norm(asking + block.attend_memory(asking, (keys, values), mask))
-            x = block.mlp_norm(x + block.mlp(x))
         queries = block.cross_attn.split(block.cross_attn.q_proj(asking))  # (1, N, T, D)
-        weights.append(wav2vec2.attention_weights(queries, keys, mask)[0])  # (N, T, S)
+        weights.append(wav2vec2.attention_weights(queries, keys)[0])  # (N, T, S)
+        x = block(x, (keys, values), None, None)
     return decoder.head(decoder.norm(x), decoder.embed.tokens.weight)[0], torch.stack(weights)
 
 @torch.no_grad()
-def cross_attention(model: SpeechEncoderDecoder, tokens: Tensor, memory: Tensor,
-                    mask: Tensor | None = None) -> Tensor:
-    """Decoder input (T,), memory (1, S, H), its real frames (1, 1, 1, S) -> weights (layers, N, T, S).
-
+def cross_attention(model: SpeechEncoderDecoder, tokens: Tensor, memory: Tensor) -> Tensor:
+    """Decoder input (T,), memory (1, S, H), all of it real -> weights (layers, N, T, S).
     Each row sums to 1: where a head listened when the decoder had read token t and chose token t + 1."""
-    return run_decoder(model.decoder, tokens, memory, mask)[1]
+    return run_decoder(model.decoder, tokens, memory)[1]
 
 def choose_heads(weights: Tensor, count: int = 2) -> Tensor:
     """The `count` heads of weights (layers, N, T, S) that move on in time as the text does: (count, 2).
-
     Rows are (layer, head), the best first, of equals the sharper. The score is Kendall's tau of frames drawn
     from a head: the mean over pairs of tokens of P(the later one is heard later) - P(it is heard earlier)."""
     pairs = weights.shape[2] * (weights.shape[2] - 1) / 2
@@ -69,7 +58,6 @@ def choose_heads(weights: Tensor, count: int = 2) -> Tensor:
 
 def dtw(cost: np.ndarray) -> np.ndarray:
     """The cheapest path through cost (T, S) from the first token and frame to the last: (steps, 2), int.
-
     Dynamic time warping: a step goes to the next token, to the next frame, or to both, which wins a tie.
     Sakoe & Chiba 1978, "Dynamic programming algorithm optimization for spoken word recognition"."""
     T, S = cost.shape
@@ -100,27 +88,23 @@ def peaks(weights: np.ndarray, monotone: bool) -> np.ndarray:
 
 def extents(heard: np.ndarray, seconds: float) -> np.ndarray:
     """Seconds at which tokens are heard (W,) -> from when to when they last (W, 2), within the clip.
-
     A token ends where the next one in time starts, and TAIL after it is heard at the latest."""
     starts = np.clip(heard - LEAD, 0.0, seconds)  # (W,)
     next_start = np.where(starts > starts[:, None], starts, seconds).min(1)  # (W,)
     return np.stack([starts, np.minimum(heard + TAIL, next_start)], 1)
 
-def align(model: SpeechEncoderDecoder, tokens: Sequence[int], memory: Tensor, frames: int, seconds: float,
-          monotone: bool = True, timed: Sequence[int] | None = None) -> np.ndarray:
+def align(model: SpeechEncoderDecoder, tokens: Sequence[int], timed: Sequence[int], memory: Tensor,
+          seconds: float, monotone: bool) -> np.ndarray:
     """Start and end in seconds of W tokens of a hypothesis (T,) that has its start token first: (W, 2).
-
-    `timed`: their indices in `tokens`, without those that stand for no sound; None: all but the start token.
-    `memory` (1, S, H), of which `frames` are real and last `seconds`. `monotone`: the text follows the sound,
-    and so do the times; False, for translations: each token is timed by itself."""
-    rows = [i - 1 for i in (range(1, len(tokens)) if timed is None else timed)]
-    if not rows:
+    `timed`: their indices, without those that stand for no sound. `memory` (1, S, H) lasts `seconds`.
+    `monotone`: the text follows the sound, and so do the times; else each token is timed by itself."""
+    if not timed:
         return np.zeros((0, 2))
-    read = torch.as_tensor(tokens[:-1], device=memory.device)  # (T - 1,)
-    weights = cross_attention(model, read, memory[:, :frames])[:, :, rows].cpu().double()  # (layers, N, W, S)
+    read, rows = torch.as_tensor(tokens[:-1], device=memory.device), [i - 1 for i in timed]  # (T - 1,), (W,)
+    weights = cross_attention(model, read, memory)[:, :, rows].cpu().double()  # (layers, N, W, S)
     layer, head = choose_heads(weights).T  # 2 x (count,)
     heard = peaks(weights[layer, head].mean(0).numpy(), monotone)  # (W,)
-    return extents((heard + 0.5) * seconds / frames, seconds)
+    return extents((heard + 0.5) * seconds / memory.shape[1], seconds)
 
 def words(stt: "SpeechToText", memory: Tensor, tokens: Sequence[int], logprobs: Sequence[float],
           seconds: float, monotone: bool) -> list[Word]:
@@ -128,7 +112,7 @@ def words(stt: "SpeechToText", memory: Tensor, tokens: Sequence[int], logprobs: 
     if stt.tokenizer is None:
         return []
     timed = [i for i in range(1, len(tokens)) if not is_special(stt.tokenizer, tokens[i])]
-    times = align(stt.model, tokens, memory, memory.shape[1], seconds, monotone, timed)
+    times = align(stt.model, tokens, timed, memory, seconds, monotone)
     return group(stt.tokenizer, [tokens[i] for i in timed], times, [logprobs[i - 1] for i in timed])
 
 def spell(stt: "SpeechToText", text: str) -> list[int]:
@@ -143,7 +127,6 @@ def spell(stt: "SpeechToText", text: str) -> list[int]:
 @torch.no_grad()
 def align_text(stt: "SpeechToText", source, text: str, language: str | None = None) -> Result:
     """A given text in a recording, as `SpeechToText.read` takes it: a segment for each of its words.
-
     The decoder is made to say it, in one piece. ValueError if there is no room for it, or no tokens."""
     (_, config, language), sizes = stt.resolve(language, {}), stt.model.decoder.config
     start, first = config.need("decoder_start_token_id"), config.forced_bos_token_id
@@ -162,7 +145,7 @@ def align_text(stt: "SpeechToText", source, text: str, language: str | None = No
     said = torch.tensor(tokens, device=memory.device)  # (T,)
     logits, _ = run_decoder(stt.model.decoder, said[:-1], memory)  # (T - 1, V)
     logprobs = logits.float().log_softmax(1).gather(1, said[1:, None])[:, 0].tolist()  # (T - 1,)
-    found = words(stt, memory, tokens, logprobs, seconds, language in (None, "verbatim"))
+    found = words(stt, memory, tokens, logprobs, seconds, language in MONOTONE)
     if len(found) != len(text.split()):
         spelled = " ".join(word.word for word in found)
         raise ValueError(f"the tokenizer reads {text!r} as {spelled!r}, expected words that it can spell")
@@ -172,11 +155,10 @@ def align_text(stt: "SpeechToText", source, text: str, language: str | None = No
 def group(tokenizer: Tokenizer, tokens: Sequence[int], times: np.ndarray,
           logprobs: Sequence[float]) -> list[Word]:
     """Tokens (W,), none of them special, with times (W, 2) and log-probabilities (W,) -> words in order.
-
     Joined by spaces they are the text. The probability is the geometric mean over a word's tokens."""
     text, found, done = tokenizer.decode(tokens).split(), [], 0
     numbers = np.array(word_numbers(tokenizer, tokens))  # (W,)
-    for number in sorted({*numbers.tolist()}) if text else ():
+    for number in np.unique(numbers).tolist() if text else ():
         own = numbers == number  # (W,)
         spelled = " ".join(text[done : number + 1])
         probability = float(np.exp(np.asarray(logprobs)[own].mean()))
@@ -190,7 +172,6 @@ def is_special(tokenizer: Tokenizer, token: int) -> bool:
 
 def word_numbers(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[int]:
     """Which word of the text each token (W,) belongs to, from 0, whatever marks words in the vocabulary.
-
     Ever longer beginnings are decoded and their words counted; a token that adds only white space belongs to
     the next word. What looks like two words may turn out to be one: the smallest later number holds."""
     numbers, before = [], ""

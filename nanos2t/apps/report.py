@@ -1,12 +1,8 @@
 """How a recording became text, as one page that needs no network: `nanos2t report`.
-
     source -> hear: a run, all that is shown, as a dict -> render: assets/report.html with runs in it as JSON
-
 A recording longer than the model hears is heard in pieces, each with its own attention and search. Attention
 is kept as bytes, 255 * sqrt(weight), so that small weights show, and pooled until it takes little room.
-
-Shapes: L samples, S frames, T tokens that were written, W of them text, N heads, D head_size, V vocab_size.
-"""
+Shapes: L samples, S frames, T tokens that were written, W of them text, N heads, D head_size, V vocab_size"""
 
 import base64
 import io
@@ -38,9 +34,7 @@ OPENING, CLOSING = '<script type="application/json" id="report">', "</script>"
 def hear(stt: SpeechToText, source, title: str, language: str | None = None,
          num_beams: int | None = None) -> dict:
     """All that the page shows of a recording, as `SpeechToText.read` takes it, in JSON's types.
-
-    ValueError for audio that cannot be read or is too long, an unknown language, a damaged model.
-    """
+    ValueError for audio that cannot be read or is too long, an unknown language, a damaged model."""
     beams = num_beams or max(stt.model.generation.num_beams, BEAMS)
     options = {"num_beams": beams, "num_return_sequences": 1, "do_sample": False}
     options, config, language = stt.resolve(language, options)
@@ -95,19 +89,18 @@ def find_words(stt: SpeechToText, memory: Tensor, tokens: list[int], logprobs: l
                seconds: float, language: str | None) -> dict:
     """The words, and the word that each token (T + 1,) behind the start belongs to, -1: none; how they were
     found: heads (count, 2) of cross (layers, N, T, S), where each token peaks in them, and, if the text
-    follows the sound, the path, as (token, frame).
-    """
-    monotone = language in (None, "verbatim")
+    follows the sound, the path, as (token, frame)."""
+    monotone = language in align.MONOTONE
     words = align.words(stt, memory, tokens, logprobs, seconds, monotone)
     rows = [i for i, token in enumerate(tokens[1:]) if words and not align.is_special(stt.tokenizer, token)]
     numbers = align.word_numbers(stt.tokenizer, [tokens[row + 1] for row in rows]) if rows else []
     owner = dict(zip(rows, np.unique(numbers, return_inverse=True)[1].tolist()))
-    facts = {"words": [*map(vars, words)], "word_of": [owner.get(i, -1) for i in range(len(tokens) - 1)]}
     heads = align.choose_heads(cross[:, :, rows or [0]])  # (count, 2)
     mean = cross[heads[:, 0], heads[:, 1]].double().mean(0)[rows].cpu().numpy()  # (W, S)
     peaks = zip(rows, align.peaks(mean, monotone).tolist()) if rows else ()
     path = [(rows[i], frame) for i, frame in align.dtw(1 - mean).tolist()] if rows and monotone else []
-    return facts | {"heads": heads.tolist(), "peaks": [*peaks], "path": path}
+    return {"words": [*map(vars, words)], "word_of": [owner.get(i, -1) for i in range(len(tokens) - 1)],
+            "heads": heads.tolist(), "peaks": [*peaks], "path": path}
 
 def look(stt: SpeechToText, waveform: np.ndarray, read: Tensor) -> tuple[list[dict], Tensor]:
     """The stages for a waveform (L,) and decoder input (1, T), and where the encoder looks, pooled to

@@ -15,7 +15,6 @@ class Word:
 @dataclass(frozen=True)
 class Segment:
     """A stretch of the audio, in seconds, and what is said in it.
-
     `repeated`: how often the model said the end of it again, in a loop; it is kept once."""
     start: float
     end: float
@@ -26,7 +25,6 @@ class Segment:
 @dataclass(frozen=True)
 class Result:
     """What was heard; str(result) is its text.
-
     `score`: sum of log-probabilities / length ** length_penalty. `tokens` (T,): start token to EOS, with
     `token_logprobs` (T - 1,). `nbest`: num_return_sequences texts, the best first. Silence has no tokens.
     Long audio has a segment for each piece; tokens stand one behind the other, `score` is their mean."""
@@ -43,9 +41,8 @@ class Result:
 
 def join(parts: dict[int, Result], rate: int, language: str | None, count: int) -> Result:
     """The results of a recording's pieces, by their first sample at `rate` Hz, as one, with `count` nbest."""
-    firsts = sorted(parts)
-    ordered = [parts[first] for first in firsts]
-    segments = [shift(item, first / rate) for first in firsts for item in parts[first].segments]
+    ordered = [parts[first] for first in sorted(parts)]
+    segments = [shift(item, first / rate) for first in sorted(parts) for item in parts[first].segments]
     logprobs = list(chain(*(part.token_logprobs for part in ordered)))
     score = sum(part.score * len(part.token_logprobs) for part in ordered) / max(1, len(logprobs))
     nbest = [" ".join(filter(None, row)) for row in zip(*(part.nbest for part in ordered))] or [""] * count

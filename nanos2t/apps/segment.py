@@ -1,10 +1,6 @@
 """Long audio as pieces short enough for the model, cut where it is quietest; long silence is left out.
-
     blocks (L,), (L,) ... -> loudness (F,) -> threshold -> sounds -> stretches of them -> divide: pieces (L,)
-
-Held is only what is not decided yet: a block and a piece. Positions are samples, exact over hours.
-
-L samples, F frames of 10 ms. Decibels are those of full scale."""
+Held is only what is undecided: a block and a piece. L samples, F frames of 10 ms; decibels of full scale."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -30,7 +26,6 @@ class Limits:
 def pieces(blocks: Iterable[np.ndarray], rate: int, limits: Limits) -> Iterator[tuple[int, np.ndarray]]:
     """The first sample of each piece of a recording, and the piece (L,), in order, without overlap; at last
     the recording's length, and an empty piece. One of less than BRIEF seconds is a piece as it is.
-
     `blocks` (L,): the recording at `rate` Hz, some seconds each: loud is louder than the rest of a block."""
     held, first, hop = np.zeros(0, np.float32), 0, round(FRAME * rate)
     for block in blocks:
@@ -51,7 +46,6 @@ def pieces(blocks: Iterable[np.ndarray], rate: int, limits: Limits) -> Iterator[
 
 def loudness(waveform: np.ndarray, hop: int) -> np.ndarray:
     """Decibels of each frame of a waveform (L,), of which the last may be shorter: (F,).
-
     Of what moves within a frame, its variance: an offset or a rumble below 100 Hz hardly counts."""
     padded = np.pad(waveform, (0, -len(waveform) % hop), mode="edge")
     return 10 * np.log10(padded.reshape(-1, hop).var(axis=1) + 1e-12)
@@ -82,7 +76,6 @@ def find_sounds(decibels: np.ndarray) -> list[tuple[int, int]]:
 
 def find(decibels: np.ndarray, limits: Limits) -> list[tuple[int, int]]:
     """The pieces of a recording with the loudness (F,): first frame, and the frame behind the last.
-
     A piece is a stretch of sounds without a pause, with up to half of one on either side, or a part of it."""
     if len(decibels) == 0:
         return []
@@ -100,7 +93,6 @@ def find(decibels: np.ndarray, limits: Limits) -> list[tuple[int, int]]:
 def divide(quiet: np.ndarray, first: int, last: int, words: list[int],
            limits: Limits) -> Iterator[tuple[int, int]]:
     """Cut the frames first..last where `quiet` (F,) is least, so that no part breaks a limit.
-
     `words`: the frames at which they start. Each part but the last is more than half of what it may be."""
     while True:
         inside = [word for word in words if word >= first]

@@ -1,7 +1,5 @@
 """Audio files as they are found: nanos2t.audio, and what it does not know of containers and of soundfile.
-
     source -> opened -> audio.decode -> checked -> audio.resample -> blocks (L,), (L,) ... -> load (L,)
-
 For most files that were cut short libsndfile raises nothing: `checked` looks for the signs. L samples."""
 
 import io
@@ -22,25 +20,14 @@ SUFFIXES = {".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", "
 FORMATS = "WAV, FLAC, Ogg, MP3, AIFF, AU or CAF (convert others: ffmpeg -i FILE out.wav)"
 
 def load(source: audio.Source, sample_rate: int) -> np.ndarray:
-    """An audio file as a mono waveform (L,), float32, full scale [-1, 1), at `sample_rate` Hz.
-    `source`: a path, the bytes of a file, or a binary file object, read from its start. ValueError, one line
-    with its name, if it is missing, empty, not audio, damaged, without samples, or holds NaN or infinity.
+    """What audio.load returns and raises, of more kinds of files, and of streams, read from their start.
     A WAV whose data chunk is cut short is only a warning."""
     return np.concatenate(list(blocks(source, sample_rate)))
 
-def blocks(source: audio.Source, sample_rate: int, seconds: float = 30.0) -> Iterator[np.ndarray]:
-    """What `load` returns, in blocks of `seconds` (the last is shorter); an error may come after some."""
-    if not (sample_rate > 0 and 1 <= seconds * sample_rate < np.inf):
-        raise ValueError(f"expected a sample rate and seconds above 0, found {sample_rate} Hz, {seconds} s")
-    size, held = round(seconds * sample_rate), np.zeros(0, np.float32)
+def blocks(source: audio.Source, sample_rate: int) -> Iterator[np.ndarray]:
+    """What `load` returns, in pieces as they are decoded; an error may come after some."""
     with opened(source) as (file, name):
-        for piece in audio.resample(checked(file, name), file.samplerate, sample_rate):
-            held = np.concatenate([held, piece])
-            while len(held) >= size:
-                yield held[:size]
-                held = held[size:]
-        if len(held):
-            yield held
+        yield from audio.resample(checked(file, name), file.samplerate, sample_rate)
 
 def from_array(waveform: np.ndarray | torch.Tensor, sample_rate: int, target_rate: int) -> np.ndarray:
     """A 1-D array or tensor at `sample_rate` Hz as a waveform (L,), float32, at `target_rate` Hz.

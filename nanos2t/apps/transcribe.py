@@ -1,8 +1,6 @@
 """Speech in, text out: a model, its tokenizer and the rate of its audio, behind `transcribe`.
-
     sources -> segment: pieces (L,), sorted by length -> prepare: (B, L) -> encode: memory (B, S, H)
         -> decode: tokens (B * K, T) -> a Result for each piece -> join: one for each source
-
 B pieces of a batch, L samples, K hypotheses of each (num_return_sequences), T tokens, start token first."""
 
 import ctypes
@@ -107,17 +105,23 @@ class SpeechToText:
         """What `transcribe` takes -> waveform (L,) at the model's rate."""
         return np.concatenate(list(self.blocks(source, sample_rate)))
     def blocks(self, source, sample_rate: int | None = None) -> Iterator[np.ndarray]:
-        """What `read` returns, BLOCK seconds at a time."""
-        if not isinstance(source, (np.ndarray, Tensor)):
-            return sound_files.blocks(source, self.sample_rate, BLOCK)
-        waveform = sound_files.from_array(source, sample_rate, self.sample_rate)
-        size = round(BLOCK * self.sample_rate)
-        return (waveform[i : i + size] for i in range(0, len(waveform), size))
+        """What `read` returns, BLOCK seconds at a time; an error may come after some."""
+        if isinstance(source, (np.ndarray, Tensor)):
+            pieces = [sound_files.from_array(source, sample_rate, self.sample_rate)]
+        else:
+            pieces = sound_files.blocks(source, self.sample_rate)
+        size, held = round(BLOCK * self.sample_rate), np.zeros(0, np.float32)
+        for piece in pieces:
+            held = np.concatenate([held, piece])
+            while len(held) >= size:
+                yield held[:size]
+                held = held[size:]
+        if len(held):
+            yield held
     def transcribe(self, source, *, sample_rate: int | None = None, language: str | None = None,
                    words: bool = False, progress: Callable[[float], None] | None = None,
                    **generation) -> Result:
         """What is said in `source`: a path, bytes, a binary file object, or a 1-D array or tensor.
-
         `sample_rate`: of an array; files know theirs. `language`: one of `languages`, or its English name.
         `words`: find when each word is said. `progress`: called with the seconds of audio that are done since
         it was called last. `generation`: options of nanos2t.generate.GenerationConfig, as num_beams.
@@ -131,7 +135,6 @@ class SpeechToText:
                         **generation) -> Iterator[Result | ValueError]:
         """Results in the order of `sources`: see `transcribe`. One that fails raises its ValueError when its
         turn comes, or with `return_errors` gives it in the place of a result.
-
         `batch_size` pieces go through the model at a time, of similar length: some batches are read ahead."""
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
@@ -211,8 +214,7 @@ class SpeechToText:
             text, seconds, said = nbest[0], len(waveform) / self.sample_rate, []
             if call.words and text:
                 heard = memory[i : i + 1, : None if frames is None else frames[i]]  # (1, S, H)
-                monotone = call.language in (None, "verbatim")  # in a translation words change places
-                said = align.words(self, heard, tokens, logprobs, seconds, monotone)
+                said = align.words(self, heard, tokens, logprobs, seconds, call.language in align.MONOTONE)
             whole = [Segment(0.0, seconds, text, tuple(said), repeated)] if text else []
             score = scores[rows[0]]
             results.append(Result(text, score, tokens, logprobs, call.language, whole, said, nbest))
@@ -227,7 +229,6 @@ def trim(tokens: list[int], eos: list[int]) -> list[int]:
 
 def cut_loop(tokens: list[int], eos: list[int]) -> tuple[list[int], int]:
     """Tokens (T,) with one round of the loop that they end in, and how many rounds went: 0 without a loop.
-
     A loop has ROUNDS, and LOOP tokens, and only the allowed length ended it; with an EOS, twice as many."""
     sure = 1 + (tokens[-1] in eos)
     end = len(tokens) + 1 - sure
@@ -249,15 +250,13 @@ def errors_of(jobs: list[Job]) -> Iterator[None]:
     """A ValueError in the block is the error of these jobs, and so is want of memory."""
     try:
         yield
-        return
-    except ValueError as caught:
-        error = caught
-    except (MemoryError, RuntimeError) as caught:
-        if "memory" not in repr(caught).lower():
-            raise
-        error = ValueError("not enough memory: expected shorter audio, a smaller batch or fewer beams")
-    for job in jobs:
-        job.error = job.error or error
+    except (MemoryError, RuntimeError, ValueError) as error:
+        if not isinstance(error, ValueError):
+            if "memory" not in repr(error).lower():
+                raise
+            error = ValueError("not enough memory: expected shorter audio, a smaller batch or fewer beams")
+        for job in jobs:
+            job.error = job.error or error
 
 def choose_device(name: str | torch.device) -> str:
     """A device of this machine, "auto" for its GPU if it has one; ValueError if it is not there."""
@@ -286,13 +285,15 @@ def read_preprocessor(folder: Path) -> tuple[int, bool, segment.Limits]:
         log.warning("%s: no preprocessor_config.json: 16000 Hz and normalisation are assumed", folder)
     config = inner if isinstance(inner := config.get("feature_extractor"), dict) else config  # in the second
     rate, normalise = config.get("sampling_rate", 16000), config.get("do_normalize", True)
-    if type(rate) is not int or not 1000 <= rate <= 10**6 or type(normalise) is not bool:
-        raise ValueError(f"{file}: {rate!r} Hz, normalised: {normalise!r}, expected 1 to 1000 kHz, a boolean")
-    limits = segment.Limits(config.get("chunk_length", 30.0), config.get("chunk_sounds", 10**9))
-    if not (type(limits.seconds) in (int, float) and 1 <= limits.seconds <= 3600
-            and type(limits.sounds) is int and limits.sounds >= 1):
-        raise ValueError(f"{file}: {limits}, expected a chunk_length of 1 to 3600, chunk_sounds of 1 or more")
-    return rate, normalise, limits
+    seconds, sounds = config.get("chunk_length", 30.0), config.get("chunk_sounds", 10**9)
+    for name, value, fits, expected in (
+            ("sampling_rate", rate, type(rate) is int and 1000 <= rate <= 10**6, "1000 to 1000000"),
+            ("do_normalize", normalise, type(normalise) is bool, "true or false"),
+            ("chunk_length", seconds, type(seconds) in (int, float) and 1 <= seconds <= 3600, "1 to 3600"),
+            ("chunk_sounds", sounds, type(sounds) is int and sounds >= 1, "1 or more")):
+        if not fits:
+            raise ValueError(f"{file}: {name} is {value!r}, expected {expected}")
+    return rate, normalise, segment.Limits(seconds, sounds)
 
 def find_folder(name: str | Path | None, revision: str | None = None, local_files_only: bool = False) -> Path:
     """The folder of a model, None: the bundled one; ValueError as pretrained.find_folder, and for no name."""
@@ -306,7 +307,7 @@ def furnish(model: SpeechEncoderDecoder, folder: Path) -> SpeechToText:
     tokenizer, generation = vocabularies.load(folder), model.generation
     if tokenizer is None:
         log.warning("%s: no tokenizer files: token ids instead of text", folder)
-    if generation.lang_to_id is None and tokenizer is not None and tokenizer.languages:
+    elif generation.lang_to_id is None and tokenizer.languages:
         official = model.decoder.config.vocab_size == vocabularies.OFFICIAL
         card = vocabularies.CARDS.get(generation.forced_bos_token_id) if official else None
         model.generation = replace(generation, lang_to_id=card or tokenizer.languages)
