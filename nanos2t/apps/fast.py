@@ -1,11 +1,8 @@
 """What makes a model fast on a CPU, apart from the core, which `nanos2t.load` switches on.
-
 float32: oneDNN multiplies, whose kernels for few rows read the weights once, and applies the activation on
 the way. The parameters stay those of the model: it can be trained and saved, as the core does it.
 int8: weights have a scale for each row, inputs one a call; the model cannot be trained or saved any more.
-
-    y = W x + b,  W ~ scale * int8,  x ~ scale * (uint8 - zero): products and sums are those of integers
-"""
+    y = W x + b,  W ~ scale * int8,  x ~ scale * (uint8 - zero): products and sums are those of integers"""
 
 import ctypes
 import logging

@@ -1,7 +1,5 @@
 """What a model is, for `nanos2t info`: each function yields lines of text.
-
-Only a trace computes: else the model stands on the meta device, and the file of its weights is just mapped.
-"""
+Only a trace computes, else the model stands on the meta device, and the file of its weights is mapped."""
 
 import math
 import textwrap
@@ -37,11 +35,9 @@ def describe(folder: Path) -> Iterator[str]:
     yield from (f"  {name:<28}{count:>15,}" for name, count in counts.items())
     yield entry("audio", f"{stt.sample_rate} Hz, {'normalised' if stt.normalise else 'as it is'}")
     yield entry("frames", frame_rate(stt))
-    kind = "none: ids instead of text"
-    if stt.tokenizer is not None:
-        backend = stt.tokenizer.backend
-        kind = f"{type(backend.model).__name__}, {backend.get_vocab_size():,} tokens"
-    yield entry("tokenizer", kind)
+    backend = getattr(stt.tokenizer, "backend", None)
+    kind = backend and f"{type(backend.model).__name__}, {backend.get_vocab_size():,} tokens"
+    yield entry("tokenizer", kind or "none: ids instead of text")
     yield entry("languages", ", ".join(stt.languages) or "one, nothing to choose")
     yield from generation(stt)
     dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
@@ -79,8 +75,7 @@ def generation(stt: SpeechToText) -> Iterator[str]:
 
 def tensor_map(folder: Path) -> Iterator[str]:
     """Every tensor: its name at HF and here, its shape at HF, the rule, and its dtype in the file, if it is
-    there. ValueError, after all lines, if the weights cannot be loaded.
-    """
+    there. ValueError, after all lines, if the weights cannot be loaded."""
     model, tensors, problem = pretrained.empty_model(folder), {}, None
     ours, rows = model.state_dict(), pretrained.rows_of(model.families)
     try:
@@ -110,15 +105,15 @@ def tensor_map(folder: Path) -> Iterator[str]:
 def parameters(model: SpeechEncoderDecoder) -> dict[str, int]:
     """How many each of parity's stages has; a tied output matrix counts at the embedding."""
     encoder, decoder, front = model.encoder, model.decoder, model.encoder.feature_encoder
-    parts = {"projection": encoder.feature_projection, "positions": encoder.positions, "bridge": model.bridge,
-             "encoder norm": encoder.norm, "embedding": decoder.embed, "decoder norm": decoder.norm,
-             "logits": decoder.head, "adapter norm": [encoder.adapter.proj, encoder.adapter.norm]}
+    parts = {"projection": [encoder.feature_projection], "positions": [encoder.positions],
+             "bridge": [model.bridge], "encoder norm": [encoder.norm], "embedding": [decoder.embed],
+             "adapter norm": [encoder.adapter.proj, encoder.adapter.norm],
+             "decoder norm": [decoder.norm], "logits": [decoder.head]}
     parts |= {f"conv {i}": [conv, *front.norms[i : i + 1]] for i, conv in enumerate(front.convs)}
     for name, modules in (("encoder block", encoder.blocks), ("adapter", encoder.adapter.convs),
                           ("decoder block", decoder.blocks)):
-        parts |= {f"{name} {i}": module for i, module in enumerate(modules)}
-    modules = {name: part if isinstance(part, list) else [part] for name, part in parts.items()}
-    return {name: sum(x.numel() for x in nn.ModuleList(part).parameters()) for name, part in modules.items()}
+        parts |= {f"{name} {i}": [module] for i, module in enumerate(modules)}
+    return {name: sum(x.numel() for x in nn.ModuleList(part).parameters()) for name, part in parts.items()}
 
 def facts(name: str, x: Tensor, start: float, parameters: int = 0) -> dict:
     """A tensor that was begun at `start` with so many parameters; ids have neither mean nor deviation."""
@@ -149,10 +144,9 @@ def tensors(stt: SpeechToText, waveform: np.ndarray, tokens: Tensor) -> Iterator
 def trace(stt: SpeechToText, waveform: np.ndarray) -> Iterator[str]:
     """Every tensor for a waveform (L,), the decoder reading what greedy search writes."""
     written = parity.greedy(stt.model, stt.model, stt.prepare([waveform])[0])
-    yield (f"{'# stage':<17} {'shape':<18} {'dtype':<9} {'ms':>7} {'parameters':>12}"
-           f" {'mean':>10} {'deviation':>10}")
+    line = "{:<17} {:<18} {:<9} {:>7} {:>12} {:>10} {:>10}".format
+    yield line("# stage", "shape", "dtype", "ms", "parameters", "mean", "deviation")
     for row, _ in tensors(stt, waveform, parity.decoder_input(stt.model, written)):
-        shape = " x ".join(map(str, row["shape"]))
+        shape, ms, count = " x ".join(map(str, row["shape"])), f"{row['ms']:.1f}", f"{row['parameters']:,}"
         values = ["-" if row[name] is None else f"{row[name]:.4f}" for name in ("mean", "deviation")]
-        yield (f"{row['stage']:<17} {shape:<18} {row['dtype']:<9} {row['ms']:>7.1f} {row['parameters']:>12,}"
-               f" {values[0]:>10} {values[1]:>10}")
+        yield line(row["stage"], shape, row["dtype"], ms, count, *values)

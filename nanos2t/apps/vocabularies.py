@@ -42,8 +42,7 @@ def load(folder: Path) -> Tokenizer | None:
         if not (file.exists() or merges):
             return None
         vocab = pretrained.read_json(file)
-        bytewise = {"Ġ", "Ċ"} <= vocab.keys() or not any(token.endswith("@@") for token in vocab)
-        if bytewise:
+        if {"Ġ", "Ċ"} <= vocab.keys() or not any(token.endswith("@@") for token in vocab):
             return read_byte_bpe(vocab, merges, options)
         return read_fast_bpe(file := folder / "merges.txt", vocab, merges, options)
     except Exception as error:  # the C++ side raises no narrower class
@@ -57,7 +56,6 @@ def read_merges(file: Path) -> list[tuple[str, str]]:
 def read_byte_bpe(vocab: dict[str, int], merges: list[tuple[str, str]], options: dict) -> Tokenizer:
     """GPT-2's, RoBERTa's and BART's: byte pairs over bytes."""
     from tokenizers import decoders, models, pre_tokenizers
-
     split = pre_tokenizers.ByteLevel(options.get("add_prefix_space", False))
     return assemble(models.BPE(vocab, merges or None), "<s> $A </s>", decoders.ByteLevel(), split)
 
@@ -65,7 +63,6 @@ def read_sentencepiece(file: Path, options: dict) -> Tokenizer:
     """mBART-50's ids: four special tokens, the model's pieces but for its own three, languages, <mask>."""
     from sentencepiece import SentencePieceProcessor
     from tokenizers import decoders, models
-
     cutter, kind = SentencePieceProcessor(model_file=str(file)), options.get("tokenizer_class") or "MBart50"
     pieces = [cutter.id_to_piece(i) for i in range(len(cutter))]
     code = options.get("tgt_lang") or options.get("src_lang") or "en_XX"
@@ -80,7 +77,6 @@ def read_fast_bpe(file: Path, vocab: dict[str, int], merges: list[tuple[str, str
                   options: dict) -> Tokenizer:
     """fastBPE, where "@@" ends each piece of a word but the last; without merges.txt it only decodes."""
     from tokenizers import decoders, models
-
     known = {" ", *((token + "</w>").replace("@@</w>", "") for token in vocab)}
     known |= {symbol for left, right in merges for symbol in (left, right, left + right)}
     bpe = models.BPE(dict(zip(known, range(len(known)))), merges, unk_token=" ", end_of_word_suffix="</w>")
