@@ -146,18 +146,18 @@ def test_stages_are_the_model(fields, samples):
 # both sides
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("kind", PAIRS)
 def test_agreement(pairs, kind, dtype):
     hf, folder = pairs(kind)
-    ours = from_pretrained(folder, dtype=getattr(torch, dtype))
+    ours = from_pretrained(folder, dtype=dtype)
     theirs = parity.load_theirs(folder, dtype)
-    rows = parity.compare(ours, theirs, waveform(dtype=getattr(torch, dtype)))
+    rows = parity.compare(ours, theirs, waveform(dtype=dtype))
     assert parity.first_departure(rows) is None, parity.render(rows)
     names = [row.stage for row in rows]
     assert names == STAGES.get(kind, names)
     assert ("greedy tokens" in names) == (kind != "nothing starts it") and "logits" in names
-    assert max(row.difference / (row.largest or 1) for row in rows) < parity.TOLERANCE[getattr(torch, dtype)]
+    assert max(row.difference / (row.largest or 1) for row in rows) < parity.TOLERANCE[dtype]
     assert all(row.largest > 0.1 for row in rows if row.stage != "greedy tokens")
 
 
@@ -182,7 +182,7 @@ def test_a_small_error_is_seen_in_float64_only(pairs, tmp_path):
     copy = changed(folder, tmp_path / "changed", name, lambda tensor: tensor * (1 + 1e-8))
     rows = parity.compare(from_pretrained(copy, dtype=torch.float64), hf, waveform())
     assert parity.first_departure(rows) == "encoder block 2"
-    theirs = parity.load_theirs(folder, "float32")
+    theirs = parity.load_theirs(folder, torch.float32)
     rows = parity.compare(from_pretrained(copy), theirs, waveform(dtype=torch.float32))
     assert parity.first_departure(rows) is None
     copy = changed(folder, tmp_path / "more", name, lambda tensor: tensor * (1 + 1e-3))
@@ -203,7 +203,7 @@ def test_other_families(tmp_path, encoder, decoder):
     pytest.importorskip("transformers")
     pair_of(encoder, decoder).save_pretrained(tmp_path)
     ours = from_pretrained(tmp_path, dtype=torch.float64)
-    theirs = parity.load_theirs(tmp_path, "float64")
+    theirs = parity.load_theirs(tmp_path, torch.float64)
     rows = parity.compare(ours, theirs, waveform())
     assert parity.first_departure(rows) is None, parity.render(rows)
     assert {"embedding", "decoder block 1", "logits", "greedy tokens"} <= {row.stage for row in rows}
@@ -276,7 +276,7 @@ def test_what_transformers_cannot_load(pairs, tmp_path):
     shutil.copytree(folder, tmp_path / "broken")
     (tmp_path / "broken" / "model.safetensors").write_text("no tensors")
     with pytest.raises(ValueError, match="transformers .* cannot load") as caught:
-        parity.load_theirs(tmp_path / "broken", "float64")
+        parity.load_theirs(tmp_path / "broken", torch.float64)
     assert "\n" not in str(caught.value) and str(tmp_path / "broken") in str(caught.value)
 
 
@@ -286,7 +286,7 @@ def test_what_transformers_drew_at_random_is_said(pairs, tmp_path, caplog):
     tensors = load_file(folder / "model.safetensors")
     del tensors["enc_to_dec_proj.bias"]
     save_file(tensors, tmp_path / "less" / "model.safetensors", {"format": "pt"})
-    parity.load_theirs(tmp_path / "less", "float64")
+    parity.load_theirs(tmp_path / "less", torch.float64)
     assert "enc_to_dec_proj.bias" in caplog.text
 
 

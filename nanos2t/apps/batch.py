@@ -1,5 +1,4 @@
 """Many inputs: which files are meant, where their text goes, and who of several processes takes which.
-
 `torchrun -m nanos2t transcribe ...` starts the processes, and the store of torch.distributed, which they
 share, says whose turn it is and brings the texts together."""
 
@@ -19,7 +18,6 @@ def find_files(names: Iterable[str]) -> tuple[list[str], list[ValueError]]:
         found = [name]
         if os.path.isdir(name):
             from nanos2t.apps.sound_files import SUFFIXES
-
             inside = (path for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES)
             found = sorted(str(path) for path in inside if os.path.isfile(path))
             reason = f"no audio in this folder, expected {' '.join(sorted(SUFFIXES))}"
@@ -70,18 +68,16 @@ def write(path: Path, text: str) -> None:
 def count_seconds(inputs: Iterable[tuple[str, Path | None]]) -> int:
     """How long the inputs say that they are, together; one that cannot be read says nothing."""
     import soundfile
-
     total = 0.0
     for name, _ in inputs:
         with suppress(OSError, ValueError, soundfile.LibsndfileError):
             total += soundfile.info(name).duration
-    return int(total)
+    return round(total)
 
 class Team:
     """The processes that share the inputs, by a store that they all see: torchrun's, or this one alone."""
     def __init__(self) -> None:
         from torch import distributed
-
         self.size, self.rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
         self.store = distributed.HashStore() if self.size == 1 else next(distributed.rendezvous("env://"))[0]
     def wait(self, name: str) -> object:

@@ -1,8 +1,6 @@
 """The command line: `nanos2t`, or `python -m nanos2t`.
-
 Text goes to stdout, everything else to stderr. Exit codes: 0 all done, 1 some inputs failed, 2 usage, 3 the
-model cannot be loaded, 130 interrupted. Torch is imported by what needs a model, so that --help is quick.
-"""
+model cannot be loaded, 130 interrupted. What needs torch is imported where it is used."""
 
 import argparse
 import json
@@ -26,13 +24,13 @@ from nanos2t.apps.formats import FORMATS, Layout, render
 if TYPE_CHECKING:
     from nanos2t.apps.transcribe import Result, SpeechToText
 
-BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} s of audio, {rate_noinv_fmt}, {remaining} left"
+BAR = "{percentage:3.0f}% |{bar}| {n:.0f}/{total_fmt} s of audio, {rate_noinv_fmt}, {remaining} left"
 FAILED, USAGE, NO_MODEL, INTERRUPTED = 1, 2, 3, 130
 
 class Stop(Exception):
     """Ends the program: a line for stderr, or "" for none, and the exit code."""
-    def __init__(self, message: object, code: int):
-        super().__init__(str(message))
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
         self.code = code
 
 class Parser(argparse.ArgumentParser):
@@ -107,7 +105,7 @@ def add_transcribe(commands) -> None:
     add("--highlight-words", action="store_true", help="tell when each word begins (vtt)")
     add("--with", dest="work", metavar="DIR", help="run the functions that you wrote in tutorials/exercises")
     align = commands.add_parser("align", help="when each word of a given text is said")
-    align.set_defaults(run=run_align, num_beams=None, output=None, words=True)
+    align.set_defaults(run=run_align, num_beams=None)
     align.add_argument("file", metavar="FILE", help="an audio file, or - for stdin")
     align.add_argument("text", metavar="TEXT", help="what is said in it, as --language writes it")
     align.add_argument("--format", choices=tuple(FORMATS), default="tsv", help="default: %(default)s")
@@ -124,20 +122,20 @@ def add_transcribe(commands) -> None:
 
 def add_eval(commands) -> argparse.ArgumentParser:
     evaluate = commands.add_parser("eval", help="how well a model writes what a manifest says")
-    evaluate.set_defaults(run=run_eval, output=None, words=False)
+    evaluate.set_defaults(run=run_eval)
     add = evaluate.add_argument
     add("manifest", metavar="MANIFEST", help="lines of JSON: audio, text, perhaps language, start, end")
     add("--normalise", action="store_true", help="compare without case and punctuation; default: as written")
     add("--json", action="store_true", help="scores, the worst items and all items as JSON")
-    add("--output", dest="report", type=Path, metavar="FILE", help="write that JSON there")
+    add("--output", type=Path, metavar="FILE", help="write that JSON there")
     return evaluate
 
 def add_report(commands) -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="how a recording becomes text: a page for a browser")
-    report.set_defaults(run=run_report, output=None, words=True)
+    report.set_defaults(run=run_report)
     add = report.add_argument
     add("file", metavar="FILE", help="an audio file, or - for stdin")
-    add("-o", "--output", dest="page", type=Path, required=True, metavar="PAGE", help="the file to write")
+    add("-o", "--output", type=Path, required=True, metavar="PAGE", help="the file to write")
     add("--compare", metavar="PAGE", help="a page that was written before, to show its run beside this one")
     add("--num-beams", type=count, metavar="N", help="default: the model's own, 4 at least")
     return report
@@ -145,11 +143,8 @@ def add_report(commands) -> argparse.ArgumentParser:
 def load(name: str | None, device: str = "cpu", dtype: str = "float32") -> "SpeechToText":
     """The transcriber; Stop with 2 for a device or dtype that is none, with 3 for what cannot be loaded."""
     from nanos2t.apps import transcribe
-
-    try:
+    with stopping(USAGE, "--"):
         where = {"device": transcribe.choose_device(device), "dtype": transcribe.choose_dtype(dtype)}
-    except ValueError as error:
-        raise Stop(f"--{error}", USAGE) from None
     with stopping(NO_MODEL):
         return transcribe.load(name, **where)
 
@@ -194,16 +189,9 @@ def prepare(options: argparse.Namespace) -> tuple["SpeechToText", dict]:
     how = {"num_beams": options.num_beams} if options.num_beams else {}
     with stopping(USAGE):
         stt.options(options.language, how)
-    try:
+    with stopping(NO_MODEL, f"{options.model}: "):
         stt.model.generation.need("decoder_start_token_id")
-    except ValueError as error:
-        raise Stop(f"{options.model}: {error}", NO_MODEL) from None
-    if options.output:
-        try:
-            options.output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Stop(f"--output {options.output}: {error.strerror}", USAGE) from None
-    return stt, how | {"language": options.language, "words": options.words, "return_errors": True}
+    return stt, how | {"language": options.language, "return_errors": True}
 
 def run_transcribe(options: argparse.Namespace) -> int:
     inputs = [[], 0] if os.environ.get("RANK", "0") != "0" else find_inputs(options)
@@ -211,11 +199,15 @@ def run_transcribe(options: argparse.Namespace) -> int:
         return FAILED if inputs[1] else 0
     team = batch.Team()
     todo, failed = team.agree(inputs)
-    options.words |= options.highlight_words or options.max_line_width is not None
     hidden = warn_or_hush(options.quiet) or team.rank > 0
     stt, how = prepare(options)
+    how["words"] = options.words or options.highlight_words or options.max_line_width is not None
+    if options.output:
+        try:
+            options.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Stop(f"--output {options.output}: {error.strerror}", USAGE) from None
     from tqdm import tqdm
-
     total, failures = None if hidden else batch.count_seconds(todo), []
     with tqdm(total=total, disable=hidden, bar_format=BAR) as bar:
         texts = transcribe_turns(stt, team, todo, options, how, bar, failures)
@@ -228,7 +220,6 @@ def warn_or_hush(quiet: bool) -> bool:
     """Warnings are lines on stderr, or nothing -> whether a progress bar would disturb, or go unseen."""
     def warn(message: Warning, *rest) -> None:
         from tqdm import tqdm
-
         with tqdm.external_write_mode():
             say(f"warning: {message}")
 
@@ -240,19 +231,14 @@ def warn_or_hush(quiet: bool) -> bool:
 def transcribe_turns(stt, team: batch.Team, todo: list, options, how: dict, bar,
                      failures: list[str]) -> Iterator[tuple[int, str]]:
     """The texts of the inputs that are this process's, with their indices; the bar moves on."""
-    order, done = [], 0.0
+    order = []
 
     def sources() -> Iterator[object]:
         for index in team.turns(len(todo)):
             order.append(index)
             yield source_of(todo[index][0])
 
-    def progress(seconds: float) -> None:
-        nonlocal done
-        done += seconds
-        bar.update(int(done) - bar.n)
-
-    for outcome in stt.transcribe_many(sources(), options.batch_size, progress=progress, **how):
+    for outcome in stt.transcribe_many(sources(), options.batch_size, progress=bar.update, **how):
         index = order.pop(0)
         with bar.external_write_mode():
             text = finish(*todo[index], outcome, options, failures)
@@ -264,7 +250,6 @@ def source_of(name: str) -> object:
 def run_align(options: argparse.Namespace) -> int:
     stt, _ = prepare(options)
     from nanos2t.apps import align
-
     with stopping(FAILED):
         result = align.align_text(stt, source_of(options.file), options.text, options.language)
     tell(render(result, options.format, options.file))
@@ -274,13 +259,11 @@ def run_eval(options: argparse.Namespace) -> int:
     if missing := [name for name in ("jiwer", "sacrebleu") if find_spec(name) is None]:
         raise Stop(f"eval needs {' '.join(missing)}, not installed: pip install {' '.join(missing)}", USAGE)
     from nanos2t.apps import evaluate, manifest
-
     with stopping(USAGE):
         items = manifest.read(options.manifest)
     hidden = warn_or_hush(options.quiet)
     stt, how = prepare(options)
     from tqdm import tqdm
-
     with tqdm(total=len(items), disable=hidden, unit=" items") as bar:
         found = evaluate.hear(stt, items, options.batch_size, progress=bar.update, **how)
     result = evaluate.report(items, found, evaluate.normalise if options.normalise else str)
@@ -289,34 +272,31 @@ def run_eval(options: argparse.Namespace) -> int:
         say(f"{row['audio']}: {row['error']}")
     whole = json.dumps(result, ensure_ascii=False) + "\n"
     tell(whole if options.json else evaluate.render(result))
-    if options.report:
+    if options.output:
         with stopping(FAILED):
-            batch.write(options.report, whole)
+            batch.write(options.output, whole)
     return FAILED if failed else 0
 
 def run_report(options: argparse.Namespace) -> int:
     from nanos2t.apps import report
-
     with stopping(USAGE):
         others = [report.read(options.compare)] if options.compare else []
     stt, _ = prepare(options)
     with stopping(FAILED):
         title = Path(options.file).name
         run = report.hear(stt, source_of(options.file), title, options.language, options.num_beams)
-        batch.write(options.page, report.render([run, *others]))
+        batch.write(options.output, report.render([run, *others]))
     return 0
 
 def run_demo(options: argparse.Namespace) -> int:
     started = time.perf_counter()
-    stt = load(None)
-    from nanos2t.apps.transcribe import BUNDLED
-
-    sample = BUNDLED.parent / "sample.wav"
+    from nanos2t.apps import transcribe
+    stt, sample = load(None), transcribe.BUNDLED.parent / "sample.wav"
     say(f"{sample}: spoken digits, written in each language of the bundled model")
-    width = max(map(len, stt.languages), default=0)
-    for language in stt.languages or (None,):
+    width = max(map(len, stt.languages))
+    for language in stt.languages:
         with stopping(FAILED):
-            tell(f"{language or '':>{width}}  {stt.transcribe(sample, language=language)}\n")
+            tell(f"{language:>{width}}  {stt.transcribe(sample, language=language)}\n")
     say(f"{time.perf_counter() - started:.1f} s, loading included")
     return 0
 
@@ -325,22 +305,20 @@ def run_train(options: argparse.Namespace) -> int:
     with stopping(USAGE):
         config = train_config.resolve(flags, flags.pop("config"), flags.pop("resume"))
     from nanos2t.apps import train
-
     with stopping(FAILED):
         train.run(config, options.resume is not None)
     return 0
 
 @contextmanager
-def stopping(code: int) -> Iterator[None]:
+def stopping(code: int, prefix: str = "") -> Iterator[None]:
     """What is raised for a broken input ends the program with `code`."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
-        raise Stop(error, code) from None
+        raise Stop(f"{prefix}{error}", code) from None
 
 def run_info(options: argparse.Namespace) -> int:
     from nanos2t.apps import info, transcribe
-
     with stopping(NO_MODEL):
         folder = transcribe.find_folder(options.model)
         lines = info.tensor_map(folder) if options.map else info.describe(folder)
@@ -358,14 +336,13 @@ def run_parity(options: argparse.Namespace) -> int:
         raise Stop("parity needs transformers, which is not installed: pip install transformers", USAGE)
     from nanos2t import pretrained
     from nanos2t.apps import parity, transcribe
-
     with stopping(NO_MODEL):
         folder = transcribe.find_folder(options.model)
         dtype = transcribe.choose_dtype(options.dtype)
         stt = transcribe.furnish(pretrained.from_pretrained(folder, dtype=dtype), folder)  # the core alone
         with stopping(FAILED):
             waveform = stt.read(options.audio or transcribe.BUNDLED.parent / "sample.wav")
-        theirs = parity.load_theirs(folder, options.dtype)
+        theirs = parity.load_theirs(folder, dtype)
         rows = parity.compare(stt.model, theirs, stt.prepare([waveform])[0])
     found = {"first_departure": parity.first_departure(rows), "stages": [*map(vars, rows)]}
     tell(json.dumps(found) + "\n" if options.json else parity.render(rows))

@@ -1,8 +1,6 @@
 """How well a model writes what a manifest says, for `nanos2t eval`, by jiwer and sacrebleu.
-
 Texts are compared as they stand, case and punctuation included, unless they are cleaned first. Rates are over
-the corpus: errors of all items by the words (characters) of all items, so they can exceed 1.
-"""
+the corpus: errors of all items by the words (characters) of all items, so they can exceed 1."""
 
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +17,7 @@ SCORES = {"items": "d", "exact": ".4f", "wer": ".4f", "cer": ".4f", "bleu": ".2f
 def hear(stt: SpeechToText, items: Sequence[Item], batch_size: int = 8, *, language: str | None = None,
          progress: Callable[[int], object] = lambda done: None, **options) -> list[Result | ValueError]:
     """What the model writes for each item, or why it does not. `language` is that of items that name none; a
-    model of one language is not asked for any. `progress` is called with 1 for each item that is heard.
-    """
+    model of one language is not asked for any. `progress` is called with 1 for each item that is heard."""
     found: dict[int, Result | ValueError] = {}
     asked = [(item.language or language) if stt.languages else None for item in items]
 
@@ -52,11 +49,9 @@ def normalise(text: str) -> str:
 def measure(pairs: Sequence[tuple[str, str]], language: str = "") -> dict[str, float]:
     """SCORES of (text, heard): the share that is exactly right, errors by words, by characters, in percent
     BLEU (Papineni et al. 2002) and chrF (Popovic 2015). BLEU takes Chinese apart by a rule for it, Japanese
-    and Thai by characters, the rest by "13a"; n-grams that are longer than every text do not count.
-    """
+    and Thai by characters, the rest by "13a"; n-grams that are longer than every text do not count."""
     import jiwer
     from sacrebleu.metrics import BLEU, CHRF
-
     texts, heard = map(list, zip(*pairs))
     rule = {"zh": "zh", "ja": "char", "th": "char"}.get(language[:2].lower(), "13a")
     bleu, chrf = BLEU(tokenize=rule, effective_order=True), CHRF()
@@ -67,10 +62,8 @@ def measure(pairs: Sequence[tuple[str, str]], language: str = "") -> dict[str, f
 def report(items: Sequence[Item], found: Sequence[Result | ValueError], clean: Callable[[str], str] = str,
            worst: int = 10) -> dict:
     """{"scores": {a language, or "all": SCORES}, "worst": those with the highest WER, word under word,
-    "items": {"audio", "language", "text", "heard", "wer"} of each, or "error"}; texts are cleaned first.
-    """
+    "items": {"audio", "language", "text", "heard", "wer"} of each, or "error"}; texts are cleaned first."""
     from jiwer import process_words, visualize_alignment
-
     rows, groups = [], {}
     for item, one in zip(items, found):
         rows.append({"audio": str(item), "language": item.language or "-", "text": clean(item.text)})

@@ -1,15 +1,12 @@
 """A Result as a file: plain text, SubRip and WebVTT subtitles, tab-separated values, JSON.
-
 Times are rounded once, to whole milliseconds, before they are split: 59.9996 s is one minute. A segment
 without text is no cue; a Result without text is still a valid file. SubRip has no standard (players read
 hh:mm:ss,mmm and a blank line behind each cue); WebVTT: www.w3.org/TR/webvtt1."""
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from nanos2t.apps.results import Result, Segment, Word
+from nanos2t.apps.results import Result, Segment, Word
 
 Timed = tuple[int, int, str]  # a word from and to a millisecond
 VERSION = 1  # of the JSON: raised when a name in it changes or goes
@@ -22,48 +19,42 @@ class Layout:
     lines: int = 2
     highlight: bool = False
 
-def render(result: "Result", format: str, audio: str = "", layout: Layout | None = None) -> str:
-    """`result` as the text of a file, one of FORMATS. `audio`: the input's name, which only JSON tells.
-
-    ValueError for another format."""
+def render(result: Result, format: str, audio: str = "", layout: Layout | None = None) -> str:
+    """`result` as the text of a file, in one of FORMATS. `audio`: the input's name, which only JSON tells."""
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
-    layout = layout or Layout()
-    return to_json(result, audio) if format == "json" else FORMATS[format](result, layout)
+    return to_json(result, audio) if format == "json" else FORMATS[format](result, layout or Layout())
 
-def to_txt(result: "Result", layout: Layout) -> str:
-    """The bare text on one line: an empty line for silence."""
+def to_txt(result: Result, layout: Layout) -> str:
     return one_line(result.text) + "\n"
 
-def to_srt(result: "Result", layout: Layout) -> str:
-    """SubRip: a number, the times, the text and a blank line per cue."""
+def to_srt(result: Result, layout: Layout) -> str:
     cues = [f"{timing(start, end, ',')}\n{text}\n" for start, end, text in cue_list(result, layout)]
     return "\n".join(f"{number}\n{cue}" for number, cue in enumerate(cues, start=1))
 
-def to_vtt(result: "Result", layout: Layout) -> str:
+def to_vtt(result: Result, layout: Layout) -> str:
     """WebVTT: a header, then cues; what would be markup, or `-->`, is escaped."""
     cues = [f"\n{timing(start, end, '.')}\n{text}\n" for start, end, text in cue_list(result, layout, True)]
     return "WEBVTT\n" + "".join(cues)
 
-def to_tsv(result: "Result", layout: Layout) -> str:
-    """A header, then start and end in whole milliseconds, and the text, between tabs."""
+def to_tsv(result: Result, layout: Layout) -> str:
     lines = [f"{start}\t{end}\t{one_line(text)}\n" for start, end, text in cue_list(result, layout)]
     return "start\tend\ttext\n" + "".join(lines)
 
-def to_json(result: "Result", audio: str = "") -> str:
+def to_json(result: Result, audio: str = "") -> str:
     """One object, UTF-8 as it is; times in seconds to the millisecond, `probability` to four places."""
     content = {"version": VERSION, "audio": audio, "language": result.language, "text": result.text,
                "segments": [segment_object(segment) for segment in result.segments]}
     return json.dumps(content, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
 
-def segment_object(item: "Segment") -> dict:
+def segment_object(item: Segment) -> dict:
     words = [{**span(one), "word": one.word, "probability": round(one.probability, 4)} for one in item.words]
     return {**span(item), "text": item.text, "words": words}
 
-def span(item: "Segment | Word") -> dict[str, float]:
+def span(item: Segment | Word) -> dict[str, float]:
     return {"start": round(item.start, 3), "end": round(item.end, 3)}
 
-def cue_list(result: "Result", layout: Layout, is_vtt: bool = False) -> list[tuple[int, int, str]]:
+def cue_list(result: Result, layout: Layout, is_vtt: bool = False) -> list[tuple[int, int, str]]:
     """(start, end, text) of each cue: whole milliseconds, start <= end, text on one line or on `lines`."""
     cues = []
     for segment in result.segments:
@@ -82,7 +73,7 @@ def cue_list(result: "Result", layout: Layout, is_vtt: bool = False) -> list[tup
             cues.append((start, max(start, end), text))
     return cues
 
-def timed_words(segment: "Segment") -> list[Timed]:
+def timed_words(segment: Segment) -> list[Timed]:
     """The words of a segment with their times; if these are not known, all of it as one."""
     texts = segment.text.split()
     if [word.word for word in segment.words] == texts:

@@ -1,10 +1,7 @@
 """Where we depart from transformers (HF): both hear one utterance, and are compared stage by stage.
-
     stages: (name, tensor) ... of our model, part by part        }
     their_stages: the same names, seen by hooks on HF's modules  } -> compare -> render
-
-Shapes: L samples, C channels, T frames or tokens, S frames behind the adapter, H hidden_size, V vocab_size.
-"""
+Shapes: L samples, C channels, T frames or tokens, S those behind the adapter, H hidden_size, V vocab_size."""
 
 import math
 import warnings
@@ -91,7 +88,6 @@ def encoder_stages(encoder: Encoder, input_values: Tensor) -> Iterator[tuple[str
 def theirs_at_work(doing: str) -> Iterator[None]:
     """HF is kept quiet; what it raises, which may be anything, becomes a ValueError of one line."""
     import transformers
-
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     try:
@@ -102,11 +98,9 @@ def theirs_at_work(doing: str) -> Iterator[None]:
         why = f"{type(error).__name__}: {pretrained.brief(error)[:200]}"
         raise ValueError(f"transformers {transformers.__version__} {doing} ({why})") from None
 
-def load_theirs(folder: Path, dtype: str) -> nn.Module:
+def load_theirs(folder: Path, dtype: torch.dtype) -> nn.Module:
     """HF's model from a folder, in eval mode. ValueError, in one line, if HF cannot load it."""
     from transformers import SpeechEncoderDecoderModel as Pair
-
-    dtype = getattr(torch, dtype)
     with theirs_at_work(f"cannot load {folder}"):
         model, keys = Pair.from_pretrained(folder, dtype=dtype, output_loading_info=True)
         if any(getattr(value, "is_meta", False) for part in model.modules() for value in vars(part).values()):
@@ -177,10 +171,9 @@ def first_departure(rows: list[Stage]) -> str | None:
     return next((row.stage for row in rows if row.departs), None)
 
 def render(rows: list[Stage]) -> str:
-    """A line for each stage, and one for the first that departs."""
-    text = f"{'# stage':<17} {'shape':<18} {'difference':>10} {'largest':>10}\n"
+    line = "{:<17} {:<18} {:>10} {:>10}{}\n".format
+    text = line("# stage", "shape", "difference", "largest", "")
     for row in rows:
-        shape, end = " x ".join(map(str, row.shape)), "  departs\n" if row.departs else "\n"
         numbers = ["-" if value is None else f"{value:.3g}" for value in (row.difference, row.largest)]
-        text += f"{row.stage:<17} {shape:<18} {numbers[0]:>10} {numbers[1]:>10}{end}"
+        text += line(row.stage, " x ".join(map(str, row.shape)), *numbers, "  departs" * row.departs)
     return text + f"first to depart: {first_departure(rows) or 'none'}\n"
