@@ -15,6 +15,7 @@ from nanos2t.apps.transcribe import BUNDLED
 
 SAMPLE = str(BUNDLED.parent / "sample.wav")
 BAD = [
+    ("length_penalty", float("nan")),
     ("forced_bos_token_id", 99999), ("forced_bos_token_id", -1), ("decoder_start_token_id", "a"),
     ("decoder_start_token_id", 2.0), ("pad_token_id", 99999), ("max_length", "a"), ("max_length", 10.5),
     ("max_length", 0), ("min_length", 100), ("num_beams", 0), ("num_beams", "4"), ("temperature", 0),

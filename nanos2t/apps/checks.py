@@ -26,6 +26,8 @@ def problem(name: str, value: object, size: int) -> str | None:
     elif name in ("eos_token_id", "bos_token_id"):  # the vocabulary may lack them: they are never said then
         ids = value if isinstance(value, (list, tuple)) else [value]
         fine, expected = all(type(one) is int and abs(one) < 2**31 for one in ids), "a token id, or a list"
+    elif name == "length_penalty":
+        fine, expected = value == value, "a number"
     elif name == "suppress_tokens":
         fine, expected = is_ids(value, size), f"a list of token ids below {size}"
     elif name == "bad_words_ids":
