@@ -340,8 +340,9 @@ def test_patterns_and_lists(run, stt, model, clips):
     assert run("transcribe", "[bc].wav", "a.*") == (0, [text[1], text[2], text[0]], [])
     code, out, err = run("transcribe", "*.flac", clips[0])
     assert (code, out, len(err)) == (1, text[:1], 1) and err[0].startswith("nanos2t: *.flac: no file fits")
-    Path("list.txt").write_text("c.wav\n\na.wav\n")
-    assert run("transcribe", clips[3], "--files-from", "list.txt") == (0, [text[3], text[2], text[0]], [])
+    for mark in "", "\ufeff":  # with which some editors begin
+        Path("list.txt").write_text(f"{mark}c.wav\n\na.wav\n", encoding="utf-8")
+        assert run("transcribe", clips[3], "--files-from", "list.txt") == (0, [text[3], text[2], text[0]], [])
     process = python("-m", "nanos2t", "transcribe", "--files-from", "-", "--model", str(model))
     out, err = process.communicate(b"b.wav\na.wav\n", timeout=300)
     assert (process.returncode, out.decode().splitlines(), err) == (0, [text[1], text[0]], b"")
@@ -366,7 +367,8 @@ def test_subtitles_have_lines(run, clips):
 
 def test_align(run, model, clips):
     sample = BUNDLED.parent / "sample.wav"
-    code, out, err = run("align", sample, "two  four seven", tiny=False)
+    code, out, err = run("align", sample, "two four seven", tiny=False)
+    assert run("align", sample, " two  four\n\tseven\n", tiny=False) == (code, out, err)
     rows = [line.split("\t") for line in out]
     assert (code, err, rows[0]) == (0, [], ["start", "end", "text"])
     assert [row[2] for row in rows[1:]] == ["two", "four", "seven"]

@@ -32,7 +32,7 @@ def read_list(name: str) -> list[str]:
     """The inputs that a text file, or stdin for -, has on its lines; ValueError if it cannot be read."""
     try:
         file = 0 if name == "-" else name
-        with open(file, encoding="utf-8", errors="surrogateescape", closefd=name != "-") as lines:
+        with open(file, encoding="utf-8-sig", errors="surrogateescape", closefd=name != "-") as lines:
             found = [line.rstrip("\n") for line in lines if line.strip()]
     except OSError as error:
         raise ValueError(f"--files-from {name}: {error.strerror}") from None
