@@ -238,7 +238,7 @@ assert again.generate(values)[0].tolist() == tokens
 
 # %% [markdown]
 # For longer runs there is `nanos2t train`: the same loop, which can be killed at any time and goes on to the
-# same bits. The bundled model was trained by it; `tutorials/train_spoken_numbers.md` has the commands.
+# same bits. The bundled model's task is learned by it; `tutorials/train_spoken_numbers.md` has the commands.
 #
 # ## Try
 #
