@@ -398,7 +398,7 @@ BROKEN = [  # file of nanos2t, what stands there, what instead, the test
     ("apps/transcribe.py", "model = pretrained.from_pretrained(folder, dtype=kept, device=device)",
      'model = vars(load).setdefault("m", pretrained.from_pretrained(folder, dtype=kept, device=device))',
      SPOKEN + "threads"),
-    ("apps/transcribe.py", "not 1000 <= rate <= 10**6", "rate < 1000", SPOKEN + "a_broken_preprocessor"),
+    ("apps/transcribe.py", "1000 <= rate <= 10**6", "1000 <= rate", SPOKEN + "a_broken_preprocessor"),
     ("apps/transcribe.py", 'if name == "":', "import _socket\n    if not _socket.socket():",
      RELIES + "a_local_model"),
     ("apps/align.py", "except Exception as error:", "except KeyError as error:",
