@@ -130,6 +130,8 @@ def align_text(stt: "SpeechToText", source, text: str, language: str | None = No
     The decoder is made to say it, in one piece. ValueError if there is no room for it, or no tokens."""
     (_, config, language), sizes = stt.resolve(language, {}), stt.model.decoder.config
     text = " ".join(text.split())  # as the model writes it: other white space has tokens that it never says
+    if not text:
+        raise ValueError("the text is empty, expected words to find")
     start, first = config.need("decoder_start_token_id"), config.forced_bos_token_id
     tokens = [start, first, *spell(stt, text), *config.eos_ids[:1]]
     tokens = [token for token in tokens if token is not None]

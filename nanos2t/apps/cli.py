@@ -250,7 +250,7 @@ def source_of(name: str) -> object:
 def run_align(options: argparse.Namespace) -> int:
     stt, _ = prepare(options)
     from nanos2t.apps import align
-    with stopping(FAILED):
+    with stopping(FAILED, f"{options.file}: "):
         result = align.align_text(stt, source_of(options.file), options.text, options.language)
     tell(render(result, options.format, options.file))
     return 0
@@ -282,9 +282,10 @@ def run_report(options: argparse.Namespace) -> int:
     with stopping(USAGE):
         others = [report.read(options.compare)] if options.compare else []
     stt, _ = prepare(options)
-    with stopping(FAILED):
+    with stopping(FAILED, f"{options.file}: "):
         title = Path(options.file).name
         run = report.hear(stt, source_of(options.file), title, options.language, options.num_beams)
+    with stopping(FAILED):
         batch.write(options.output, report.render([run, *others]))
     return 0
 
@@ -311,11 +312,11 @@ def run_train(options: argparse.Namespace) -> int:
 
 @contextmanager
 def stopping(code: int, prefix: str = "") -> Iterator[None]:
-    """What is raised for a broken input ends the program with `code`."""
+    """What is raised for a broken input ends the program with `code`; its line begins with `prefix`."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
-        raise Stop(f"{prefix}{error}", code) from None
+        raise Stop(prefix + str(error).removeprefix(prefix), code) from None
 
 def run_info(options: argparse.Namespace) -> int:
     from nanos2t.apps import info, transcribe
