@@ -117,8 +117,8 @@ def lines(path: Path) -> list[dict]:
 
 
 def prepare(folder: Path, output: Path, **more) -> Path:
-    options = {"data": [folder], "output": output, "count": 60, "leave_out": "", "seed": 1} | more
-    task.prepare(SimpleNamespace(**options))
+    options = {"data": [folder], "output": output, "count": 60, "leave_out": "", "seed": 1, "most": 4}
+    task.prepare(SimpleNamespace(**options | {"conditions": task.TRAINING} | more))
     return output
 
 
@@ -151,6 +151,27 @@ def test_manifests_follow_from_the_seed_and_leave_a_speaker_out(folder: Path, nu
     bob = task.Recordings([folder], True, without={"ann", "tts-1"})
     for i, (_, waveform) in enumerate(task.validation_set(bob, 100, seed=7)):
         assert len(waveform) == len(audio.load(other / "dev" / f"{i:05d}.wav", task.RATE))
+
+
+def test_an_augmentation_can_be_left_out(folder: Path, tmp_path: Path):
+    plain = task.conditions('{"strength": 0, "people": 1, "speed": 0, "cut": 0}')
+    prepare(folder, tmp_path, count=30, most=1, conditions=plain)
+    train, lengths = task.Recordings([folder], False), set()
+    for row in lines(tmp_path / "train.jsonl"):
+        if row["language"] == "verbatim" and row["text"]:
+            waveform, (digit,) = (
+                audio.load(tmp_path / row["audio"], task.RATE),
+                [task.DIGITS.index(row["text"])],
+            )
+            sounding = np.flatnonzero(np.abs(waveform - waveform[0]) > 1e-3)  # the mean is subtracted
+            found = sounding[-1] - sounding[0]
+            assert (
+                min(abs(found - len(clip)) for name in train.people for clip in train.clips[name][digit]) < 9
+            )
+            lengths.add(digit)
+    assert len(lengths) > 5
+    with pytest.raises(TypeError, match="bad_cuts"):
+        task.conditions('{"bad_cuts": 0}')
 
 
 def test_the_recipe_runs_and_its_model_is_packed_for_transformers(numbers: Path, tmp_path: Path):

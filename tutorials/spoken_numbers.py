@@ -10,7 +10,7 @@ split. train_spoken_numbers.md has the commands.
 import argparse
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -138,6 +138,11 @@ class Conditions:
 TRAINING = Conditions(strength=0.8, people=0.75, speed=0.15, clean=1.0, cut=0.15)  # noise: nanos2t train
 
 
+def conditions(text: str) -> Conditions:
+    """TRAINING, but with the values in an object of JSON."""
+    return replace(TRAINING, **json.loads(text))
+
+
 def utter(digits: Digits, recordings: Recordings, rng: np.random.Generator, how: Conditions) -> np.ndarray:
     """Recordings of the digits by one speaker, joined with pauses, gains, colour, room and noise: (L,)."""
     human = rng.random() < how.people
@@ -165,13 +170,15 @@ def utter(digits: Digits, recordings: Recordings, rng: np.random.Generator, how:
     return audio.normalise(x.astype(np.float32))
 
 
-def validation_set(recordings: Recordings, count: int, seed: int) -> list[tuple[Digits, np.ndarray]]:
-    """`count` numbers, as many of each length 1 to 4, by people, with moderate noise (SNR 15 to 30 dB)."""
+def validation_set(
+    recordings: Recordings, count: int, seed: int, most: int = 4
+) -> list[tuple[Digits, np.ndarray]]:
+    """`count` numbers, as many of each length 1 to `most`, by people; moderate noise (SNR 15 to 30 dB)."""
     how = Conditions(strength=0.0, people=1.0, speed=0.0, snr=(15.0, 30.0))
     items = []
     for i in range(count):
         rng = np.random.default_rng((seed, i, 1))
-        size = i % 4 + 1
+        size = i % most + 1
         digits = tuple(int(d) for d in [rng.integers(size > 1, 10), *rng.integers(0, 10, size - 1)])
         items.append((digits, utter(digits, recordings, rng, how)))
     return items
@@ -226,13 +233,13 @@ def prepare(options: argparse.Namespace) -> None:
 
     def draw(number: int) -> tuple[Digits, np.ndarray]:
         rng = np.random.default_rng((options.seed, number))
-        digits = draw_digits(rng, 4)
-        return digits, utter(digits, recordings, rng, TRAINING)
+        digits = draw_digits(rng, options.most)
+        return digits, utter(digits, recordings, rng, options.conditions)
 
     manifest(
         tqdm(map(draw, range(options.count)), total=options.count, disable=None), "train", options.output
     )
-    manifest(validation_set(held_out, 100, seed=7), "dev", options.output)
+    manifest(validation_set(held_out, 100, 7, options.most), "dev", options.output)
 
 
 def pack(options: argparse.Namespace) -> None:
@@ -254,7 +261,7 @@ def evaluate(options: argparse.Namespace) -> None:
         held_out, rest = (Recordings(options.data, half, without=others) for half in (True, False))
         for digit, clips in enumerate(rest.clips[options.speaker]):
             held_out.clips[options.speaker][digit] += clips
-    items = validation_set(held_out, options.count, options.seed)
+    items = validation_set(held_out, options.count, options.seed, options.most)
     found = {"count": options.count, "speakers": held_out.people}
     if options.compare:
         other = transcribe.load(options.model, dtype=options.compare)
@@ -273,10 +280,18 @@ def main() -> None:
         parsers[name].add_argument(
             "--data", nargs="+", type=Path, required=True, help="folders of recordings"
         )
+        parsers[name].add_argument("--most", type=int, default=4, help="digits of a number")
     for name in "prepare", "pack":
         parsers[name].add_argument("--output", type=Path, required=True)
     parsers["prepare"].add_argument("--count", type=int, default=24000, help="utterances to train on")
     parsers["prepare"].add_argument("--leave-out", default="", metavar="SPEAKER")
+    parsers["prepare"].add_argument(
+        "--conditions",
+        type=conditions,
+        default=TRAINING,
+        metavar="JSON",
+        help='other than TRAINING: {"cut": 0}',
+    )
     parsers["prepare"].add_argument("--seed", type=int, default=1)
     parsers["pack"].add_argument("--model", required=True, help="folder")
     parsers["evaluate"].add_argument("--model", help="folder; default: the bundled model")
@@ -287,7 +302,10 @@ def main() -> None:
     )
     parsers["evaluate"].add_argument("--speaker", help="only this one, who was left out: all recordings")
     options = parser.parse_args()
-    jobs[options.command](options)
+    try:
+        jobs[options.command](options)
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":
