@@ -219,8 +219,8 @@ def groups(model: SpeechEncoderDecoder) -> tuple[list[int], int]:
 def memory(model: SpeechEncoderDecoder, step: Step, size: int = 1, shard: bool = False) -> dict[str, int]:
     """Bytes on each of `size` GPUs at the fullest moment of a step, the first one excepted.
 
-    Alone, gradients appear as activations go; DDP keeps its buckets all the time, and the gradients beside
-    them. Sharded, each GPU has its part of weights, gradients and means, and the groups that it works on.
+    Alone, gradients appear as activations go; DDP keeps them all the time, in its buckets. Sharded, each GPU
+    has its part of weights, gradients and means, and the groups that it works on.
     The update needs the roots of the second means, on a GPU of all weights at once.
     """
     kept, total = 0, count(model)
@@ -231,9 +231,9 @@ def memory(model: SpeechEncoderDecoder, step: Step, size: int = 1, shard: bool =
         kept, left = kept + stage.kept, left - stage.parameters
         moments.append(kept + copies(model, step) + stage.passing + (left * FLOAT if size == 1 else 0))
     weights = sum(p.numel() for p in model.parameters()) * FLOAT
-    found = {"weights": weights, "AdamW": total * ADAM, "gradients": 0, "buckets": 0, "in flight": 0}
+    found = {"weights": weights, "AdamW": total * ADAM, "gradients": 0, "in flight": 0}
     if size > 1 and not shard:
-        found |= {"gradients": total * FLOAT, "buckets": total * FLOAT}
+        found |= {"gradients": total * FLOAT}
     if shard:
         own, root = groups(model)
         found |= {"weights": weights // size, "AdamW": total * ADAM // size}
@@ -295,9 +295,7 @@ def pair(config: Path | None) -> SpeechEncoderDecoder:
 
 def table(model: SpeechEncoderDecoder, step: Step, machine: Machine, sizes: list[int]) -> Iterator[str]:
     """A row for each number of GPUs and way to share, as Markdown."""
-    names = (
-        "weights, AdamW, gradients, buckets, in flight, activations, **GB**, sent GB, compute ms, send, wait"
-    )
+    names = "weights, AdamW, gradients, in flight, activations, **GB**, sent GB, compute ms, send, wait"
     rows = [["GPUs", "shared by", *names.split(", "), "update", "**step ms**", "audio s/s"]]
     for size in sizes:
         for shard in (False, True) if size > 1 else (False,):
@@ -308,7 +306,7 @@ def table(model: SpeechEncoderDecoder, step: Step, machine: Machine, sizes: list
                          *(f"{value / 1e9:.2f}" for value in bytes_of.values()),
                          f"{wire(model, size, shard) / 1e9:.2f}",
                          *(f"{1000 * value:.1f}" for value in time.values()), f"{heard:,.0f}"])  # fmt: skip
-            rows[-1][8] += fits
+            rows[-1][7] += fits
     rows.insert(1, ["--"] * len(rows[0]))
     yield from ("| " + " | ".join(row) + " |" for row in rows)
 

@@ -276,7 +276,8 @@ def spread(learner: Learner, config: TrainConfig) -> nn.Module:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     if not config.shard:
         drops = model.encoder.config.training.layerdrop > 0
-        return learner if size() == 1 else DistributedDataParallel(learner, find_unused_parameters=drops)
+        how = {"find_unused_parameters": drops, "gradient_as_bucket_view": True}
+        return learner if size() == 1 else DistributedDataParallel(learner, **how)
     from torch.distributed.fsdp import fully_shard
 
     if size() == 1 or model.encoder.config.training.layerdrop or config.best == "exact" or config.ctc:
