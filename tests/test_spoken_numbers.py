@@ -193,6 +193,10 @@ def test_the_recipe_runs_and_its_model_is_packed_for_transformers(numbers: Path,
     values, mask = loaded.prepare([wave])
     ids = theirs.generate(values, attention_mask=mask, max_length=9, num_beams=2)
     assert torch.equal(loaded.model.generate(values, mask, max_length=9, num_beams=2), ids)
+    spelling, text = transformers.AutoTokenizer.from_pretrained(packed), task.spell((2, 4, 7), "fr")
+    assert [spelling.pad_token, spelling.bos_token, spelling.eos_token] == ["<pad>", "<s>", "</s>"]
+    ids = loaded.tokenizer.encode(text)
+    assert spelling(text).input_ids == ids and spelling.decode(ids, skip_special_tokens=True) == text
     features = transformers.AutoFeatureExtractor.from_pretrained(packed)
     assert torch.allclose(
         features(wave, sampling_rate=8000, return_tensors="pt").input_values, values, atol=1e-5

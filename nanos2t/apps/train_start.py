@@ -1,5 +1,6 @@
 """What training starts with: two halves, loaded or drawn, with a vocabulary, dropouts and a rate of audio."""
 
+import json
 import shutil
 from collections import Counter
 from dataclasses import fields, replace
@@ -16,6 +17,11 @@ from nanos2t.generate import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder, init_weights
 from nanos2t.wav2vec2 import EncoderConfig, EncoderTraining
 
+SPECIAL = {  # tokens of a vocabulary that is built, and how transformers is to read it
+    "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>",
+    "clean_up_tokenization_spaces": False, "tokenizer_class": "PreTrainedTokenizerFast",
+}
+
 
 def prepare(config: TrainConfig, items: list[Item], output: Path) -> transcribe.SpeechToText:
     """The transcriber to train, on the CPU; the files of its tokenizer and its rate are put into `output`.
@@ -30,6 +36,7 @@ def prepare(config: TrainConfig, items: list[Item], output: Path) -> transcribe.
     if not own:
         backend, model.generation = build_vocabulary(items, config, model.decoder.config.pad_token_id)
         backend.save(str(output / "tokenizer.json"))
+        (output / "tokenizer_config.json").write_text(json.dumps(SPECIAL, indent=2) + "\n")
         vocab_size = backend.get_vocab_size()
     for name in transcribe.FILES:
         audio = name.startswith("p")  # preprocessor_config.json, processor_config.json
