@@ -280,7 +280,9 @@ def main() -> None:
         parsers[name].add_argument(
             "--data", nargs="+", type=Path, required=True, help="folders of recordings"
         )
-        parsers[name].add_argument("--most", type=int, default=4, help="digits of a number")
+        parsers[name].add_argument(
+            "--most", type=int, default=4, choices=range(1, 5), help="digits of a number"
+        )
     for name in "prepare", "pack":
         parsers[name].add_argument("--output", type=Path, required=True)
     parsers["prepare"].add_argument("--count", type=int, default=24000, help="utterances to train on")

@@ -22,7 +22,6 @@ SPECIAL = {  # tokens of a vocabulary that is built, and how transformers is to 
     "clean_up_tokenization_spaces": False, "tokenizer_class": "PreTrainedTokenizerFast",
 }
 
-
 def prepare(config: TrainConfig, items: list[Item], output: Path) -> transcribe.SpeechToText:
     """The transcriber to train, on the CPU; the files of its tokenizer and its rate are put into `output`.
     ValueError, one line, for what can not be loaded or fitted together.
