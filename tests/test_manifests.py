@@ -17,7 +17,7 @@ def recordings(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("recordings")
     for speaker in "ann", "bob":
         for digit in range(10):
-            for index in (0, 5, 9, 10, 49):
+            for index in (0, 9, 10, 45, 49):
                 tone = 0.3 * np.sin(np.arange(700 + 40 * digit + index) * (0.2 + 0.1 * digit))
                 soundfile.write(folder / f"{digit}_{speaker}_{index}.wav", tone, manifests.RATE)
     return folder
@@ -32,7 +32,7 @@ def test_a_line_for_each_recording(recordings, tmp_path, monkeypatch):
     run(monkeypatch, recordings, tmp_path)
     parts = {part: manifest.read(tmp_path / f"{part}.jsonl") for part in ("test", "dev", "train")}
     assert {part: len(items) for part, items in parts.items()} == {"test": 20, "dev": 40, "train": 40}
-    for part, indices in ("test", {0}), ("dev", {5, 9}), ("train", {10, 49}):
+    for part, indices in ("test", {0}), ("dev", {9, 45}), ("train", {10, 49}):
         assert {int(Path(item.audio).stem.split("_")[2]) for item in parts[part]} == indices
         for item in parts[part]:
             assert item.text == manifests.DIGITS[int(Path(item.audio).name[0])]
@@ -40,7 +40,7 @@ def test_a_line_for_each_recording(recordings, tmp_path, monkeypatch):
 
 
 def test_rows_have_each_recording_once_and_one_speaker(recordings):
-    found = manifests.find(recordings, manifests.PARTS["dev"])
+    found = manifests.find(recordings, "dev")
     rows = list(manifests.rows(found, 4, np.random.default_rng(0)))
     assert sorted(recording for row in rows for recording in row) == sorted(found)
     assert all(len({speaker for _, speaker, _ in row}) == 1 for row in rows)

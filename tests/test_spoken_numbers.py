@@ -23,7 +23,7 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("recordings")
     for speaker, pitch in ("ann", 1.0), ("bob", 0.8), ("tts-1", 1.1):
         for digit in range(10):
-            for index in (0, 5, 9, 10, 11):
+            for index in (0, 5, 9, 10, 11, 18):
                 samples = 800 + 160 * digit + 10 * index
                 tone = 0.5 * np.sin(2 * np.pi * pitch * (300 + 200 * digit) * np.arange(samples) / task.RATE)
                 soundfile.write(folder / f"{digit}_{speaker}_{index}.wav", tone, task.RATE)
@@ -50,19 +50,23 @@ def test_the_tokenizer_spells_every_number_back():
 
 
 def test_validation_recordings_are_never_trained_on(folder: Path):
-    train, held_out = (task.Recordings([folder], held_out=half) for half in (False, True))
-    lengths = {True: {5, 9}, False: {0, 10, 11}}
-    for half, recordings in (False, train), (True, held_out):
-        for speaker in ("ann", "bob", "tts-1"):
+    parts = {part: task.Recordings([folder], part) for part in task.PARTS}
+    indices = {"train": {5, 10, 11}, "dev": {9, 18}, "test": {0}}
+    for part, recordings in parts.items():
+        for speaker in recordings.clips:
             for digit, clips in enumerate(recordings.clips[speaker]):
-                assert {(len(clip) - 800 - 160 * digit) // 10 for clip in clips} == lengths[half]
-    assert train.people == ["ann", "bob"] and train.voices == ["tts-1"]
+                expected = indices[part] | ({0} if speaker == "tts-1" and part == "train" else set())
+                assert {(len(clip) - 800 - 160 * digit) // 10 for clip in clips} == expected
+    assert parts["train"].people == ["ann", "bob"] == parts["test"].people
+    assert parts["train"].voices == ["tts-1"] and not parts["test"].voices
+    split = [task.part_of("ann", index) for index in range(50)]
+    assert [split.count(part) for part in task.PARTS] == [40, 5, 5]
 
 
 def test_a_speaker_can_be_left_out(folder: Path):
-    assert set(task.Recordings([folder], False, without={"bob"}).clips) == {"ann", "tts-1"}
-    with pytest.raises(ValueError, match="no recordings named"):
-        task.Recordings([folder / "none"], False)
+    assert set(task.Recordings([folder], "train", without={"bob"}).clips) == {"ann", "tts-1"}
+    with pytest.raises(ValueError, match="no dev recordings named"):
+        task.Recordings([folder / "none"], "dev")
 
 
 def test_numbers_have_no_leading_zero_but_digit_strings_may():
@@ -75,7 +79,7 @@ def test_numbers_have_no_leading_zero_but_digit_strings_may():
 
 
 def test_an_utterance_follows_from_its_seed(folder: Path):
-    recordings = task.Recordings([folder], False)
+    recordings = task.Recordings([folder], "train")
     first, again, other = (
         task.utter((1, 2), recordings, np.random.default_rng(s), task.Conditions()) for s in (1, 1, 2)
     )
@@ -84,17 +88,17 @@ def test_an_utterance_follows_from_its_seed(folder: Path):
 
 
 def test_conditions_of_strength_zero_change_nothing_but_noise(folder: Path):
-    recordings = task.Recordings([folder], True)
+    recordings = task.Recordings([folder], "dev")
     how = task.Conditions(strength=0.0, people=1.0, speed=0.0, clean=1.0)
     for seed in range(5):
         waveform = task.utter((3, 7), recordings, np.random.default_rng(seed), how)
         sounding = np.abs(waveform - waveform[0]) > 1e-4
-        lengths = {sum(800 + 160 * digit + 10 * index for digit in (3, 7)) for index in (5, 9)}
-        assert any(abs(sounding.sum() - length) < 120 for length in lengths | {2 * 800 + 160 * 10 + 140})
+        lengths = {sum(800 + 160 * digit + 10 * index for digit in (3, 7)) for index in (9, 18)}
+        assert any(abs(sounding.sum() - length) < 120 for length in lengths | {2 * 800 + 160 * 10 + 270})
 
 
 def test_validation_set_has_all_lengths_and_no_leading_zero(folder: Path):
-    items = task.validation_set(task.Recordings([folder], True), 40, seed=3)
+    items = task.validation_set(task.Recordings([folder], "dev"), 40, seed=3)
     assert [len(digits) for digits, _ in items] == [1, 2, 3, 4] * 10
     assert all(len(digits) == 1 or digits[0] for digits, _ in items)
     assert {digits[0] for digits, _ in items if len(digits) == 1} != {1}
@@ -148,7 +152,7 @@ def test_manifests_follow_from_the_seed_and_leave_a_speaker_out(folder: Path, nu
     assert (again / "train.jsonl").read_bytes() == (numbers / "train.jsonl").read_bytes()
     assert (again / "train" / "00007.wav").read_bytes() == (numbers / "train" / "00007.wav").read_bytes()
     other = prepare(folder, tmp_path / "other", leave_out="bob", count=2)
-    bob = task.Recordings([folder], True, without={"ann", "tts-1"})
+    bob = task.Recordings([folder], "dev", without={"ann", "tts-1"})
     for i, (_, waveform) in enumerate(task.validation_set(bob, 100, seed=7)):
         assert len(waveform) == len(audio.load(other / "dev" / f"{i:05d}.wav", task.RATE))
 
@@ -156,7 +160,7 @@ def test_manifests_follow_from_the_seed_and_leave_a_speaker_out(folder: Path, nu
 def test_an_augmentation_can_be_left_out(folder: Path, tmp_path: Path):
     plain = task.conditions('{"strength": 0, "people": 1, "speed": 0, "cut": 0}')
     prepare(folder, tmp_path, count=30, most=1, conditions=plain)
-    recordings, said = task.Recordings([folder], False), set()
+    recordings, said = task.Recordings([folder], "train"), set()
     for row in lines(tmp_path / "train.jsonl"):
         if row["language"] == "verbatim" and row["text"]:
             waveform = audio.load(tmp_path / row["audio"], task.RATE)
@@ -173,10 +177,12 @@ def test_an_augmentation_can_be_left_out(folder: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     "line, code, expected",
     [
-        ("evaluate --data gone", 1, "gone: no recordings named"),
+        ("evaluate --data gone", 1, "gone: no dev recordings named"),
         ("pack --model gone --output x", 1, "gone: no such folder"),
         ("evaluate --data gone --most 0", 2, "argument --most"),
         ('prepare --data gone --output x --conditions {"bad_cuts":0}', 2, "argument --conditions"),
+        ('prepare --data gone --output x --conditions {"cut":"no"}', 2, "expected an object of numbers"),
+        ("prepare --data gone --output x --conditions [0]", 2, "expected an object of numbers"),
     ],
 )
 def test_what_is_missing_is_said_in_a_line(monkeypatch, capsys, line: str, code: int, expected: str):
@@ -218,6 +224,7 @@ def test_the_recipe_runs_and_its_model_is_packed_for_transformers(numbers: Path,
 
 def test_score_counts_what_is_exactly_right(folder: Path, monkeypatch):
     class Deaf:  # it hears "one" in everything
+        languages = task.LANGUAGES
         model = SimpleNamespace(encode=lambda values, mask: (values, None))
         prepare = staticmethod(lambda waveforms: (torch.zeros(len(waveforms), 1), None))
         options = staticmethod(lambda language, generation: language)
@@ -227,11 +234,13 @@ def test_score_counts_what_is_exactly_right(folder: Path, monkeypatch):
         return SimpleNamespace(sequences=torch.full((len(memory), 1), task.LANGUAGES.index(language)))
 
     monkeypatch.setattr(task, "decode", decode)
-    items = task.validation_set(task.Recordings([folder], True), 8, seed=1)
+    items = task.validation_set(task.Recordings([folder], "dev"), 8, seed=1)
     items[0], items[1] = ((1,), items[0][1]), ((1,), items[1][1])
     ones = sum(digits == (1,) for digits, _ in items)
     shares = task.score(Deaf(), items)
     assert shares["exact"] == shares["de"] == ones / 8 and set(shares) == {"exact", *task.LANGUAGES}
+    Deaf.languages = ("de", "verbatim")
+    assert set(task.score(Deaf(), items)) == {"exact", "de", "verbatim"}
 
 
 def test_transformers_hears_the_same_in_the_bundled_model():

@@ -3,8 +3,8 @@
     python tutorials/manifests.py RECORDINGS FOLDER            # a line for each recording: one digit
     python tutorials/manifests.py RECORDINGS FOLDER --join 4   # up to 4 of a speaker's in a row, as new files
 
-FOLDER gets train.jsonl (index 10 and up), dev.jsonl (5 to 9) and test.jsonl (0 to 4), those that have lines:
-the split of spoken_numbers.py, and of the Free Spoken Digit Dataset. The text is the digits in English words.
+FOLDER gets test.jsonl (index 0 to 4), dev.jsonl (9, 18, 27 ...) and train.jsonl (the others), those that have
+lines: the split of spoken_numbers.py. The text is the digits in English words.
 """
 
 import argparse
@@ -20,14 +20,19 @@ from nanos2t.apps.manifest import Item
 
 RATE = 8000
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-PARTS = {"test": range(0, 5), "dev": range(5, 10), "train": range(10, 10**6)}
+PARTS = ("test", "dev", "train")
 Recording = tuple[int, str, Path]  # digit, speaker, file
 
 
-def find(folder: Path, indices: range) -> list[Recording]:
+def part_of(index: int) -> str:
+    """The official test split, and every ninth of the others."""
+    return "test" if index < 5 else "train" if index % 9 else "dev"
+
+
+def find(folder: Path, part: str) -> list[Recording]:
     """The recordings of a part, by name."""
     names = [(path.stem.split("_"), path) for path in sorted(folder.glob("[0-9]_*_*.wav"))]
-    return [(int(digit), speaker, path) for (digit, speaker, index), path in names if int(index) in indices]
+    return [(int(digit), who, path) for (digit, who, index), path in names if part_of(int(index)) == part]
 
 
 def alone(recordings: list[Recording]) -> list[Item]:
@@ -70,7 +75,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    found = {part: find(options.recordings, indices) for part, indices in PARTS.items()}
+    found = {part: find(options.recordings, part) for part in PARTS}
     if not any(found.values()):
         parser.error(f"{options.recordings}: no recordings named {{digit}}_{{speaker}}_{{index}}.wav")
     for number, (part, recordings) in enumerate(found.items()):

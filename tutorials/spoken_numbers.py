@@ -28,7 +28,7 @@ RATE = 8000
 LANGUAGES = ("verbatim", "en", "de", "fr", "es", "it", "nl", "pt", "da")
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 Digits = tuple[int, ...]
-HELD_OUT = range(5, 10)  # indices of the validation recordings
+PARTS = ("train", "dev", "test")
 
 
 @lru_cache(None)
@@ -39,24 +39,32 @@ def spell(digits: Digits, language: str) -> str:
     return num2words(int("".join(map(str, digits))), lang=language) if digits else ""
 
 
+def part_of(speaker: str, index: int) -> str:
+    """The part that a recording is in: of people 0 to 4 are the official test; then every ninth is for
+    validation, for those that follow each other in the dataset were said one after the other."""
+    if index < 5 and "-" not in speaker:
+        return "test"
+    return "train" if index % 9 or not index else "dev"
+
+
 class Recordings:
     """Spoken digits as float arrays at 8 kHz, `clips[speaker][digit]` a list of them, of equal loudness.
 
-    Names of synthetic voices have a hyphen (espeak-en-us-m1), names of people have none. `held_out` takes the
-    recordings that training never sees instead of those it does; people in `without` are passed over.
+    Names of synthetic voices have a hyphen (espeak-en-us-m1), names of people have none. Those of `part` are
+    read; people in `without` are passed over.
     """
 
-    def __init__(self, folders: list[Path], held_out: bool, without: set[str] = frozenset()):
+    def __init__(self, folders: list[Path], part: str, without: set[str] = frozenset()):
         self.clips: dict[str, list[list[np.ndarray]]] = {}
         for path in sorted(path for folder in folders for path in Path(folder).glob("*_*_*.wav")):
             digit, speaker, index = path.stem.split("_")
-            if (int(index) in HELD_OUT) == held_out and speaker not in without:
+            if part_of(speaker, int(index)) == part and speaker not in without:
                 clip = audio.load(path, RATE)
                 clips = self.clips.setdefault(speaker, [[] for _ in DIGITS])
                 clips[int(digit)].append(clip / (np.sqrt(np.mean(clip**2)) + 1e-4) * 0.1)
         if not self.clips:
             where = ", ".join(map(str, folders))
-            raise ValueError(f"{where}: no recordings named {{digit}}_{{speaker}}_{{index}}.wav")
+            raise ValueError(f"{where}: no {part} recordings named {{digit}}_{{speaker}}_{{index}}.wav")
         self.people = [name for name in self.clips if "-" not in name]
         self.voices = [name for name in self.clips if "-" in name]
 
@@ -135,12 +143,15 @@ class Conditions:
     cut: float = 0.0  # share of recordings cut in the wrong place
 
 
-TRAINING = Conditions(strength=0.8, people=0.75, speed=0.15, clean=1.0, cut=0.15)  # noise: nanos2t train
+TRAINING = Conditions(strength=0.6, people=0.85, speed=0.08, clean=1.0, cut=0.04)  # noise: nanos2t train
 
 
 def conditions(text: str) -> Conditions:
-    """TRAINING, but with the values in an object of JSON."""
-    return replace(TRAINING, **json.loads(text))
+    """TRAINING, but with the numbers in an object of JSON."""
+    given = json.loads(text)
+    if not isinstance(given, dict) or not all(isinstance(value, int | float) for value in given.values()):
+        raise argparse.ArgumentTypeError(f"expected an object of numbers, found {text}")
+    return replace(TRAINING, **given)
 
 
 def utter(digits: Digits, recordings: Recordings, rng: np.random.Generator, how: Conditions) -> np.ndarray:
@@ -186,11 +197,11 @@ def validation_set(
 
 @torch.no_grad()
 def write(stt: transcribe.SpeechToText, items: list[tuple[Digits, np.ndarray]]) -> dict[str, list[str]]:
-    """The texts of the utterances in each language; greedy."""
-    texts = {language: [] for language in LANGUAGES}
+    """The texts of the utterances in each language that the model writes; greedy."""
+    texts = {language: [] for language in LANGUAGES if language in stt.languages}
     for i in range(0, len(items), 50):
         memory, frames = stt.model.encode(*stt.prepare([waveform for _, waveform in items[i : i + 50]]))
-        for language in LANGUAGES:
+        for language in texts:
             rows = decode(stt.model, memory, frames, stt.options(language, {"num_beams": 1})).sequences
             texts[language] += [stt.text(row) for row in rows.tolist()]
     return texts
@@ -227,9 +238,9 @@ def manifest(items: Iterable[tuple[Digits, np.ndarray]], name: str, output: Path
 
 def prepare(options: argparse.Namespace) -> None:
     """Write what `nanos2t train` reads: utterances drawn from (seed, number), and a validation set."""
-    recordings = Recordings(options.data, held_out=False, without={options.leave_out})
-    others = {name for name in Recordings(options.data, held_out=True).clips if name != options.leave_out}
-    held_out = Recordings(options.data, held_out=True, without=others if options.leave_out else set())
+    recordings = Recordings(options.data, "train", without={options.leave_out})
+    others = {name for name in Recordings(options.data, "dev").clips if name != options.leave_out}
+    held_out = Recordings(options.data, "dev", without=others if options.leave_out else set())
 
     def draw(number: int) -> tuple[Digits, np.ndarray]:
         rng = np.random.default_rng((options.seed, number))
@@ -255,14 +266,14 @@ def pack(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Numbers of 1 to 4 digits by people, from recordings that training never saw; print a line of JSON."""
     stt = transcribe.load(options.model)
-    held_out = Recordings(options.data, held_out=True)
+    recordings = Recordings(options.data, options.part)
     if options.speaker:
-        others = set(held_out.clips) - {options.speaker}
-        held_out, rest = (Recordings(options.data, half, without=others) for half in (True, False))
-        for digit, clips in enumerate(rest.clips[options.speaker]):
-            held_out.clips[options.speaker][digit] += clips
-    items = validation_set(held_out, options.count, options.seed, options.most)
-    found = {"count": options.count, "speakers": held_out.people}
+        others = set(recordings.clips) - {options.speaker}
+        recordings = Recordings(options.data, "dev", without=others)
+        for digit, clips in enumerate(Recordings(options.data, "train", others).clips[options.speaker]):
+            recordings.clips[options.speaker][digit] += clips
+    items = validation_set(recordings, options.count, options.seed, options.most)
+    found = {"count": options.count, "speakers": recordings.people}
     if options.compare:
         other = transcribe.load(options.model, dtype=options.compare)
         found |= {"the same in": options.compare, **shares(write(other, items), write(stt, items))}
@@ -302,7 +313,10 @@ def main() -> None:
     parsers["evaluate"].add_argument(
         "--compare", metavar="DTYPE", help="print how many texts stay in it: int8"
     )
-    parsers["evaluate"].add_argument("--speaker", help="only this one, who was left out: all recordings")
+    parsers["evaluate"].add_argument("--part", default="dev", choices=PARTS, help="default: %(default)s")
+    parsers["evaluate"].add_argument(
+        "--speaker", help="only this one, who was left out: train and dev recordings"
+    )
     options = parser.parse_args()
     try:
         jobs[options.command](options)
