@@ -51,7 +51,7 @@ assert stages["conv 6"].shape == (1, 192, 82) and memory.shape == (1, 82, 192)
 # The same in a few lines. There is no more in it than this:
 #
 # - the *projection* normalises each frame and multiplies it by a matrix;
-# - the *positions* are added: a convolution over 32 frames (we come to it below);
+# - the *positions* are added: a convolution over 128 frames (we come to it below);
 # - each *block* adds two things to the frames: what attention found in other frames, and what a small network
 #   made of each frame alone. Before both of them stands a norm, so this order is called pre-norm;
 # - after the last block, one more norm.
@@ -86,7 +86,7 @@ assert wrong > 1
 #
 # Attention has no idea of order: shuffle the frames, and its results are shuffled in the same way, nothing
 # else. Text models add a table of positions. This family adds a *wide convolution* instead: each frame gets a
-# mixture of its neighbours, 16 on either side, with another weight for each distance.
+# mixture of its neighbours, 64 on either side, with another weight for each distance.
 
 # %%
 torch.manual_seed(0)
@@ -98,8 +98,8 @@ shuffled = projected[:, shuffle] + encoder.positions(projected[:, shuffle])
 assert (shuffled - with_positions[:, shuffle]).abs().max() > 1
 
 # %% [markdown]
-# Send in silence with a click, one frame among zeros, and see how far it is felt. With 32 weights the reach
-# cannot be the same on both sides: frame t feels frames t - 16 to t + 15. The convolution is padded with 16
+# Send in silence with a click, one frame among zeros, and see how far it is felt. With 128 weights the reach
+# cannot be the same on both sides: frame t feels frames t - 64 to t + 63. The convolution is padded with 64
 # zeros on *both* sides, which gives one frame too many, and the last is cut off (`wav2vec2.position_conv`).
 # Cutting off the first instead moves everything by one frame: a mistake that is easy to make and hard to
 # hear.
@@ -108,21 +108,24 @@ assert (shuffled - with_positions[:, shuffle]).abs().max() > 1
 #
 #     weight[k] = gain[k] * direction[k] / |direction[k]|
 #
-# So the gains alone say how much each distance counts.
+# So the gains alone say how much each distance counts: the nearest most, but the frame itself less than those
+# beside it.
 
 # %%
 positions = encoder.positions
-click = torch.zeros(1, 82, 192)
-click[0, 40] = stages["projection"][0, 30]
+click = torch.zeros(1, 200, 192)
+click[0, 100] = stages["projection"][0, 30]
 taps = positions.gain, positions.direction, torch.zeros(192), positions.groups
 felt = wav2vec2.position_conv(click, *taps)[0].norm(dim=1).numpy()
-assert np.flatnonzero(felt).tolist() == list(range(40 - 15, 40 + 16 + 1))
+assert np.flatnonzero(felt).tolist() == list(range(100 - 63, 100 + 64 + 1))
+gain = positions.gain[0, 0].numpy()
+assert abs(gain.argmax() - 64) < 4 and gain[64] < min(gain[63], gain[65])
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3))
-left.bar(np.arange(-16, 16), positions.gain[0, 0].numpy(), color=BLUE)
+left.bar(np.arange(-64, 64), gain, color=BLUE)
 left.set(title="gain of each tap", xlabel="frames from here (before, after)", ylabel="gain")
-right.bar(np.arange(82) - 40, felt, color=ORANGE)
-right.set(title="how much a click is felt", xlabel="frames behind the click", ylabel="size", xlim=(-24, 24))
+right.bar(np.arange(200) - 100, felt, color=ORANGE)
+right.set(title="how much a click is felt", xlabel="frames behind the click", ylabel="size", xlim=(-80, 80))
 plt.show()
 
 # %% [markdown]
@@ -132,9 +135,10 @@ plt.show()
 # make a square picture, one for every stage; the words are framed.
 #
 # After the convolutions it is a plaid of sounds: vowel is like vowel, and silence is like silence wherever it
-# stands; where a word ends, likeness ends at once. The positions and the first blocks change that. The plaid
-# fades, a band appears along the diagonal and runs across the borders of the words: frames are alike because
-# they are near. The frames still know *what* they are, and now also *where*.
+# stands; where a word ends, likeness ends at once. The positions and the first block change that. The pauses
+# were one dark red wherever two of them met; now each is like itself, and pales towards the others. The
+# squares on the diagonal lose their edges, and a band runs through them: frames are alike because they are
+# near. The frames still know *what* they are, and now also *where*.
 
 # %%
 words = {"two": (0.06, 0.49), "four": (0.93, 1.51), "seven": (1.95, 2.61)}  # seconds
@@ -162,14 +166,14 @@ axes[1, 3].set(title="the sound", yticks=[], xlabel="seconds")
 plt.show()
 
 # %% [markdown]
-# In numbers: how much more alike are distant frames of the same kind (both speech or both silence) than
-# distant frames of different kinds? And how alike are a frame of speech and a frame of silence that stand
-# side by side?
+# In numbers. *What*: how much more alike are distant frames of the same kind (both speech or both silence)
+# than distant frames of different kinds? *Where*: how much more alike are frames of silence that are near
+# than frames of silence in other pauses?
 
 # %%
 when = (np.arange(82) + 0.5) * end / 82
 speech = np.any([(when > start) & (when < stop) for start, stop in words.values()], axis=0)
-same_kind = speech[:, None] == speech
+same_kind, silence = speech[:, None] == speech, ~(speech[:, None] | speech)
 apart = np.abs(np.arange(82)[:, None] - np.arange(82))
 
 
@@ -179,14 +183,15 @@ def what(x):
 
 
 def where(x):
-    return similarity(x)[~same_kind & (apart <= 2)].mean()
+    alike = similarity(x)
+    return alike[silence & (apart < 5)].mean() - alike[silence & (apart > 20)].mean()
 
 
 print(f"{'':<16} {'what':>6} {'where':>6}")
 for name, x in views.items():
     print(f"{name:<16} {what(x):>6.2f} {where(x):>6.2f}")
-assert what(views["conv 6"]) > 1 and what(views["encoder block 4"]) < 0.8
-assert where(views["conv 6"]) < 0.1 and where(views["encoder block 4"]) > 0.5
+assert what(views["conv 6"]) > what(views["encoder block 4"]) > 0.8
+assert where(views["projection"]) < 0.1 and where(views["encoder block 0"]) > 0.3
 
 # %% [markdown]
 # ## Two recordings at once

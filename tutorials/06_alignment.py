@@ -65,9 +65,9 @@ plt.show()
 # %% [markdown]
 # ## Choose
 #
-# Some heads in layer 1 draw a staircase: one dark step per word, falling to the right. That is listening,
-# word by word. Others do other work. Heads 0 and 5 of layer 0 have their steps one word *too early*: while
-# "four" is chosen they look at "two", the word just written. And some are diffuse.
+# Some heads draw a staircase: one dark step per word, falling to the right. That is listening, word by word.
+# Others do other work. Head 1 of layer 0 is one word *too far*: while "four" is chosen it looks at "seven",
+# and who writes numbers must know how many digits follow. And head 0 of layer 1 is diffuse.
 #
 # `align.choose_heads` takes two heads by one property: in a good head, a later token looks at a later frame.
 # For every pair of tokens it asks how much more likely "later" is than "earlier" (Kendall's tau), and the two
@@ -84,7 +84,8 @@ def heard(seconds):
 
 for layer, head in best:
     assert heard(when[layer, head]) == ["two", "four", "seven"]
-assert heard(when[0, 0])[1:] == heard(when[0, 5])[1:] == ["two", "four"]
+assert heard(when[0, 1])[1] == "seven" and weights[0, 1, 1].max() > 0.4
+assert weights[1, 0].max() < 0.1
 
 # %% [markdown]
 # ## Walk
