@@ -9,7 +9,7 @@ split. train_spoken_numbers.md has the commands.
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -50,21 +50,26 @@ def part_of(speaker: str, index: int) -> str:
 class Recordings:
     """Spoken digits as float arrays at 8 kHz, `clips[speaker][digit]` a list of them, of equal loudness.
 
-    Names of synthetic voices have a hyphen (espeak-en-us-m1), names of people have none. Those of `part` are
-    read; people in `without` are passed over.
+    Names of synthetic voices have a hyphen (espeak-en-us-m1), names of people have none. Read are those of
+    `parts` by the speakers that `heard` says yes to.
     """
 
-    def __init__(self, folders: list[Path], part: str, without: set[str] = frozenset()):
+    def __init__(self, folders: list[Path], *parts: str, heard: Callable[[str], bool] = lambda speaker: True):
         self.clips: dict[str, list[list[np.ndarray]]] = {}
         for path in sorted(path for folder in folders for path in Path(folder).glob("*_*_*.wav")):
             digit, speaker, index = path.stem.split("_")
-            if part_of(speaker, int(index)) == part and speaker not in without:
+            if part_of(speaker, int(index)) in parts and heard(speaker):
                 clip = audio.load(path, RATE)
                 clips = self.clips.setdefault(speaker, [[] for _ in DIGITS])
                 clips[int(digit)].append(clip / (np.sqrt(np.mean(clip**2)) + 1e-4) * 0.1)
+        where, what = ", ".join(map(str, folders)), " or ".join(parts)
         if not self.clips:
-            where = ", ".join(map(str, folders))
-            raise ValueError(f"{where}: no {part} recordings named {{digit}}_{{speaker}}_{{index}}.wav")
+            raise ValueError(
+                f"{where}: no {what} recordings, {{digit}}_{{speaker}}_{{index}}.wav, of who is asked for"
+            )
+        for speaker, said in self.clips.items():
+            if not all(said):
+                raise ValueError(f"{where}: {speaker} says no {DIGITS[said.index([])]} in a {what} recording")
         self.people = [name for name in self.clips if "-" not in name]
         self.voices = [name for name in self.clips if "-" in name]
 
@@ -238,9 +243,8 @@ def manifest(items: Iterable[tuple[Digits, np.ndarray]], name: str, output: Path
 
 def prepare(options: argparse.Namespace) -> None:
     """Write what `nanos2t train` reads: utterances drawn from (seed, number), and a validation set."""
-    recordings = Recordings(options.data, "train", without={options.leave_out})
-    others = {name for name in Recordings(options.data, "dev").clips if name != options.leave_out}
-    held_out = Recordings(options.data, "dev", without=others if options.leave_out else set())
+    recordings = Recordings(options.data, "train", heard=lambda name: name != options.leave_out)
+    held_out = Recordings(options.data, "dev", heard=lambda name: options.leave_out in ("", name))
 
     def draw(number: int) -> tuple[Digits, np.ndarray]:
         rng = np.random.default_rng((options.seed, number))
@@ -264,14 +268,9 @@ def pack(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Numbers of 1 to 4 digits by people, from recordings that training never saw; print a line of JSON."""
+    """Numbers of 1 to 4 digits by people, joined from recordings of `--part`; print a line of JSON."""
     stt = transcribe.load(options.model)
-    recordings = Recordings(options.data, options.part)
-    if options.speaker:
-        others = set(recordings.clips) - {options.speaker}
-        recordings = Recordings(options.data, "dev", without=others)
-        for digit, clips in enumerate(Recordings(options.data, "train", others).clips[options.speaker]):
-            recordings.clips[options.speaker][digit] += clips
+    recordings = Recordings(options.data, *options.part, heard=lambda name: options.speaker in ("", name))
     items = validation_set(recordings, options.count, options.seed, options.most)
     found = {"count": options.count, "speakers": recordings.people}
     if options.compare:
@@ -313,10 +312,10 @@ def main() -> None:
     parsers["evaluate"].add_argument(
         "--compare", metavar="DTYPE", help="print how many texts stay in it: int8"
     )
-    parsers["evaluate"].add_argument("--part", default="dev", choices=PARTS, help="default: %(default)s")
     parsers["evaluate"].add_argument(
-        "--speaker", help="only this one, who was left out: train and dev recordings"
+        "--part", nargs="+", default=["dev"], choices=PARTS, help="default: dev, never trained on"
     )
+    parsers["evaluate"].add_argument("--speaker", default="", help="only this one")
     options = parser.parse_args()
     try:
         jobs[options.command](options)
