@@ -255,6 +255,7 @@ def test_evaluate_says_numbers_with_the_recordings_that_are_asked_for(folder: Pa
         (["--part", "train"], ["ann", "bob"], 3),
         (["--part", "train", "dev", "--speaker", "bob"], ["bob"], 5),
         (["--part", "test", "--speaker", "ann"], ["ann"], 1),
+        (["--speaker", "bob", "ann"], ["ann", "bob"], 2),
     ]:
         monkeypatch.setattr("sys.argv", ["spoken_numbers.py", "evaluate", "--data", str(folder), *arguments])
         task.main()

@@ -270,7 +270,9 @@ def pack(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Numbers of 1 to 4 digits by people, joined from recordings of `--part`; print a line of JSON."""
     stt = transcribe.load(options.model)
-    recordings = Recordings(options.data, *options.part, heard=lambda name: options.speaker in ("", name))
+    recordings = Recordings(
+        options.data, *options.part, heard=lambda name: name in (options.speaker or [name])
+    )
     items = validation_set(recordings, options.count, options.seed, options.most)
     found = {"count": options.count, "speakers": recordings.people}
     if options.compare:
@@ -315,7 +317,7 @@ def main() -> None:
     parsers["evaluate"].add_argument(
         "--part", nargs="+", default=["dev"], choices=PARTS, help="default: dev, never trained on"
     )
-    parsers["evaluate"].add_argument("--speaker", default="", help="only this one")
+    parsers["evaluate"].add_argument("--speaker", nargs="+", help="only these; default: all")
     options = parser.parse_args()
     try:
         jobs[options.command](options)
