@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import nanos2t
+from nanos2t import wav2vec2
 from nanos2t.apps import fast, transcribe
 from nanos2t.apps.transcribe import BUNDLED
 from nanos2t.decoder import DecoderConfig, Head
@@ -224,3 +225,25 @@ def test_where_int8_cannot_be(monkeypatch):
     assert fast.choose("cpu") == torch.float32
     with pytest.raises(ValueError, match="int8: this build of torch has no kernels"):
         nanos2t.load(dtype="int8")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("channels", [12, 20])
+def test_positions_in_bfloat16_are_near_those_in_float32(dtype: torch.dtype, channels: int):
+    """Of a CPU with AMX torch.conv1d returns something else for 12 channels a group, without an error."""
+    config = EncoderConfig(hidden_size=4 * channels, position_kernel=16, position_groups=4)
+    torch.manual_seed(0)
+    plain = wav2vec2.PositionalConv(config)
+    for parameter in plain.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(2, 30, 4 * channels)
+    expected = plain(x)
+    quick = copy.deepcopy(plain).to(dtype)
+    quick.__class__ = fast.FastPositions
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.float32):
+        found = quick(x.to(dtype))
+    assert found.dtype == torch.bfloat16 and far(found.float(), expected) < 0.02
+    found.sum().backward()
+    expected.sum().backward()
+    for name, parameter in quick.named_parameters():
+        assert far(parameter.grad.float(), plain.get_parameter(name).grad) < 0.03, name

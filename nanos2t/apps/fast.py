@@ -71,13 +71,27 @@ class FastFeatureEncoder(FeatureEncoder):
 
 class FastPositions(PositionalConv):
     def forward(self, x: Tensor) -> Tensor:  # (B, T, H)
-        if not suits(x, self.direction):
+        half = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+        narrow = half and x.device.type == "cpu" and self.direction.shape[1] < 16
+        if not (narrow or suits(x, self.direction)):
             return super().forward(x)
         weight = self.gain * self.direction / self.direction.norm(dim=(0, 1), keepdim=True)  # (H, _, K)
+        if narrow:
+            return self.activation(self.fill_groups(x, weight))
         image, weight = x.transpose(1, 2)[:, :, None], weight[:, :, None]  # (B, H, 1, T), channels last
         padding = 0, weight.shape[3] // 2
         y = F.conv2d(image, weight, self.bias, padding=padding, groups=self.groups)[:, :, 0, : x.shape[1]]
         return self.activation(y.transpose(1, 2))  # (B, T, H)
+    def fill_groups(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Groups of fewer than 16 channels get zeros beside them: in bfloat16 oneDNN's kernels for AMX (torch
+        2.13) return other numbers for these, and raise nothing."""
+        channels, taps = weight.shape[1:]
+        more, groups = 16 - channels, (self.groups, channels)
+        image = F.pad(x.transpose(1, 2).unflatten(1, groups), (0, 0, 0, more)).flatten(1, 2)  # (B, _, T)
+        weight = F.pad(weight.unflatten(0, groups), (0, 0, 0, more, 0, more)).flatten(0, 1)
+        y = F.conv1d(image, weight, padding=taps // 2, groups=self.groups)[..., : x.shape[1]]
+        y = y.unflatten(1, (self.groups, -1))[:, :, :channels].flatten(1, 2)
+        return (y + self.bias.to(y.dtype)[:, None]).transpose(1, 2)  # (B, T, H)
 
 def convolve(x: Tensor, conv: "nn.Conv1d | Int8Conv", activation=None) -> Tensor:  # (B, T, I)
     windows = x.unfold(1, conv.kernel_size[0], conv.stride[0]).transpose(2, 3)  # (B, fewer, K, I), a view

@@ -29,6 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from nanos2t.apps import manifest, train_config, train_data, train_start
+from nanos2t.apps.fast import FastPositions
 from nanos2t.apps.train_config import TrainConfig
 from nanos2t.apps.train_data import count_frames
 from nanos2t.apps.train_loss import Learner, cross_entropy, spec_augment
@@ -333,6 +334,8 @@ def run(config: TrainConfig, resumed: bool = False) -> None:
     if generation.max_length is None and generation.max_new_tokens is None:
         longest, most = max(len(example.tokens) for example in examples), model.decoder.config.max_positions
         model.generation = replace(generation, max_length=min(longest * 3 // 2, most) + 1)
+    if config.bfloat16:
+        model.encoder.positions.__class__ = FastPositions  # on a CPU the core's may be wrong
     if config.freeze_feature_encoder:
         model.freeze_feature_encoder()
 
