@@ -4,6 +4,7 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -22,8 +23,8 @@ from torch import nn
 
 import nanos2t
 from nanos2t import pretrained, remap
-from nanos2t.apps import cli, train, train_data, train_start, transcribe
-from nanos2t.apps.train import TrainConfig, average
+from nanos2t.apps import cli, manifest, train, train_data, train_start, train_state, transcribe
+from nanos2t.apps.train import TrainConfig
 
 
 def test_learning_rate_is_a_trapezoid():
@@ -114,24 +115,6 @@ def test_a_gradient_that_is_not_finite_stops_with_the_last_state_kept(tmp_path: 
         train.fit(module, losses, TrainConfig(**CONFIG), tmp_path)
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["step"] == 4 and state["module"]["weight"].isfinite().all()
-
-
-def test_average_is_of_the_last_states(tmp_path: Path):
-    config = TrainConfig(steps=500, save_every=100, average=3)
-    for step in (100, 200, 300, 400, 500, 600):
-        torch.save({"module": {"weight": torch.tensor([float(step)])}}, tmp_path / f"state-{step}.pt")
-    assert average(tmp_path, config) == {"weight": torch.tensor([400.0])}
-
-
-def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path):
-    train.save_atomically({"step": 1}, tmp_path / "state.pt")
-    with pytest.raises(Exception, match="pickle"):
-        train.save_atomically({"step": lambda: 2}, tmp_path / "state.pt")
-    (tmp_path / "other").mkdir()
-    with pytest.raises(ValueError, match="other: can not be written .*: what was there is kept"):
-        train.save_atomically({"step": 2}, tmp_path / "other")
-    assert not list(tmp_path.glob("*.part"))
-    assert torch.load(tmp_path / "state.pt", weights_only=True) == {"step": 1}
 
 
 # From manifests
@@ -307,8 +290,8 @@ def test_numbers_that_are_not_finite_stop_with_the_batch_and_its_files(tmp_path:
 def test_a_recording_that_is_gone_stops_with_its_name(tmp_path: Path, monkeypatch, capsys):
     config, real = tiny(tmp_path), train_data.examples
 
-    def examples(*arguments):
-        found = real(*arguments)
+    def examples(*arguments, **more):
+        found = real(*arguments, **more)
         with suppress(FileNotFoundError):
             (tmp_path / "data" / "2.wav").unlink()
         return found
@@ -332,6 +315,22 @@ def test_what_is_skipped_is_counted_and_listed(tmp_path: Path, caplog):
         train.run(replace(config, output=str(tmp_path / "other")))
 
 
+def test_a_damaged_recording_is_skipped_while_the_run_goes_on(tmp_path: Path, caplog, capsys):
+    config = tiny(tmp_path, workers=1)
+    path = Path(config.train).parent / "2.wav"
+    sound, rate = soundfile.read(path)
+    sound[20] = np.inf
+    soundfile.write(path, sound, rate, subtype="FLOAT")
+    dev = path.with_name("dev.jsonl")
+    dev.write_text(Path(config.train).read_text())
+    train.run(replace(config, dev=str(dev)))
+    assert caplog.text.count("skipped: " + str(path)) == 1
+    assert f"{dev}: 7 of 8 lines are used" in caplog.text
+    listed = (tmp_path / "run" / "skipped.txt").read_text().splitlines()
+    assert [line.split(": ")[:2] for line in listed] == [[str(dev), "skipped"], [config.train, "skipped"]]
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 12
+
+
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
@@ -339,6 +338,10 @@ def test_what_is_skipped_is_counted_and_listed(tmp_path: Path, caplog):
         ({"device": "cuda:99"}, "device is 'cuda:99'"),
         ({"dev": "none.jsonl"}, "none.jsonl: No such file"),
         ({"model": "./none"}, "none: no such folder"),
+        (
+            {"average": 5},
+            "--average is 5, expected 3 at most: so many states are saved in 12 steps",
+        ),
     ],
 )
 def test_what_a_run_refuses(tmp_path: Path, more, reason):
@@ -350,6 +353,93 @@ def test_a_run_is_not_begun_twice(whole, tmp_path: Path):
     with pytest.raises(ValueError, match="there is a run, go on with --resume"):
         train.run(whole[0])
     assert cli.main(["train", "--resume", str(tmp_path)]) == cli.USAGE
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path):
+    config = tiny(tmp_path)
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
+    before = contents(tmp_path)
+    for output in (tmp_path / "model", tmp_path / "data"):
+        with pytest.raises(ValueError, match=f"{output}: not empty, expected a new folder for the run"):
+            train.run(replace(config, output=str(output)))
+    assert contents(tmp_path) == before
+
+
+def test_a_run_that_died_before_its_first_state_can_begin_again(whole, tmp_path: Path, monkeypatch):
+    config, real = tiny(tmp_path, average=2), train_state.save_atomically
+    monkeypatch.setattr(train_state, "save_atomically", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train.run(config)
+    with pytest.raises(ValueError, match="run: no state.pt to go on from, expected to begin without"):
+        train.run(config, resumed=True)
+    monkeypatch.setattr(train_state, "save_atomically", real)
+    train.run(config)
+    assert distance(weights(whole[1] / "run"), weights(tmp_path / "run")) == 0
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[data.index(b"/data/1") + 100] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "reason"),
+    [
+        ("state.pt", Path.unlink, "no state.pt"),
+        ("state.pt", lambda path: path.write_bytes(b""), "state.pt: .*expected the state of a run"),
+        ("state.pt", lambda path: path.write_bytes(b"x" * 999), "state.pt: .*expected the state of a run"),
+        ("state.pt", lambda path: path.write_bytes(path.read_bytes()[:-999]), "expected the state of a run"),
+        ("state.pt", flip, "state.pt: the checksum of .*data/1 is wrong"),
+        ("state.pt", lambda path: torch.save({"a": 1}, path), "state.pt: something else was found"),
+        ("state.pt", lambda path: torch.save([1], path), "state.pt: something else was found"),
+        ("log.jsonl", lambda path: path.write_text('{"loss": 1}\n'), "log.jsonl: KeyError.*with its step"),
+        ("log.jsonl", lambda path: path.write_text("{}}\n"), "log.jsonl: JSONDecodeError.*with its step"),
+        ("last/config.json", Path.unlink, "last/config.json"),
+    ],
+)
+def test_what_a_run_goes_on_from_is_checked(whole, tmp_path: Path, name, spoil, reason):
+    shutil.copytree(whole[1] / "run", tmp_path / "run")
+    spoil(tmp_path / "run" / name)
+    with pytest.raises(ValueError, match=reason):
+        train.run(replace(whole[0], output=str(tmp_path / "run"), steps=14), resumed=True)
+
+
+def test_a_run_does_not_go_on_to_fewer_steps_or_with_other_weights(whole, tmp_path: Path):
+    shutil.copytree(whole[1] / "run", tmp_path / "run")
+    config, before = replace(whole[0], output=str(tmp_path / "run"), steps=14), contents(tmp_path / "run")
+    with pytest.raises(ValueError, match="state.pt: 12 steps are done, expected --steps to be as"):
+        train.run(replace(config, steps=8), resumed=True)
+    with pytest.raises(ValueError, match="state.pt: not of this model .*ctc.weight.*the run began with"):
+        train.run(replace(config, ctc=0.5), resumed=True)
+    assert contents(tmp_path / "run") == before
+
+
+def test_a_resumed_run_has_the_weight_decay_and_the_metric_that_are_asked_for(whole, tmp_path: Path):
+    for name in "same", "more":
+        shutil.copytree(whole[1] / "run", tmp_path / name)
+        config = replace(whole[0], output=str(tmp_path / name), steps=13, average=1)
+        more = {"weight_decay": 50.0, "best": "dev_loss"} if name == "more" else {}
+        train.run(replace(config, **more), resumed=True)
+    states = [torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("same", "more")]
+    assert [[*state["best"]] for state in states] == [["exact"], ["dev_loss"]]
+    found = [group["weight_decay"] for group in states[1]["optimizer"]["param_groups"]]
+    assert found == [50.0, 0.0]
+    assert distance(weights(tmp_path / "same"), weights(tmp_path / "more")) > 1e-5
+
+
+def test_gradients_are_cut_or_left_alone():
+    module = nn.Linear(3, 1)
+    optimizer = torch.optim.SGD(module.parameters(), 0.0)
+    for limit, wanted in ((1.0, 1.0), (0.0, 12.0)):
+        config = TrainConfig(max_grad_norm=limit)
+        train.update(module, optimizer, lambda step: [module(torch.ones(3)).sum() * 6], config, 1, lambda: ())
+        norm = torch.cat([parameter.grad.flatten() for parameter in module.parameters()]).norm()
+        assert norm.item() == pytest.approx(wanted, rel=1e-4)
 
 
 def test_a_run_can_be_made_longer(tmp_path: Path):
@@ -463,7 +553,8 @@ def test_ten_steps_are_those_of_transformers_and_torch(encoder, decoder, tmp_pat
     train.run(config)
     stt = transcribe.load(tmp_path / "model", dtype=torch.float64)
     stt.model = train_start.rebuild(stt.model, config, 43)  # without dropout and masks
-    clips = train_data.Clips(stt, train.read(config.train, stt, config), config)
+    found, _ = train_data.examples(stt, manifest.read(config.train), config)
+    clips = train_data.Clips(stt, found, config)
     keys = train_data.plan(clips.examples, config, 0, 0, 1)
     optimizer = torch.optim.AdamW(train.decay_groups(theirs, 0.01), betas=(0.9, 0.98))
     for step in range(10):

@@ -26,7 +26,7 @@ def test_every_field_has_a_flag_and_only_given_ones_count():
     assert parse() == {}
     for option in fields(TrainConfig):
         name, kind = train_config.flag(option.name), train_config.kind(option)
-        value = option.metadata["choices"][-1] if option.metadata["choices"] else {bool: True}.get(kind, "3")
+        value = option.metadata["choices"][-1] if option.metadata["choices"] else {bool: True}.get(kind, "1")
         found = parse(*([name] if kind is bool else [name, value]))
         assert found == {option.name: kind(value)}
         if kind is bool:
@@ -59,11 +59,15 @@ def test_a_config_may_be_toml(tmp_path: Path):
         ('{"steps": "5"}', "--steps is '5', expected int"),
         ('{"steps": true}', "--steps is True, expected int"),
         ('{"steps": -1}', "--steps is -1, expected int, at least 1"),
-        ('{"bfloat16": 1}', "--bfloat16 is 1, expected bool"),
+        ('{"bfloat16": 1}', "--bfloat16 is 1, expected bool$"),
         ('{"schedule": "none"}', "--schedule is 'none', expected one of linear, cosine, constant"),
-        ('{"hidden_dropout": -0.1}', "--hidden-dropout is -0.1, expected float, at least 0"),
+        ('{"hidden_dropout": -0.1}', "--hidden-dropout is -0.1, expected float, 0 to 1"),
+        ('{"label_smoothing": 2}', "--label-smoothing is 2, expected float, 0 to 1"),
+        ('{"mask_time_length": 0}', "--mask-time-length is 0, expected int, at least 1"),
+        ('{"seed": 1e20}', "--seed is 1e"),
+        ('{"seed": 100000000000000000000}', "--seed is 1.*, expected int, 0 to 4294967296"),
         ('{"learning_rate": NaN}', "--learning-rate is nan"),
-        ('{"encoder": 3}', "--encoder is 3, expected str"),
+        ('{"encoder": 3}', "--encoder is 3, expected str$"),
         ("[1]", "c.json: list, expected an object"),
         ("{", "c.json: .*expected a config"),
     ],
@@ -82,11 +86,31 @@ def test_what_a_config_must_not_say(tmp_path: Path, content, reason):
         ({"train": "a", "output": "b"}, "expected --encoder and --decoder, or --model"),
         ({"train": "a", "output": "b", "encoder": "c"}, "expected --encoder and --decoder, or --model"),
         (GIVEN | {"encoder": "c", "decoder": "d"}, "expected --encoder and --decoder, or --model"),
+        (GIVEN | {"decoder": "d"}, "expected --encoder and --decoder, or --model"),
     ],
 )
 def test_what_must_be_given(given, reason):
     with pytest.raises(ValueError, match=reason):
         train_config.resolve(given)
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"model": "other"}, "--model is 'other', expected 'm', as .* began"),
+        ({"ctc": 0.5}, "--ctc is 0.5, expected 0.0, as"),
+        ({"output": "other"}, "--output is 'other', expected"),
+        ({"output": 3}, "--output is 3, expected str"),
+        ({"vocabulary": "bpe"}, "--vocabulary is 'bpe', expected 'decoder'"),
+    ],
+)
+def test_a_run_goes_on_with_what_it_began_with(tmp_path: Path, more, reason):
+    old = train_config.resolve(GIVEN | {"output": str(tmp_path)})
+    train_config.save(old, tmp_path / "train.json")
+    with pytest.raises(ValueError, match=reason):
+        train_config.resolve(more, None, str(tmp_path))
+    same = {"model": "m", "output": f"{tmp_path}/"}
+    assert train_config.resolve(same | {"steps": 3}, None, str(tmp_path)).steps == 3
 
 
 def test_files_that_are_missing_are_named(tmp_path: Path):

@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from nanos2t import audio
-from nanos2t.apps import manifest, train_data, train_start
+from nanos2t.apps import manifest, train_data, train_loss, train_start
 from nanos2t.apps.train_config import TrainConfig
 from nanos2t.apps.train_data import Example
 from nanos2t.decoder import DecoderConfig
@@ -297,14 +297,47 @@ def test_workers_and_restarts_change_no_batch(setup):
     assert any(wanted.input_values.shape != batches[0].input_values.shape for wanted in batches)
 
 
-def test_a_clip_that_turns_out_broken_is_an_error_not_a_traceback(setup):
+def test_nothing_is_learned_of_a_clip_that_turns_out_broken(setup):
+    """Its header is good. The loss of the batch is that of the other clips."""
     stt, items, config = setup
-    found, _ = train_data.examples(stt, items, config)
-    Path(items[2].audio).unlink()
-    for workers in (0, 1):
-        batches = list(train_data.dev_loader(stt, found, replace(config, workers=workers), 0, 1))
-        errors = [batch for batch in batches if isinstance(batch, ValueError)]
-        assert len(errors) == 1 and "2.wav: No such file" in str(errors[0])
+    good = items[5]
+    sound, _ = soundfile.read(good.audio)
+    sound[len(sound) // 2] = np.nan
+    soundfile.write(bad := str(Path(good.audio).with_name("bad.wav")), sound, RATE, subtype="FLOAT")
+    texts = [replace(replace(good, audio=bad), text=text) for text in (good.text, f"{good.text} one")]
+    found, lines = train_data.examples(stt, [items[2], *texts], replace(config, targets=2))
+    assert not lines
+    clips = train_data.Clips(stt, found, replace(config, targets=2))
+    batch = clips[0, [1, 2, 0, 0], 9]
+    assert batch.lost == {bad: f"{bad}: expected finite samples, found NaN or infinity"} and batch.total == 9
+    assert (batch.labels[:2] == IGNORED).all() and (batch.said[0] == IGNORED).all()
+    learner = train_loss.Learner(stt.model.eval(), replace(config, ctc=0.5, targets=2))
+    alone = clips[0, [0, 0], 9]
+    assert not alone.lost and torch.equal(alone.labels, batch.labels[2:, : alone.labels.shape[1]])
+    learner.ctc.weight.data.zero_()
+    learner.ctc.bias.data.zero_()
+    learner.ctc.bias.data[0] = 99.0  # silence is said to be silence
+    losses = [learner(*given[2:4], None, *given[4:7]).item() for given in (batch, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    listed = train_data.examples(stt, [items[2], *texts], config, decode=True)
+    assert listed[0] == found[:1] and all("bad.wav: expected finite samples" in line for line in listed[1])
+
+
+def test_a_recording_that_is_cut_short_is_skipped(setup):
+    stt, items, config = setup
+    path = Path(items[2].audio)
+    path.write_bytes(path.read_bytes()[:-200])
+    found, lines = train_data.examples(stt, items, config)
+    assert len(found) == 7 and len(lines) == 1 and "item 3" in lines[0] and "cut short, found 0." in lines[0]
+    part = replace(items[2], end=train_data.measure(str(path))[1], text="one")
+    assert not train_data.examples(stt, [part], config)[1]
+
+
+@pytest.mark.parametrize("text", ["one <pad>", "</s>one", "<de> one", "one <s> two"])
+def test_a_text_with_a_special_token_is_skipped(setup, text: str):
+    stt, items, config = setup
+    found, lines = train_data.examples(stt, [replace(items[0], text=text)], config)
+    assert not found and "text with a special token, <" in lines[0]
 
 
 def test_dev_batches_have_each_clip_once_unchanged_one_language_each(setup):

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -64,8 +65,10 @@ def make(where: str, row: dict, folder: Path) -> Item:
     for key in ("audio", "text", "language"):
         if not isinstance(row.get(key, "" if key == "language" else None), str):
             raise ValueError(f"{where}: {key} is {row.get(key)!r}, expected a string")
+        if re.search("[\ud800-\udfff]", row.get(key, "")):
+            raise ValueError(f"{where}: {key} is {row[key]!r}, expected whole characters")
     start, end = (row.get(key, value) for key, value in (("start", 0.0), ("end", math.inf)))
-    if not all(type(value) in (int, float) for value in (start, end)) or not 0 <= start < end:
+    if not all(type(value) in (int, float) for value in (start, end)) or not 0 <= start < min(end, 1e9):
         raise ValueError(f"{where}: from {start!r} to {end!r}, expected 0 <= start < end, in seconds")
     return Item(**row | {"audio": os.path.join(folder, row["audio"])})
 

@@ -22,7 +22,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.checkpoint import state_dict as sharded
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
@@ -33,12 +32,12 @@ from nanos2t.apps.fast import FastPositions
 from nanos2t.apps.train_config import TrainConfig
 from nanos2t.apps.train_data import count_frames
 from nanos2t.apps.train_loss import Learner, cross_entropy, spec_augment
+from nanos2t.apps.train_state import add, average, begin, full_state, is_sharded, last_saves, rank, save, size
 from nanos2t.apps.transcribe import SpeechToText, choose_device, trim
 from nanos2t.generate import decode
 from nanos2t.model import IGNORED
 
 log = logging.getLogger("nanos2t")
-FULL = sharded.StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Linear warm-up, then linear to zero, a half cosine, or constant with a linear end."""
@@ -55,60 +54,6 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict]:
         if parameter.requires_grad:
             groups[sum(length > 1 for length in parameter.shape) > 1].append(parameter)
     return [{"params": groups[1], "weight_decay": weight_decay}, {"params": groups[0], "weight_decay": 0.0}]
-
-def save_atomically(state: dict, path: Path) -> None:
-    """Write beside, flush, rename: whenever the process dies, `path` is a whole file, old or new."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:  # torch's writer: "PytorchStreamWriter failed writing file"
-        raise ValueError(f"{path}: can not be written ({error}): what was there is kept") from None
-    finally:
-        part.unlink(missing_ok=True)
-
-def is_sharded(module: nn.Module) -> bool:
-    return any(hasattr(part, "unshard") for part in module.modules())  # torch's fully_shard adds it
-
-def full_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict, dict]:
-    """The weights and the optimizer's state; of a sharded module whole, at rank 0, on the CPU."""
-    if is_sharded(module):
-        weights, moments = sharded.get_state_dict(module, optimizer, options=FULL)
-        return {name: value.clone() for name, value in weights.items()}, moments  # not of a larger tensor
-    return module.state_dict(), optimizer.state_dict()
-
-def resume(module: nn.Module, optimizer: torch.optim.Optimizer, file: Path) -> tuple[int, float | None]:
-    """Put a saved state back -> how many steps it has done, and the best metric; 0 and None without one."""
-    if not file.exists():
-        return 0, None
-    state = torch.load(file, weights_only=True, map_location="cpu")
-    if is_sharded(module) != isinstance(state["optimizer"]["param_groups"][0]["params"][0], str):
-        raise ValueError(f"{file}: expected to go on with --shard or without, as the run began")
-    if is_sharded(module):
-        sharded.set_state_dict(module, optimizer, model_state_dict=state["module"],
-                               optim_state_dict=state["optimizer"], options=FULL)
-    else:
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state.get("best")
-
-def rank() -> int:
-    return distributed.get_rank() if distributed.is_initialized() else 0
-
-def size() -> int:
-    return distributed.get_world_size() if distributed.is_initialized() else 1
-
-def add(*values: float) -> list[float]:
-    """Sums over the processes."""
-    if size() == 1:
-        return list(values)
-    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    total = torch.tensor(values, dtype=torch.float64, device=device)
-    distributed.all_reduce(total)
-    return total.tolist()
 
 @contextmanager
 def asked_to_stop() -> Iterator[list[int]]:
@@ -138,8 +83,7 @@ def fit(module: nn.Module, losses_of: Callable[[int], Iterable[Tensor]], config:
     finite: the last good state is kept."""
     output.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(decay_groups(module, config.weight_decay), betas=(0.9, 0.98))
-    first, best = resume(module, optimizer, output / "state.pt")
-    trim_log(output / "log.jsonl", first)
+    first, best = begin(module, optimizer, config, output, keep)
     started, sign = time.monotonic(), 1 if config.best == "exact" else -1
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, unit="step",
                disable=None if rank() == 0 else True)
@@ -171,23 +115,6 @@ def measure(step: int, loss: float, seconds: float, labels: int, config: TrainCo
     return {"step": step + 1, "loss": round(loss, 4), "seconds": round(seconds, 1),
             "learning_rate": learning_rate(step, config), "tokens_per_second": round(labels / seconds)}
 
-def save(module: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, output: Path, done: int,
-         best: float | None, keep: Callable[[str, dict], None]) -> None:
-    """What a run goes on from, and the folder "last"; a state for `average`, if it is one of the last."""
-    weights, moments = full_state(module, optimizer)
-    if rank() == 0:
-        state = {"module": weights, "optimizer": moments, "step": done, "best": best}
-        save_atomically(state, output / "state.pt")
-        if config.average > 1 and config.steps - done < config.average * config.save_every:
-            save_atomically(state, output / f"state-{done}.pt")
-    keep("last", weights)
-
-def trim_log(file: Path, steps: int) -> None:
-    """Drop what a run wrote that did not live to save its state, and the line that it was writing."""
-    if rank() == 0 and file.exists():
-        lines = [line for line in file.read_text().splitlines(True) if line.endswith("}\n")]
-        file.write_text("".join(line for line in lines if json.loads(line)["step"] <= steps))
-
 def update(module: nn.Module, optimizer: torch.optim.Optimizer, losses_of: Callable[[int], Iterable[Tensor]],
            config: TrainConfig, step: int, seen: Callable[[], tuple[int, str]]) -> float:
     """One step of the optimizer; returns the loss. ValueError, with nothing changed, if it is not finite."""
@@ -203,7 +130,7 @@ def update(module: nn.Module, optimizer: torch.optim.Optimizer, losses_of: Calla
             part.backward()
             loss += part.item()
     (loss,) = add(loss / size())  # each was multiplied, as the mean of the gradients is taken
-    norm = nn.utils.clip_grad_norm_(module.parameters(), config.max_grad_norm)
+    norm = nn.utils.clip_grad_norm_(module.parameters(), config.max_grad_norm or math.inf)
     norm = norm.full_tensor() if is_sharded(module) else norm
     if not torch.isfinite(norm):
         what = f"loss {loss}, gradient norm {norm.item()}"
@@ -211,30 +138,31 @@ def update(module: nn.Module, optimizer: torch.optim.Optimizer, losses_of: Calla
     optimizer.step()
     return loss
 
-def average(output: Path, config: TrainConfig) -> dict[str, Tensor]:
-    """The mean of the weights in the last states of a finished run (Vaswani et al. 2017, section 6.1)."""
-    steps = range(config.steps, 0, -config.save_every)[: config.average]
-    files = [file for step in steps if (file := output / f"state-{step}.pt").exists()]
-    states = [torch.load(file, weights_only=True, map_location="cpu")["module"] for file in files]
-    return {name: sum(state[name] for state in states) / len(states) for name in states[0]}
-
 class Losses:
     """The losses of this process's batches of a step; how many labels there were so far, and the clips."""
     def __init__(self, stt: SpeechToText, module: nn.Module, examples: list, config: TrainConfig):
         self.stt, self.module, self.examples, self.config = stt, module, examples, config
-        self.batches, self.labels, self.names = None, 0, ""
+        self.batches, self.labels, self.names, self.lost = None, 0, "", set()
     def __call__(self, step: int) -> Iterator[Tensor]:
         if self.batches is None:
             self.batches = train_data.loader(self.stt, self.examples, self.config, step, rank(), size())
         self.names = ""
         for left in reversed(range(self.config.accumulate // size())):
             batch = next(self.batches)
-            if isinstance(batch, ValueError):
-                raise batch
+            self.skip(batch.lost)
             self.labels += batch.total * (not left)
             self.names += f"batch {batch.number}: {', '.join(batch.names)} "
             with self.module.no_sync() if left and hasattr(self.module, "no_sync") else nullcontext():
                 yield self.loss(batch) * size() / batch.total
+    def skip(self, lost: dict[str, str]) -> None:
+        """Say once, and list in skipped.txt, what is damaged; ValueError for what is not there any more."""
+        for path in lost.keys() - self.lost:
+            if not os.path.exists(path):
+                raise ValueError(lost[path])
+            log.error("skipped: %s", lost[path])
+            with open(Path(self.config.output) / "skipped.txt", "a") as file:
+                file.write(f"{self.config.train}: skipped: {lost[path]}\n")
+        self.lost |= lost.keys()
     def loss(self, batch: train_data.Batch) -> Tensor:
         encoder = self.stt.model.encoder
         rng = np.random.default_rng((self.config.seed, batch.number, 2))
@@ -253,8 +181,8 @@ def validate(stt: SpeechToText, examples: list, config: TrainConfig) -> dict[str
     total, right, weight = 0.0, 0, stt.model.decoder.embed.tokens.weight
     turns = (0, 1) if config.shard else (rank(), size())  # of a sharded model every process sees all
     for batch in train_data.dev_loader(stt, examples, config, *turns):
-        if isinstance(batch, ValueError):
-            raise batch
+        if batch.lost:
+            raise ValueError(next(iter(batch.lost.values())))
         values, mask, tokens, labels = (x.to(weight.device) for x in batch[2:6])
         out = stt.model(values.to(weight.dtype), mask, None, tokens)
         total += cross_entropy(out.logits, labels).item()
@@ -292,32 +220,53 @@ def spread(learner: Learner, config: TrainConfig) -> nn.Module:
         fully_shard(part, mesh=mesh)
     return learner
 
+def claim(config: TrainConfig, output: Path) -> None:
+    """Make the folder of a new run, which train.json marks. ValueError if something else is in it."""
+    if (output / "state.pt").exists() or (output / "last").exists():
+        raise ValueError(f"{output}: there is a run, go on with --resume {output}")
+    if output.is_dir() and any(output.iterdir()) and not (output / "train.json").exists():
+        raise ValueError(f"{output}: not empty, expected a new folder for the run")
+    output.mkdir(parents=True, exist_ok=True)
+    train_config.save(config, output / "train.json")
+
 def prepare(config: TrainConfig, items: list, resumed: bool) -> SpeechToText:
     """The transcriber that a run starts with, or goes on with: its weights are in output/state.pt then."""
     output = Path(config.output)
     if resumed:
         config = replace(config, model=str(output / "last"), encoder=None, decoder=None, random="none",
                          vocabulary="decoder")
-    elif rank() == 0 and (output / "last").exists():
-        raise ValueError(f"{output}: there is a run, go on with --resume {output}")
+    elif rank() == 0:
+        claim(config, output)
     if rank() == 0:
-        output.mkdir(parents=True, exist_ok=True)
-        stt = train_start.prepare(config, items, output)
+        stt = train_start.prepare(config, items, output, writes=True)
     if size() > 1:
         distributed.barrier()
-    return stt if rank() == 0 else train_start.prepare(config, items, output)
+    return stt if rank() == 0 else train_start.prepare(config, items, output, writes=False)
 
-def read(name: str | None, stt: SpeechToText, config: TrainConfig) -> list:
-    """The examples of a manifest; those that are skipped are listed in output/skipped.txt."""
-    items = manifest.read(name) if name else []
-    found, lines = train_data.examples(stt, items, config)
-    if lines and rank() == 0:
-        log.warning("%s: %d of %d lines are used, see skipped.txt", name, len(found), len(items))
-        with open(Path(config.output) / "skipped.txt", "w" if name == config.train else "a") as file:
-            file.writelines(f"{name}: {line}\n" for line in lines)
-    if name and not found:
-        raise ValueError(f"{name}: no line can be trained on, the first: {lines[0]}")
-    return found
+def choose_examples(stt: SpeechToText, config: TrainConfig, *manifests: tuple[str, list]) -> list[list]:
+    """The examples of each manifest; what is skipped or resampled is listed in output/skipped.txt."""
+    chosen, lines = [], []
+    for name, items in manifests:
+        found, more = train_data.examples(stt, items, config, decode=bool(chosen))  # validation's
+        if not found:
+            raise ValueError(f"{name}: no line can be trained on, the first: {more[0]}")
+        if len(found) < len(items):
+            log.warning("%s: %d of %d lines are used, see skipped.txt", name, len(found), len(items))
+        chosen.append(found)
+        lines += [f"{name}: {line}\n" for line in more]
+    if rank() == 0:
+        (Path(config.output) / "skipped.txt").write_text("".join(dict.fromkeys(lines)))
+    return chosen
+
+def check(config: TrainConfig, resumed: bool) -> None:
+    """ValueError for what can not be done by so many processes, in so many steps, or without a state."""
+    if config.accumulate % size():
+        raise ValueError(f"--accumulate is {config.accumulate}, expected a multiple of {size()} processes")
+    if (count := len(last_saves(config))) < config.average:
+        raise ValueError(f"--average is {config.average}, expected {count} at most: so many states are saved "
+                         f"in {config.steps} steps, one every {config.save_every}")
+    if resumed and not (Path(config.output) / "state.pt").exists():
+        raise ValueError(f"{config.output}: no state.pt to go on from, expected to begin without --resume")
 
 def run(config: TrainConfig, resumed: bool = False) -> None:
     """`nanos2t train`: a model from two halves, trained on a manifest, in config.output/best and last."""
@@ -326,10 +275,12 @@ def run(config: TrainConfig, resumed: bool = False) -> None:
         torch.cuda.set_device(device)
     if "RANK" in os.environ:
         distributed.init_process_group("nccl" if on_gpu else "gloo")
-    if config.accumulate % size():
-        raise ValueError(f"--accumulate is {config.accumulate}, expected a multiple of {size()} processes")
-    stt = prepare(config, manifest.read(config.train), resumed)
-    examples, dev = (read(name, stt, config) for name in (config.train, config.dev))
+    if rank():
+        log.setLevel(logging.ERROR)  # rank 0 says it
+    check(config, resumed)
+    manifests = [(name, manifest.read(name)) for name in (config.train, config.dev) if name]
+    stt = prepare(config, manifests[0][1], resumed)
+    examples, *dev = choose_examples(stt, config, *manifests)
     model, generation = stt.model.to(device), stt.model.generation
     if generation.max_length is None and generation.max_new_tokens is None:
         longest, most = max(len(example.tokens) for example in examples), model.decoder.config.max_positions
@@ -347,13 +298,9 @@ def run(config: TrainConfig, resumed: bool = False) -> None:
             whole = SpeechToText(kept, stt.tokenizer, stt.sample_rate, stt.normalise, folder=output)
             whole.save_pretrained(output / name)
 
-    if not resumed:
-        keep("last", {f"model.{name}": value for name, value in model.state_dict().items()})
-    if rank() == 0:
-        train_config.save(config, output / "train.json")
-    learner, check = Learner(model, config), partial(validate, stt, dev, config)
+    learner, hear = Learner(model, config), partial(validate, stt, *dev, config) if dev else None
     losses = Losses(stt, spread(learner, config), examples, config)
     with asked_to_stop() as asked:
-        fit(learner, losses, config, output, check if dev else None, keep, losses.seen, asked)
-    if config.average > 1:
+        fit(learner, losses, config, output, hear, keep, losses.seen, asked)
+    if config.average > 1 and rank() == 0:
         keep("average", average(output, config))

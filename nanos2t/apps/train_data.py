@@ -37,7 +37,8 @@ class Example:
 
 class Batch(NamedTuple):
     """Clips (B, L) and their mask; decoder input and labels (B * K, T) of K targets each; what is said, the
-    first text of each clip (B, N); labels learned in the whole step.
+    first text of each clip (B, N); labels to learn in the whole step; recordings that can not be decoded, and
+    why: silence is in their place, and nothing in that of their labels.
     """
     number: int
     names: list[str]
@@ -47,6 +48,7 @@ class Batch(NamedTuple):
     labels: Tensor
     said: Tensor
     total: int
+    lost: dict[str, str]
 
 def count_frames(encoder: Encoder, samples: Tensor | int, adapted: bool = False) -> Tensor | int:
     """How many frames the encoder makes of so many samples (B,), min_samples or more, before its adapter or
@@ -68,14 +70,23 @@ def encode(stt: SpeechToText, item: Item) -> tuple[list[int], int]:
     return [forced] * (forced is not None) + tokens + end, int(forced is not None)
 
 @lru_cache(maxsize=1)
-def measure(path: str) -> tuple[int, float]:
-    """Rate and seconds of a recording; the lines of a manifest that are about one follow each other."""
+def measure(path: str) -> tuple[int, float, float]:
+    """Rate, seconds of a recording and how many it announces, which are more if a WAV was cut short; the
+    lines of a manifest that are about one follow each other."""
     with sound_files.opened(path) as (file, _):
-        return file.samplerate, file.frames / file.samplerate
+        announced = sound_files.announced_by_chunk(file, file.frames) if file.frames else 0
+        return file.samplerate, file.frames / file.samplerate, announced / file.samplerate
 
-def examine(stt: SpeechToText, item: Item, config: TrainConfig) -> tuple[Example, int]:
+@lru_cache(maxsize=1)
+def decode_once(audio: str, start: float, end: float | None, rate: int) -> None:
+    """ValueError if it can not be decoded."""
+    manifest.load(Item(audio, "", None, start, end), rate)
+
+def examine(stt: SpeechToText, item: Item, config: TrainConfig, decode: bool) -> tuple[Example, int]:
     """An item to train on, and the rate of its recording. ValueError: the reason why there is none."""
-    rate, seconds = measure(item.audio)
+    rate, seconds, announced = measure(item.audio)
+    if item.end is None and seconds < announced:
+        raise ValueError(f"cut short, found {seconds:.2f} of {announced:.2f} s")
     if item.end is not None and item.end > seconds:
         raise ValueError(f"its end is behind that of the recording, {seconds:.2f} s")
     seconds = (seconds if item.end is None else item.end) - item.start
@@ -84,6 +95,9 @@ def examine(stt: SpeechToText, item: Item, config: TrainConfig) -> tuple[Example
         raise ValueError(f"{seconds:.3f} s, expected one frame ({needed} samples) to {config.max_seconds} s")
     if not (item.text.strip() or config.keep_empty):
         raise ValueError("empty text")
+    added = stt.tokenizer.backend.get_added_tokens_decoder().values()
+    if found := [token.content for token in added if token.special and token.content in item.text]:
+        raise ValueError(f"text with a special token, {found[0]}")
     tokens, given = encode(stt, item)
     unknown = {stt.tokenizer.backend.token_to_id(name) for name in ("<unk>", "[UNK]")} - {None}
     if unknown & {*tokens}:
@@ -92,15 +106,18 @@ def examine(stt: SpeechToText, item: Item, config: TrainConfig) -> tuple[Example
     if not given < len(tokens) <= min(frames, most.max_positions):
         raise ValueError(f"{len(tokens)} tokens, expected {given + 1} or more, {frames} frames and "
                          f"{most.max_positions} positions at most")
+    if decode:
+        decode_once(item.audio, item.start, item.end, stt.sample_rate)
     return Example(item, seconds, tokens, given), rate
 
-def examples(stt: SpeechToText, items: Sequence[Item],
-             config: TrainConfig) -> tuple[list[Example], list[str]]:
-    """The items that can be trained on, and a line for each that is skipped, and for each odd rate."""
+def examples(stt: SpeechToText, items: Sequence[Item], config: TrainConfig,
+             decode: bool = False) -> tuple[list[Example], list[str]]:
+    """The items that can be trained on, and a line for each that is skipped, and for each odd rate. Of the
+    recordings only headers are read, unless they are to be decoded."""
     found, lines, rates = [], [], {}
     for number, item in enumerate(items, 1):
         try:
-            example, rate = examine(stt, item, config)
+            example, rate = examine(stt, item, config, decode)
             found.append(example)
             rates[rate] = rates.get(rate, 0) + 1
         except ValueError as error:
@@ -173,7 +190,7 @@ def augment(waveform: np.ndarray, config: TrainConfig, rng: np.random.Generator)
     return waveform
 
 class Clips(Dataset):
-    """Batches by (number, indices, total), as in `plan`; a clip's ValueError is given, not raised."""
+    """Batches by (number, indices, total), as in `plan`."""
     def __init__(self, stt: SpeechToText, examples: Sequence[Example], config: TrainConfig):
         self.examples, self.config = examples, config
         self.first = {i: clip[0] for clip in same(examples) for i in clip}
@@ -182,23 +199,29 @@ class Clips(Dataset):
     def waveform(self, example: Example, rng: np.random.Generator) -> np.ndarray:
         waveform = augment(manifest.load(example.item, self.rate), self.config, rng)
         return audio.normalise(waveform) if self.normalise else waveform
-    def __getitem__(self, key: tuple[int, list[int], int]) -> Batch | ValueError:
+    def __getitem__(self, key: tuple[int, list[int], int]) -> Batch:
         number, indices, total = key
         chosen, clips = [self.examples[i] for i in indices], indices[:: self.config.targets]
         rng = np.random.default_rng((self.config.seed, number, 1))
-        try:
-            waveforms = [self.waveform(self.examples[i], rng) for i in clips]
-        except ValueError as error:
-            return error
+        waveforms, broken, lost = [], set(), {}
+        for i in clips:
+            try:
+                waveforms.append(self.waveform(self.examples[i], rng))
+            except ValueError as error:
+                waveforms.append(np.zeros(self.min_samples, np.float32))
+                broken.add(self.first[i])
+                lost[self.examples[i].item.audio] = str(error)
         labels = pad([example.tokens for example in chosen])
         tokens = shift_right(labels, self.generation.need("decoder_start_token_id"),
                              self.generation.need("pad_token_id"))
-        for row, example in zip(labels, chosen):
-            row[: example.given] = IGNORED
+        for row, i, example in zip(labels, indices, chosen):
+            row[: None if self.first[i] in broken else example.given] = IGNORED
         ends, texts = self.generation.eos_ids, (self.examples[self.first[i]] for i in clips)
         said = pad([[token for token in text.tokens[text.given :] if token not in ends] for text in texts])
+        said[[self.first[i] in broken for i in clips]] = IGNORED
         names = [str(self.examples[i].item) for i in clips]
-        return Batch(number, names, *audio.pad(waveforms, self.min_samples), tokens, labels, said, total)
+        padded = audio.pad(waveforms, self.min_samples)
+        return Batch(number, names, *padded, tokens, labels, said, total, lost)
 
 def pad(rows: list[list[int]]) -> Tensor:
     """Lists of ids -> (B, T), IGNORED on the right."""
@@ -206,7 +229,7 @@ def pad(rows: list[list[int]]) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=IGNORED)
 
 def loader(stt: SpeechToText, examples: Sequence[Example], config: TrainConfig, first: int, rank: int,
-           size: int) -> Iterator[Batch | ValueError]:
+           size: int) -> Iterator[Batch]:
     """This process's batches from the step `first` on, without an end, decoded ahead by `config.workers`."""
     order = plan(examples, config, first, rank, size)
     return iter(DataLoader(Clips(stt, examples, config), None, sampler=order, num_workers=config.workers))

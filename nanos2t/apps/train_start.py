@@ -1,6 +1,7 @@
 """What training starts with: two halves, loaded or drawn, with a vocabulary, dropouts and a rate of audio."""
 
 import json
+import logging
 import shutil
 from collections import Counter
 from dataclasses import fields, replace
@@ -17,27 +18,34 @@ from nanos2t.generate import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder, init_weights
 from nanos2t.wav2vec2 import EncoderConfig, EncoderTraining
 
+log = logging.getLogger("nanos2t")
 SPECIAL = {  # tokens of a vocabulary that is built, and how transformers is to read it
     "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>",
     "clean_up_tokenization_spaces": False, "tokenizer_class": "PreTrainedTokenizerFast",
 }
 
-def prepare(config: TrainConfig, items: list[Item], output: Path) -> transcribe.SpeechToText:
-    """The transcriber to train, on the CPU; the files of its tokenizer and its rate are put into `output`.
+def prepare(config: TrainConfig, items: list[Item], output: Path,
+            writes: bool = True) -> transcribe.SpeechToText:
+    """The transcriber to train, on the CPU; the process that writes puts the files of its tokenizer and its
+    rate into `output` before others look there.
     ValueError, one line, for what can not be loaded or fitted together.
     """
     names = (config.model, config.model) if config.model else (config.encoder, config.decoder)
     folders = [pretrained.find_folder(name) for name in names]
     dtype, whole = getattr(torch, config.dtype), config.model and config.random == "none"
+    found = pretrained.read_json(folders[0] / "config.json")
+    if rate := found.get("encoder", found).get("mask_feature_prob"):
+        log.warning("%s: mask_feature_prob is %s, but features are not masked here", folders[0], rate)
     torch.manual_seed(config.seed)
     model = pretrained.from_pretrained(folders[0], dtype=dtype) if whole else load(config, *folders)
     vocab_size, own = model.decoder.config.vocab_size, config.vocabulary == "decoder"
     if not own:
         backend, model.generation = build_vocabulary(items, config, model.decoder.config.pad_token_id)
-        backend.save(str(output / "tokenizer.json"))
-        (output / "tokenizer_config.json").write_text(json.dumps(SPECIAL, indent=2) + "\n")
+        if writes:
+            backend.save(str(output / "tokenizer.json"))
+            (output / "tokenizer_config.json").write_text(json.dumps(SPECIAL, indent=2) + "\n")
         vocab_size = backend.get_vocab_size()
-    for name in transcribe.FILES:
+    for name in transcribe.FILES if writes else ():
         audio = name.startswith("p")  # preprocessor_config.json, processor_config.json
         if (audio or own) and (file := folders[not audio] / name).exists():
             shutil.copyfile(file, output / name)
@@ -53,8 +61,9 @@ def load(config: TrainConfig, *folders: Path) -> SpeechEncoderDecoder:
     parts = dict(zip(("encoder", "decoder"), folders))
     configs = {part: pretrained.read_json(folder / "config.json") for part, folder in parts.items()}
     paired = {part for part, found in configs.items() if found.get("model_type") == pretrained.PAIR}
+    ids = configs["decoder"] if "decoder" in paired else {}  # older pairs have them in config.json alone
     configs = {part: found[part] if part in paired else found for part, found in configs.items()}
-    model = pretrained.build(configs, *folders, {})
+    model = pretrained.build(ids | configs, *folders, {})
     theirs, drawn = {}, [part for part in parts if config.random in (part, "both")]
     new = ["bridge", "decoder.blocks.{i}.cross_attn"]
     for part, table in zip(parts, map(remap.read_table, model.families)):
@@ -97,7 +106,9 @@ def rebuild(model: SpeechEncoderDecoder, config: TrainConfig, vocab_size: int) -
     both = {name: given[name] for name in ("hidden_dropout", "attention_dropout") if name in given}
     encoder, decoder = model.encoder.config, model.decoder.config
     encoder = replace(encoder, training=replace(encoder.training, **given))
-    decoder = replace(decoder, training=replace(decoder.training, **both), vocab_size=vocab_size)
+    built = config.vocabulary != "decoder" and decoder.pad_token_id is not None
+    decoder = replace(decoder, training=replace(decoder.training, **both), vocab_size=vocab_size,
+                      pad_token_id=model.generation.pad_token_id if built else decoder.pad_token_id)
     empty, state = like(model, encoder, decoder), model.state_dict()
     state = {name: state[name] for name, part in empty.state_dict().items()
              if name in state and state[name].shape == part.shape}
@@ -109,7 +120,8 @@ def build_vocabulary(items: list[Item], config: TrainConfig, pad: int | None) ->
 
     languages = [name for name, _ in Counter(item.language for item in items if item.language).most_common()]
     special = ["<s>", "</s>", "<unk>", *(f"<{language}>" for language in languages)]
-    special.insert(pad or 0, "<pad>")
+    pad = pad if pad is not None and pad <= len(special) else 0
+    special.insert(pad, "<pad>")
     backend = Tokenizer(models.BPE(unk_token="<unk>"))
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
     size = config.vocab_size if config.vocabulary == "bpe" else 0
@@ -119,5 +131,5 @@ def build_vocabulary(items: list[Item], config: TrainConfig, pad: int | None) ->
     backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", end)])
     ids = {language: special.index(f"<{language}>") for language in languages}
     return backend, GenerationConfig(
-        decoder_start_token_id=start, bos_token_id=start, eos_token_id=end, pad_token_id=pad or 0,
+        decoder_start_token_id=start, bos_token_id=start, eos_token_id=end, pad_token_id=pad,
         forced_bos_token_id=next(iter(ids.values()), None), lang_to_id=ids or None)

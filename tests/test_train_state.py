@@ -1,0 +1,35 @@
+# pytest tests/test_train_state.py
+"""What a run goes on from: files that are whole, or what was there before; test_train.py has whole runs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from nanos2t.apps import train_state
+from nanos2t.apps.train_config import TrainConfig
+
+
+def test_average_is_of_the_last_states(tmp_path: Path):
+    config, more = TrainConfig(steps=500, save_every=100, average=3), {"optimizer": 0, "step": 0, "best": {}}
+    for step in (100, 200, 300, 400, 500, 540, 600):
+        weight = {"weight": torch.tensor([float(step)])}
+        torch.save(more | {"module": weight}, tmp_path / f"state-{step}.pt")
+    assert train_state.average(tmp_path, config) == {"weight": torch.tensor([400.0])}
+    assert train_state.average(tmp_path, replace(config, steps=540)) == {"weight": torch.tensor([480.0])}
+    with pytest.raises(ValueError, match="state-700.pt: No such file"):
+        train_state.average(tmp_path, replace(config, steps=700))
+    for steps, every, wanted in ((10, 4, [10, 8, 4]), (12, 4, [12, 8, 4]), (10, 100, [10])):
+        assert train_state.last_saves(TrainConfig(steps=steps, save_every=every, average=3)) == wanted
+
+
+def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path):
+    train_state.save_atomically({"step": 1}, tmp_path / "state.pt")
+    with pytest.raises(Exception, match="pickle"):
+        train_state.save_atomically({"step": lambda: 2}, tmp_path / "state.pt")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ValueError, match="other: can not be written .*: what was there is kept"):
+        train_state.save_atomically({"step": 2}, tmp_path / "other")
+    assert not list(tmp_path.glob("*.part"))
+    assert torch.load(tmp_path / "state.pt", weights_only=True) == {"step": 1}
