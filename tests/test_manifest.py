@@ -45,6 +45,8 @@ def test_lines_become_items_with_paths_beside_the_manifest(tmp_path: Path):
         ({"audio": "a.wav", "text": "a", "start": 2, "end": 2}, "line 2: from 2 to 2"),
         ({"audio": "a.wav", "text": "a", "end": True}, "line 2: from 0.0 to True"),
         ('{"audio": "a.wav", "text": "a", "start": NaN}', "line 2: from nan"),
+        ({"audio": "a.wav", "text": "a", "start": 10**400}, "line 2: from 1000"),
+        ('{"audio": "a.wav", "text": "a\\ud800"}', "line 2: text is 'a.ud800', expected whole characters"),
     ],
 )
 def test_a_line_that_is_no_item_is_refused(tmp_path: Path, line, reason):

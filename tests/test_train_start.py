@@ -126,6 +126,38 @@ def test_the_pad_keeps_its_id(tmp_path: Path, data):
         assert backend.token_to_id("<de>") == generation.lang_to_id["de"] == 5
 
 
+def test_a_pad_that_the_new_vocabulary_has_no_place_for_is_moved(tmp_path: Path, data):
+    config = config_of(config_folder(tmp_path / "model", pad_token_id=8), data, vocabulary="characters")
+    stt = start(config, tmp_path / "start")
+    assert stt.model.decoder.config.pad_token_id == stt.model.generation.pad_token_id == 0
+    assert stt.tokenizer.backend.token_to_id("<pad>") == 0
+    assert (
+        not stt.model.decoder.embed.tokens.weight[0].any() and stt.model.decoder.embed.tokens.weight[8].any()
+    )
+
+
+def test_ids_of_a_pair_are_kept_when_a_half_is_drawn(tmp_path: Path, data):
+    """As in older pairs, which have them in config.json and no generation_config.json."""
+    halves(tmp_path)
+    path = tmp_path / "pair" / "config.json"
+    ids = {"decoder_start_token_id": 5, "eos_token_id": 6, "pad_token_id": 7}
+    path.write_text(json.dumps(json.loads(path.read_text()) | ids))
+    (tmp_path / "pair" / "generation_config.json").unlink(missing_ok=True)
+    for random in "encoder", "decoder", "both":
+        config = config_of(tmp_path, data, random=random)
+        model = train_start.load(config, tmp_path / "pair", tmp_path / "pair")
+        assert {name: getattr(model.generation, name) for name in ids} == ids
+
+
+def test_that_features_are_not_masked_is_said(tmp_path: Path, data, caplog):
+    folder = config_folder(tmp_path / "model")
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"encoder": config["encoder"] | {"mask_feature_prob": 0.25}}))
+    start(config_of(folder, data), tmp_path / "start")
+    assert "model: mask_feature_prob is 0.25, but features are not masked here" in caplog.text
+
+
 def test_without_languages_none_is_forced(tmp_path: Path):
     data = corpus(tmp_path / "data", languages=(None,))
     stt = start(config_of(config_folder(tmp_path / "model"), data), tmp_path / "start")
