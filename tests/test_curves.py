@@ -38,6 +38,13 @@ def test_a_step_done_twice_counts_as_the_last(tmp_path):
     assert [(line["step"], line["loss"]) for line in lines] == [(10, 1.0), (20, 0.5)]
 
 
+def test_a_line_that_was_not_written_to_its_end_does_not_count(tmp_path):
+    path = log(tmp_path / "a", *LINES)
+    whole = curves.read(path)
+    path.write_text(path.read_text() + '{"step": 30, "lo')
+    assert curves.read(path) == whole
+
+
 def test_names_tell_the_runs_apart():
     assert curves.names([Path("/x/a/log.jsonl"), Path("/x/b/log.jsonl")]) == ["a", "b"]
     assert curves.names([Path("/x/a/log.jsonl"), Path("/y/a/log.jsonl")]) == ["x/a", "y/a"]
@@ -53,10 +60,12 @@ def test_the_picture(tmp_path, monkeypatch):
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 5000
 
 
-@pytest.mark.parametrize("text", ["", "no json", '{"loss": 1}', "[1]"])
+@pytest.mark.parametrize(
+    "text", ["", "no json\n", '{"loss": 1}\n', "[1]\n", '{"step": "1"}\n', '{"step": 1}\n']
+)
 def test_what_is_no_log(tmp_path, monkeypatch, capsys, text):
     path = tmp_path / "log.jsonl"
-    path.write_text(text)
+    path.write_text(text + "\n")
     for name in path, tmp_path / "gone.jsonl":
         monkeypatch.setattr(sys, "argv", ["curves.py", str(name), "-o", str(tmp_path / "x.png")])
         with pytest.raises(SystemExit) as stop:

@@ -66,3 +66,27 @@ def test_a_folder_without_recordings(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run(monkeypatch, tmp_path, tmp_path / "out")
     assert "no recordings named" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "expected"),
+    [
+        ("1_theo_new_5.wav", [], "1_theo_new_5.wav: expected {digit}_{speaker}_{index}.wav"),
+        ("1_theo_x.wav", [], "1_theo_x.wav: expected {digit}_{speaker}_{index}.wav"),
+        ("1_theo_5.wav", ["--join", 2], "1_theo_5.wav: "),
+        ("1_theo_5.wav", ["--join", -1], "expected --join 0 or more"),
+        ("1_theo_5.wav", ["--times", 0], "--times 1 or more"),
+    ],
+)
+def test_what_can_not_be_done_is_said_in_a_line(tmp_path, monkeypatch, capsys, name, more, expected):
+    (tmp_path / name).write_text("no sound")
+    with pytest.raises(SystemExit) as stop:
+        run(monkeypatch, tmp_path, tmp_path / "out", *more)
+    assert stop.value.code == 2 and expected in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_file_is_no_folder_to_write_to(recordings, tmp_path, monkeypatch, capsys):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(SystemExit):
+        run(monkeypatch, recordings, tmp_path / "out")
+    assert "out" in capsys.readouterr().err.splitlines()[-1]

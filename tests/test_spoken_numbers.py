@@ -1,7 +1,9 @@
 # pytest tests/test_spoken_numbers.py
 """The bundled model's task: what is drawn, split and learned. Recordings here are tones, a pitch a digit."""
 
+import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -172,8 +174,28 @@ def test_an_augmentation_can_be_left_out(folder: Path, tmp_path: Path):
             assert min(abs(sounding[-1] - sounding[0] - take) for take in takes) < 9
             said.add(digit)
     assert len(said) > 5
-    with pytest.raises(TypeError, match="bad_cuts"):
+    with pytest.raises(argparse.ArgumentTypeError, match="bad_cuts"):
         task.conditions('{"bad_cuts": 0}')
+    assert task.conditions('{"snr": [0, 9.5]}').snr == [0, 9.5]
+
+
+def test_utterances_may_begin_and_end_with_the_word(folder: Path):
+    recordings = task.Recordings([folder], "train")
+    how = task.Conditions(strength=0.0, people=1.0, speed=0.0, clean=1.0)
+    loose, tight = [], []
+    for seed in range(20):
+        for found, share in ((loose, 0.0), (tight, 1.0)):
+            rng = np.random.default_rng(seed)
+            found.append(task.utter((1, 7), recordings, rng, replace(how, tight=share)))
+    clips = {len(a) + len(b) for name in recordings.people for a in recordings.clips[name][1]
+             for b in recordings.clips[name][7]}  # fmt: skip
+    for before, after in zip(loose, tight):
+        assert len(after) < len(before)
+        assert min(len(after) - size for size in clips) < 0.8 * task.RATE  # the pause between
+        assert not np.isclose(after[:40], after[0], atol=1e-3).all()
+        assert np.isclose(before[:40], before[0], atol=1e-3).all()
+    silent = task.utter((), recordings, np.random.default_rng(3), replace(how, tight=1.0))
+    assert len(silent) > 0
 
 
 @pytest.mark.parametrize(
@@ -183,8 +205,11 @@ def test_an_augmentation_can_be_left_out(folder: Path, tmp_path: Path):
         ("pack --model gone --output x", 1, "gone: no such folder"),
         ("evaluate --data gone --most 0", 2, "argument --most"),
         ('prepare --data gone --output x --conditions {"bad_cuts":0}', 2, "argument --conditions"),
-        ('prepare --data gone --output x --conditions {"cut":"no"}', 2, "expected an object of numbers"),
-        ("prepare --data gone --output x --conditions [0]", 2, "expected an object of numbers"),
+        ('prepare --data gone --output x --conditions {"cut":"no"}', 2, "cut is 'no', expected 0.04 or so"),
+        ("prepare --data gone --output x --conditions [0]", 2, "expected an object with some of"),
+        ('prepare --data gone --output x --conditions {"snr":3}', 2, "snr is 3, expected (3.0, 35.0) or so"),
+        ("prepare --data gone --output x --count 0", 2, "expected a number above 0, found 0"),
+        ("evaluate --data gone --count -3", 2, "argument --count"),
     ],
 )
 def test_what_is_missing_is_said_in_a_line(monkeypatch, capsys, line: str, code: int, expected: str):

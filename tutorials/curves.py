@@ -15,19 +15,21 @@ Curves = dict[str, dict[str, tuple[list[int], list[float]]]]  # panel, line: ste
 
 
 def read(path: Path) -> list[dict]:
-    """The lines of a log; a step that was done again, after a stop, counts as it was the last time.
+    """The lines of a log; a step that was done again, after a stop, counts as it was the last time, and a
+    last line that was not written to its end does not.
 
     ValueError names the file and what was found instead.
     """
     try:
-        found = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
-        steps = {line["step"]: line for line in found}
+        whole = path.read_text("utf-8").rpartition("\n")[0]
+        found = [json.loads(line) for line in whole.splitlines() if line.strip()]
+        steps = {line["step"] + 0: line for line in found}
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}, expected the log.jsonl of a run") from None
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error!r}, expected lines of JSON with a step") from None
-    if not steps:
-        raise ValueError(f"{path}: empty, expected the log.jsonl of a run")
+    if not any(line.keys() - LEFT_OUT for line in steps.values()):
+        raise ValueError(f"{path}: no metric in any line, expected the log.jsonl of a run")
     return [steps[step] for step in sorted(steps)]
 
 

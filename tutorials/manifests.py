@@ -9,6 +9,7 @@ lines: the split of spoken_numbers.py. The text is the digits in English words.
 
 import argparse
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,9 +31,14 @@ def part_of(index: int) -> str:
 
 
 def find(folder: Path, part: str) -> list[Recording]:
-    """The recordings of a part, by name."""
-    names = [(path.stem.split("_"), path) for path in sorted(folder.glob("[0-9]_*_*.wav"))]
-    return [(int(digit), who, path) for (digit, who, index), path in names if part_of(int(index)) == part]
+    """The recordings of a part, by name. ValueError for one that is named almost so."""
+    found = []
+    for path in sorted(folder.glob("[0-9]_*_*.wav")):
+        if not (name := re.fullmatch("([0-9])_([^_]+)_([0-9]+)", path.stem)):
+            raise ValueError(f"{path}: expected {{digit}}_{{speaker}}_{{index}}.wav")
+        if part_of(int(name[3])) == part:
+            found.append((int(name[1]), name[2], path))
+    return found
 
 
 def alone(recordings: list[Recording]) -> list[Item]:
@@ -74,10 +80,20 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=1, help="how often train.jsonl has each of them then")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    options.folder.mkdir(parents=True, exist_ok=True)
+    if options.join < 0 or options.times < 1:
+        parser.error("expected --join 0 or more, --times 1 or more")
+    try:
+        write(options)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+def write(options: argparse.Namespace) -> None:
+    """The manifests and, of rows, their recordings."""
     found = {part: find(options.recordings, part) for part in PARTS}
     if not any(found.values()):
-        parser.error(f"{options.recordings}: no recordings named {{digit}}_{{speaker}}_{{index}}.wav")
+        raise ValueError(f"{options.recordings}: no recordings named {{digit}}_{{speaker}}_{{index}}.wav")
+    options.folder.mkdir(parents=True, exist_ok=True)
     for number, (part, recordings) in enumerate(found.items()):
         if recordings and options.join:
             times = options.times if part == "train" else 1

@@ -9,8 +9,9 @@ split. train_spoken_numbers.md has the commands.
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -47,6 +48,13 @@ def part_of(speaker: str, index: int) -> str:
     return "train" if index % 9 or not index else "dev"
 
 
+def named(path: Path) -> tuple[str, str, str]:
+    """The digit, speaker and index in the name of a recording."""
+    if not (found := re.fullmatch("([0-9])_([^_]+)_([0-9]+)", path.stem)):
+        raise ValueError(f"{path}: expected {{digit}}_{{speaker}}_{{index}}.wav")
+    return found.groups()
+
+
 class Recordings:
     """Spoken digits as float arrays at 8 kHz, `clips[speaker][digit]` a list of them, of equal loudness.
 
@@ -57,7 +65,7 @@ class Recordings:
     def __init__(self, folders: list[Path], *parts: str, heard: Callable[[str], bool] = lambda speaker: True):
         self.clips: dict[str, list[list[np.ndarray]]] = {}
         for path in sorted(path for folder in folders for path in Path(folder).glob("*_*_*.wav")):
-            digit, speaker, index = path.stem.split("_")
+            digit, speaker, index = named(path)
             if part_of(speaker, int(index)) in parts and heard(speaker):
                 clip = audio.load(path, RATE)
                 clips = self.clips.setdefault(speaker, [[] for _ in DIGITS])
@@ -146,17 +154,31 @@ class Conditions:
     clean: float = 0.25  # share of utterances without noise
     snr: tuple[float, float] = (3.0, 35.0)
     cut: float = 0.0  # share of recordings cut in the wrong place
+    tight: float = 0.0  # share of utterances that begin, and that end, with the word itself
 
 
-TRAINING = Conditions(strength=0.6, people=0.85, speed=0.08, clean=1.0, cut=0.04)  # noise: nanos2t train
+TRAINING = Conditions(
+    strength=0.6, people=0.85, speed=0.08, clean=1.0, cut=0.04, tight=0.3
+)  # noise: nanos2t train
 
 
 def conditions(text: str) -> Conditions:
     """TRAINING, but with the numbers in an object of JSON."""
     given = json.loads(text)
-    if not isinstance(given, dict) or not all(isinstance(value, int | float) for value in given.values()):
-        raise argparse.ArgumentTypeError(f"expected an object of numbers, found {text}")
+    known, numbers = {field.name for field in fields(Conditions)}, {float: 1, tuple: 2}
+    if not isinstance(given, dict) or not given.keys() <= known:
+        raise argparse.ArgumentTypeError(f"expected an object with some of {sorted(known)}, found {text}")
+    for name, value in given.items():
+        many = np.atleast_1d(value)
+        if many.dtype.kind not in "fi" or many.shape != (numbers[type(getattr(TRAINING, name))],):
+            raise argparse.ArgumentTypeError(f"{name} is {value!r}, expected {getattr(TRAINING, name)} or so")
     return replace(TRAINING, **given)
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
+    return int(text)
 
 
 def utter(digits: Digits, recordings: Recordings, rng: np.random.Generator, how: Conditions) -> np.ndarray:
@@ -166,6 +188,7 @@ def utter(digits: Digits, recordings: Recordings, rng: np.random.Generator, how:
     speaker = recordings.clips[speakers[rng.integers(len(speakers))]]
     speed = np.exp(rng.uniform(-how.speed, how.speed)) if how.speed else 1.0
     pause = how.pause * rng.choice([0.3, 1.0, 2.5])
+    tight = rng.random(2) < how.tight if how.tight and digits else np.zeros(2, bool)
     parts = [np.zeros(int(rng.uniform(0.02, 0.5 if digits else 5.0) * RATE))]
     for digit in digits:
         clip = speaker[digit][rng.integers(len(speaker[digit]))]
@@ -174,7 +197,8 @@ def utter(digits: Digits, recordings: Recordings, rng: np.random.Generator, how:
         gain = 10 ** (rng.normal(0, 2 * how.strength) / 20)
         part = stretch(clip, speed * np.exp(rng.normal(0, 0.03 * how.strength))) if how.speed else clip
         parts += [part * gain, np.zeros(int(min(rng.exponential(pause), 0.8) * RATE))]
-    x = np.concatenate([*parts, np.zeros(int(rng.uniform(0.02, 0.5) * RATE))])
+    parts.append(np.zeros(int(rng.uniform(0.02, 0.5) * RATE)))
+    x = np.concatenate(parts[int(tight[0]) : len(parts) - 2 * int(tight[1])])
     if rng.random() < 0.7 * how.strength:
         x = colour(x, rng, 6.0)
     if rng.random() < 0.25 * how.strength:
@@ -297,7 +321,7 @@ def main() -> None:
         )
     for name in "prepare", "pack":
         parsers[name].add_argument("--output", type=Path, required=True)
-    parsers["prepare"].add_argument("--count", type=int, default=24000, help="utterances to train on")
+    parsers["prepare"].add_argument("--count", type=positive, default=24000, help="utterances to train on")
     parsers["prepare"].add_argument("--leave-out", default="", metavar="SPEAKER")
     parsers["prepare"].add_argument(
         "--conditions",
@@ -309,7 +333,7 @@ def main() -> None:
     parsers["prepare"].add_argument("--seed", type=int, default=1)
     parsers["pack"].add_argument("--model", required=True, help="folder")
     parsers["evaluate"].add_argument("--model", help="folder; default: the bundled model")
-    parsers["evaluate"].add_argument("--count", type=int, default=1000)
+    parsers["evaluate"].add_argument("--count", type=positive, default=1000)
     parsers["evaluate"].add_argument("--seed", type=int, default=11)
     parsers["evaluate"].add_argument(
         "--compare", metavar="DTYPE", help="print how many texts stay in it: int8"
