@@ -225,21 +225,25 @@ def test_a_run_that_is_asked_to_stop_saves_its_step(whole, name, tmp_path: Path)
         assert distance(weights(whole[1] / "run", folder), weights(tmp_path / "run", folder)) == 0
 
 
-def torchrun(config: TrainConfig, *more: str) -> str:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+def torchrun(config: TrainConfig, *more: str, program: tuple = ("-m", "nanos2t"), code: int = 0) -> str:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    words = [*command, "nanos2t", *flags(config), *more]
+    words = [*command, *program, *flags(config), *more]
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     return done.stderr
 
 
 def test_two_processes_end_in_the_weights_of_one(tmp_path: Path):
     """With dropout, layerdrop and masks, too: what is drawn belongs to the batch, not to the process."""
-    config = tiny(tmp_path, dtype="float64", accumulate=4, steps=6)
+    config = tiny(tmp_path, dtype="float64", accumulate=4, steps=6, average=2)
+    with open(config.train, "a") as file:
+        file.write('{"audio": "none.wav", "text": "one"}\n')
     train.run(config)
-    torchrun(replace(config, output=str(tmp_path / "two")))
-    assert distance(weights(tmp_path / "run"), weights(tmp_path / "two")) < 1e-6
+    said = torchrun(replace(config, output=str(tmp_path / "two")))
+    assert said.count("8 of 9 lines are used") == 2  # of train and dev, not of both processes
+    for name in "last", "average":
+        assert distance(weights(tmp_path / "run", name), weights(tmp_path / "two", name)) < 1e-6
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("run", "two")]
     for first, second in zip(*([json.loads(line) for line in log] for log in logs), strict=True):
         for name in ("step", "loss", "dev_loss", "exact"):
@@ -252,7 +256,12 @@ def test_two_processes_that_share_the_weights_end_in_those_of_one(tmp_path: Path
     config = tiny(tmp_path, dtype="float64", steps=7, layerdrop=0.0, best="dev_loss", **constant)
     train.run(replace(config, steps=9))
     config = replace(config, output=str(tmp_path / "two"), shard=True)
-    torchrun(config)
+    (tmp_path / "dies.py").write_text(
+        "import sys; from nanos2t.apps import cli, train; train.update = None; cli.main(sys.argv[1:])"
+    )
+    torchrun(config, program=(str(tmp_path / "dies.py"),), code=1)
+    assert torch.load(tmp_path / "two" / "state.pt", weights_only=True)["step"] == 0
+    torchrun(TrainConfig(), "--resume", config.output)
     torchrun(TrainConfig(), "--resume", config.output, "--steps", "9")
     assert distance(weights(tmp_path / "run"), weights(tmp_path / "two")) < 1e-6
 

@@ -54,7 +54,12 @@ def is_sharded(module: nn.Module) -> bool:
 def full_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict, dict]:
     """The weights and the optimizer's state; of a sharded module whole, at rank 0, on the CPU."""
     if is_sharded(module):
+        new = not optimizer.state
         weights, moments = sharded.get_state_dict(module, optimizer, options=FULL)
+        if new:  # torch has made a step of length 0, to have moments
+            optimizer.state.clear()
+            for moment in moments.get("state", {}).values():
+                moment["step"].zero_()
         return {name: value.clone() for name, value in weights.items()}, moments  # not of a larger tensor
     return module.state_dict(), optimizer.state_dict()
 
