@@ -221,10 +221,12 @@ def test_what_is_missing_is_said_in_a_line(monkeypatch, capsys, line: str, code:
 
 def test_the_recipe_runs_and_its_model_is_packed_for_transformers(numbers: Path, tmp_path: Path):
     transformers = pytest.importorskip("transformers")
-    home = Path(task.__file__).parent
+    home = Path(task.__file__).parent / "spoken_numbers"
     flags = {"train": str(numbers / "train.jsonl"), "dev": str(numbers / "dev.jsonl"), "steps": 2}
-    flags |= {"model": str(home / "spoken_numbers"), "output": str(tmp_path / "run"), "batch_seconds": 9.0}
-    train.run(train_config.resolve(flags, str(home / "spoken_numbers" / "train.json")))
+    flags |= {"model": str(home), "output": str(tmp_path / "first"), "batch_seconds": 9.0}
+    train.run(train_config.resolve(flags, str(home / "train.json")))
+    flags |= {"model": str(tmp_path / "first" / "last"), "output": str(tmp_path / "run")}
+    train.run(train_config.resolve(flags, str(home / "tight.json")))
     packed = tmp_path / "packed"
     task.pack(SimpleNamespace(model=str(tmp_path / "run" / "last"), output=packed))
     assert {x.dtype for x in load_file(packed / "model.safetensors").values()} == {torch.float16}

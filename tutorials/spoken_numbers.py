@@ -157,9 +157,7 @@ class Conditions:
     tight: float = 0.0  # share of utterances that begin, and that end, with the word itself
 
 
-TRAINING = Conditions(
-    strength=0.6, people=0.85, speed=0.08, clean=1.0, cut=0.04, tight=0.3
-)  # noise: nanos2t train
+TRAINING = Conditions(strength=0.6, people=0.85, speed=0.08, clean=1.0, cut=0.04)  # noise: nanos2t train
 
 
 def conditions(text: str) -> Conditions:
