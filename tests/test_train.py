@@ -379,13 +379,13 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path):
 
 
 def test_a_run_that_died_before_its_first_state_can_begin_again(whole, tmp_path: Path, monkeypatch):
-    config, real = tiny(tmp_path, average=2), train_state.save_atomically
-    monkeypatch.setattr(train_state, "save_atomically", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    config, real = tiny(tmp_path, average=2), train_state.save_state
+    monkeypatch.setattr(train_state, "save_state", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         train.run(config)
     with pytest.raises(ValueError, match="run: no state.pt to go on from, expected to begin without"):
         train.run(config, resumed=True)
-    monkeypatch.setattr(train_state, "save_atomically", real)
+    monkeypatch.setattr(train_state, "save_state", real)
     train.run(config)
     assert distance(weights(whole[1] / "run"), weights(tmp_path / "run")) == 0
 

@@ -25,11 +25,11 @@ def test_average_is_of_the_last_states(tmp_path: Path):
 
 
 def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path):
-    train_state.save_atomically({"step": 1}, tmp_path / "state.pt")
+    train_state.save_state({"step": 1}, tmp_path / "state.pt")
     with pytest.raises(Exception, match="pickle"):
-        train_state.save_atomically({"step": lambda: 2}, tmp_path / "state.pt")
+        train_state.save_state({"step": lambda: 2}, tmp_path / "state.pt")
     (tmp_path / "other").mkdir()
     with pytest.raises(ValueError, match="other: can not be written .*: what was there is kept"):
-        train_state.save_atomically({"step": 2}, tmp_path / "other")
+        train_state.save_state({"step": 2}, tmp_path / "other")
     assert not list(tmp_path.glob("*.part"))
     assert torch.load(tmp_path / "state.pt", weights_only=True) == {"step": 1}

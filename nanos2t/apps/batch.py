@@ -53,18 +53,6 @@ def output_paths(files: list[str], folder: Path, format: str) -> list[Path]:
         raise ValueError(f"--output {folder}: {nearest} is not a folder that can be written to")
     return paths
 
-def write(path: Path, text: str) -> None:
-    """Beside, then rename: under the final name stands a whole file or none."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        part.write_bytes(text.encode("utf-8", "backslashreplace"))
-        os.replace(part, path)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        with suppress(OSError):
-            part.unlink()
-
 def count_seconds(inputs: Iterable[tuple[str, Path | None]]) -> int:
     """How long the inputs say that they are, together; one that cannot be read says nothing."""
     import soundfile

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from nanos2t import __version__
-from nanos2t.apps import batch, exercises, train_config
+from nanos2t.apps import atomic, batch, exercises, train_config
 from nanos2t.apps.formats import FORMATS, Layout, render
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def finish(name: str, path: str, outcome: "Result | ValueError", options, failur
         written = render(outcome, options.format, name, layout)
         text = render(outcome, "txt") if path else written
         if path:
-            batch.write(Path(path), written)
+            atomic.write_text(Path(path), written)
     except ValueError as error:
         failures.append(name)
         say(error if str(error).startswith((f"{name}: ", f"{path}: ")) else f"{name}: {error}")
@@ -274,7 +274,7 @@ def run_eval(options: argparse.Namespace) -> int:
     tell(whole if options.json else evaluate.render(result))
     if options.output:
         with stopping(FAILED):
-            batch.write(options.output, whole)
+            atomic.write_text(options.output, whole)
     return FAILED if failed else 0
 
 def run_report(options: argparse.Namespace) -> int:
@@ -286,7 +286,7 @@ def run_report(options: argparse.Namespace) -> int:
         title = Path(options.file).name
         run = report.hear(stt, source_of(options.file), title, options.language, options.num_beams)
     with stopping(FAILED):
-        batch.write(options.output, report.render([run, *others]))
+        atomic.write_text(options.output, report.render([run, *others]))
     return 0
 
 def run_demo(options: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from nanos2t.apps import manifest, train_config, train_data, train_start
+from nanos2t.apps import atomic, manifest, train_config, train_data, train_start
 from nanos2t.apps.fast import FastPositions
 from nanos2t.apps.train_config import TrainConfig
 from nanos2t.apps.train_data import count_frames
@@ -255,7 +255,7 @@ def choose_examples(stt: SpeechToText, config: TrainConfig, *manifests: tuple[st
         chosen.append(found)
         lines += [f"{name}: {line}\n" for line in more]
     if rank() == 0:
-        (Path(config.output) / "skipped.txt").write_text("".join(dict.fromkeys(lines)))
+        atomic.write_text(Path(config.output) / "skipped.txt", "".join(dict.fromkeys(lines)))
     return chosen
 
 def check(config: TrainConfig, resumed: bool) -> None:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
+from nanos2t.apps import atomic
+
 
 def option(default: Any, text: str, choices: str = "", least: float = 0, most: float = math.inf) -> Any:
     return field(default=default, metadata={"help": text, "choices": choices.split(), "range": (least, most)})
@@ -131,4 +133,4 @@ def check(option, value: object) -> None:
         raise ValueError(f"{flag(option.name)} is {value!r}, expected {expected}")
 
 def save(config: TrainConfig, path: Path) -> None:
-    path.write_text(json.dumps(asdict(config), indent=2) + "\n")
+    atomic.write_text(path, json.dumps(asdict(config), indent=2) + "\n")

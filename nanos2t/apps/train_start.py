@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shutil
 from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import torch
 
 from nanos2t import pretrained, remap
-from nanos2t.apps import transcribe
+from nanos2t.apps import atomic, transcribe
 from nanos2t.apps.manifest import Item
 from nanos2t.apps.train_config import TrainConfig
 from nanos2t.decoder import DecoderConfig
@@ -42,13 +41,13 @@ def prepare(config: TrainConfig, items: list[Item], output: Path,
     if not own:
         backend, model.generation = build_vocabulary(items, config, model.decoder.config.pad_token_id)
         if writes:
-            backend.save(str(output / "tokenizer.json"))
-            (output / "tokenizer_config.json").write_text(json.dumps(SPECIAL, indent=2) + "\n")
+            atomic.write_text(output / "tokenizer.json", backend.to_str(pretty=True) + "\n")
+            atomic.write_text(output / "tokenizer_config.json", json.dumps(SPECIAL, indent=2) + "\n")
         vocab_size = backend.get_vocab_size()
     for name in transcribe.FILES if writes else ():
         audio = name.startswith("p")  # preprocessor_config.json, processor_config.json
         if (audio or own) and (file := folders[not audio] / name).exists():
-            shutil.copyfile(file, output / name)
+            atomic.copy(file, output / name)
     stt = transcribe.furnish(rebuild(model, config, vocab_size), output)
     if stt.tokenizer is None:
         raise ValueError(f"{folders[1]}: no tokenizer, expected one, or --vocabulary characters or bpe")

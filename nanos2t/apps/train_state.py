@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint import state_dict as sharded
 
-from nanos2t.apps import train_config
+from nanos2t.apps import atomic, train_config
 from nanos2t.apps.train_config import TrainConfig
 
 FULL = sharded.StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -34,19 +34,15 @@ def add(*values: float) -> list[float]:
     distributed.all_reduce(total)
     return total.tolist()
 
-def save_atomically(state: dict, path: Path) -> None:
-    """Write beside, flush, rename: whenever the process dies, `path` is a whole file, old or new."""
-    part = path.with_name(path.name + ".part")
-    try:
+def save_state(state: dict, path: Path) -> None:
+    """Whole or not at all, and on the disk."""
+    def write(part: Path) -> None:
         with open(part, "wb") as file:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
-    except (OSError, RuntimeError) as error:  # torch's writer: "PytorchStreamWriter failed writing file"
-        raise ValueError(f"{path}: can not be written ({error}): what was there is kept") from None
-    finally:
-        part.unlink(missing_ok=True)
+
+    atomic.write(path, write)
 
 def is_sharded(module: nn.Module) -> bool:
     return any(hasattr(part, "unshard") for part in module.modules())  # torch's fully_shard adds it
@@ -111,9 +107,9 @@ def save(module: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfi
     if rank() == 0:
         state = {"module": weights, "optimizer": moments, "step": done, "best": {config.best: best}}
         train_config.save(config, output / "train.json")
-        save_atomically(state, output / "state.pt")
+        save_state(state, output / "state.pt")
         if config.average > 1 and done in last_saves(config):
-            save_atomically(state, output / f"state-{done}.pt")
+            save_state(state, output / f"state-{done}.pt")
     keep("last", weights)
 
 def trim_log(file: Path, steps: int) -> None:
@@ -124,7 +120,7 @@ def trim_log(file: Path, steps: int) -> None:
             lines = [line for line in lines if json.loads(line)["step"] <= steps]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{file}: {error!r}, expected lines of metrics, each with its step") from None
-        file.write_text("".join(lines))
+        atomic.write_text(file, "".join(lines))
 
 def average(output: Path, config: TrainConfig) -> dict[str, Tensor]:
     """The mean of the weights in the last states of a finished run (Vaswani et al. 2017, section 6.1)."""

@@ -6,7 +6,6 @@ B pieces of a batch, L samples, K hypotheses of each (num_return_sequences), T t
 import ctypes
 import logging
 import os
-import shutil
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from nanos2t import audio, pretrained
-from nanos2t.apps import align, checks, fast, languages, segment, sound_files, vocabularies
+from nanos2t.apps import align, atomic, checks, fast, languages, segment, sound_files, vocabularies
 from nanos2t.apps.results import Result, Segment, join
 from nanos2t.generate import GenerationConfig, decode, with_options
 from nanos2t.model import SpeechEncoderDecoder
@@ -68,8 +67,8 @@ class SpeechToText:
         """Write the model, and the tokenizer and the rate from the folder that it came from, beside it."""
         pretrained.save_pretrained(self.model, folder)
         for name in FILES if self.folder else ():
-            if (file := self.folder / name).exists() and file.resolve() != (Path(folder) / name).resolve():
-                shutil.copyfile(file, Path(folder) / name)
+            if (file := self.folder / name).exists():
+                atomic.copy(file, Path(folder) / name)
     @property
     def languages(self) -> tuple[str, ...]:
         """What `language=` accepts; () for a model that writes one language."""

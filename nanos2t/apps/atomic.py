@@ -1,0 +1,32 @@
+"""Files that are written whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+
+def write(path: Path, write: Callable[[Path], object]) -> None:
+    """`write(part)` beside, then rename: whenever the process dies, `path` is a whole file, old or new.
+    ValueError if it can not be written; what was there is kept.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        write(part)
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch's writer: "PytorchStreamWriter failed writing file"
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path}: can not be written ({reason}): what was there is kept") from None
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+def write_text(path: Path, text: str) -> None:
+    """In UTF-8; lone surrogates, which it does not have, are escaped."""
+    write(path, lambda part: part.write_bytes(text.encode("utf-8", "backslashreplace")))
+
+def copy(file: Path, path: Path) -> None:
+    """Nothing to do if they are the same."""
+    if file.resolve() != path.resolve():
+        write(path, lambda part: shutil.copyfile(file, part))
