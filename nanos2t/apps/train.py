@@ -227,7 +227,7 @@ def claim(config: TrainConfig, output: Path) -> None:
     if output.is_dir() and any(output.iterdir()) and not (output / "train.json").exists():
         raise ValueError(f"{output}: not empty, expected a new folder for the run")
     output.mkdir(parents=True, exist_ok=True)
-    train_config.save(config, output / "train.json")
+    atomic.write_text(output / "train.json", train_config.render(config))
 
 def prepare(config: TrainConfig, items: list, resumed: bool) -> SpeechToText:
     """The transcriber that a run starts with, or goes on with: its weights are in output/state.pt then."""

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
-from nanos2t.apps import atomic
-
 
 def option(default: Any, text: str, choices: str = "", least: float = 0, most: float = math.inf) -> Any:
     return field(default=default, metadata={"help": text, "choices": choices.split(), "range": (least, most)})
@@ -132,5 +130,5 @@ def check(option, value: object) -> None:
         expected = f"one of {', '.join(choices)}" if choices else wanted.__name__ + limits
         raise ValueError(f"{flag(option.name)} is {value!r}, expected {expected}")
 
-def save(config: TrainConfig, path: Path) -> None:
-    atomic.write_text(path, json.dumps(asdict(config), indent=2) + "\n")
+def render(config: TrainConfig) -> str:
+    return json.dumps(asdict(config), indent=2) + "\n"

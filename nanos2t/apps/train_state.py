@@ -106,7 +106,7 @@ def save(module: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfi
     weights, moments = full_state(module, optimizer)
     if rank() == 0:
         state = {"module": weights, "optimizer": moments, "step": done, "best": {config.best: best}}
-        train_config.save(config, output / "train.json")
+        atomic.write_text(output / "train.json", train_config.render(config))
         save_state(state, output / "state.pt")
         if config.average > 1 and done in last_saves(config):
             save_state(state, output / f"state-{done}.pt")
