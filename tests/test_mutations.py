@@ -375,11 +375,14 @@ NOTICED = [  # mistake, check, its argument
 RELIES, CLI = "test_reliability.py::test_", "test_cli.py::test_"
 SPOKEN, SOUND = "test_transcribe.py::test_", "test_sound_files.py::test_"
 BROKEN = [  # file of nanos2t, what stands there, what instead, the test
-    ("apps/batch.py", "part.unlink()", "pass", RELIES + "a_file_that_does_not_fit"),
-    ("apps/batch.py", 'path.with_name(f"{path.name}.part")', 'Path(f"{path.name}.part")',
+    ("apps/atomic.py", "part.unlink()", "pass", RELIES + "a_file_that_does_not_fit"),
+    ("apps/atomic.py", 'path.with_name(path.name + ".part")', 'Path(f"{path.name}.part")',
      RELIES + "a_local_model"),
-    ("apps/batch.py", "os.replace(part, path)", "path.write_bytes(part.read_bytes())",
+    ("apps/atomic.py", "os.replace(part, path)", "path.write_bytes(part.read_bytes())",
      CLI + "a_file_is_whole"),
+    ("apps/atomic.py", "lambda part: part.write_bytes(", "lambda part: path.write_bytes(",
+     "test_atomic.py::test_text_and_copies"),
+    ("apps/atomic.py", "(OSError, RuntimeError)", "OSError", "test_atomic.py::test_what_can_not"),
     ("apps/batch.py", 'if any("\\0" in line for line in found):', "if False:", CLI + "usage"),
     ("apps/cli.py", "return INTERRUPTED", "return 0", RELIES + "stopped_at_some_moment[2]"),
     ("apps/cli.py", "signal.signal(signal.SIGTERM, signal.default_int_handler)", "None",
