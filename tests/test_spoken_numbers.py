@@ -3,6 +3,7 @@
 
 import argparse
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -217,6 +218,16 @@ def test_what_is_missing_is_said_in_a_line(monkeypatch, capsys, line: str, code:
     with pytest.raises(SystemExit) as stop:
         task.main()
     assert stop.value.code == code and expected in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_package_that_is_missing_is_named(folder: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "num2words", None)
+    task.spell.cache_clear()
+    monkeypatch.setattr("sys.argv", f"_ prepare --data {folder} --output {tmp_path}".split())
+    with pytest.raises(SystemExit) as stop:
+        task.main()
+    said = capsys.readouterr().err
+    assert stop.value.code == 1 and said == "_: needs num2words: pip install num2words\n"
 
 
 def test_the_recipe_runs_and_its_model_is_packed_for_transformers(numbers: Path, tmp_path: Path):

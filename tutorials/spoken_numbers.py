@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from num2words import num2words
 from tqdm import tqdm
 
 from nanos2t import audio
@@ -37,6 +36,8 @@ def spell(digits: Digits, language: str) -> str:
     """(2, 4, 7), "de" -> "zweihundertsiebenundvierzig", by num2words; "verbatim" -> "two four seven"."""
     if language == "verbatim":
         return " ".join(DIGITS[digit] for digit in digits)
+    from num2words import num2words
+
     return num2words(int("".join(map(str, digits))), lang=language) if digits else ""
 
 
@@ -345,6 +346,8 @@ def main() -> None:
         jobs[options.command](options)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
+    except ModuleNotFoundError as error:
+        parser.exit(1, f"{parser.prog}: needs {error.name}: pip install {error.name}\n")
 
 
 if __name__ == "__main__":
