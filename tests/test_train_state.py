@@ -1,6 +1,8 @@
 # pytest tests/test_train_state.py
 """What a run goes on from: files that are whole, or what was there before; test_train.py has whole runs."""
 
+import resource
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,21 @@ def test_average_is_of_the_last_states(tmp_path: Path):
         train_state.average(tmp_path, replace(config, steps=700))
     for steps, every, wanted in ((10, 4, [10, 8, 4]), (12, 4, [12, 8, 4]), (10, 100, [10])):
         assert train_state.last_saves(TrainConfig(steps=steps, save_every=every, average=3)) == wanted
+
+
+def test_a_full_disk_is_named(tmp_path: Path):
+    path = tmp_path / "state.pt"
+    path.write_text("old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, limits[1]))  # torch raises an error of its own then
+    try:
+        with pytest.raises(ValueError, match="state.pt: can not be written .File too large"):
+            train_state.save_state({"weight": torch.zeros(10**6)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
 
 
 def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path):

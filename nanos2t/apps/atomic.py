@@ -15,8 +15,8 @@ def write(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(part)
         os.replace(part, path)
-    except (OSError, RuntimeError) as error:  # torch's writer: "PytorchStreamWriter failed writing file"
-        reason = getattr(error, "strerror", None) or error
+    except (OSError, RuntimeError) as error:  # torch's writer has the file's error in its own
+        reason = getattr(error, "strerror", None) or getattr(error.__context__, "strerror", None) or error
         raise ValueError(f"{path}: can not be written ({reason}): what was there is kept") from None
     finally:
         with suppress(OSError):
