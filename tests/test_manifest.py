@@ -97,3 +97,23 @@ def test_load_names_a_file_that_is_missing_or_holds_nan(tmp_path: Path):
     for end in (None, 1.0):
         with pytest.raises(ValueError, match="nan.wav: expected finite samples"):
             manifest.load(Item(str(tmp_path / "nan.wav"), "", None, 0.0, end), 1000)
+
+
+@pytest.mark.parametrize("kind", ["MP3", "FLAC", "OGG"])
+def test_a_part_that_is_not_in_the_file_any_more_is_refused(tmp_path: Path, kind: str):
+    sound = 0.1 * np.random.default_rng(1).standard_normal(20 * 16_000)
+    path = tmp_path / f"a.{kind.lower()}"
+    soundfile.write(path, sound, 16_000, format=kind)
+    seconds = soundfile.info(path).duration
+    for item in Item(str(path), "", None, 10.0, 12.0), Item(str(path), "", None, 18.0, None):
+        expected = ((item.end or seconds) - item.start) * 16_000
+        assert abs(len(manifest.load(item, 16_000)) - expected) <= 1152
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    assert len(manifest.load(Item(str(path), "", None, 1.0, 3.0), 16_000)) == 32_000
+    with pytest.raises(ValueError, match=f"{path}: "):
+        manifest.load(Item(str(path), "", None, 10.0, 12.0), 16_000)
+
+
+def test_a_line_that_nests_without_an_end_is_named(tmp_path: Path):
+    with pytest.raises(ValueError, match="a.jsonl, line 1: no JSON"):
+        manifest.read(write(tmp_path, "[" * 200_000))

@@ -3,6 +3,7 @@
 
 import errno
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -285,6 +286,39 @@ def test_a_full_disk_leaves_the_last_checkpoint(whole, tmp_path: Path, monkeypat
     assert distance(weights(whole[1] / "run"), weights(tmp_path / "run")) == 0
 
 
+def test_a_disk_that_is_full_at_the_first_save_leaves_a_folder_to_begin_in(tmp_path: Path, monkeypatch):
+    config = tiny(tmp_path)
+
+    def save(state, file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(ValueError, match="state.pt: can not be written .No space left"):
+        train.run(config)
+    monkeypatch.undo()
+    (tmp_path / "run" / "vocab.txt").write_text("of another decoder")
+    train.run(config)
+    assert (tmp_path / "run" / "state.pt").exists() and not (tmp_path / "run" / "vocab.txt").exists()
+    (tmp_path / "run" / "state.pt").unlink()  # a model that is trained is never written over
+    with pytest.raises(ValueError, match="there is a run"):
+        train.run(config)
+
+
+def test_a_loss_that_is_not_finite_is_never_the_best(tmp_path: Path):
+    module, kept = torch.nn.Linear(1, 1), []
+    config = TrainConfig(steps=4, validate_every=1, save_every=4)
+    found = iter([math.nan, 2.0, math.inf, 1.0])
+
+    def losses_of(step: int):
+        yield module(torch.ones(1)).sum()
+
+    def keep(name: str, weights: dict) -> None:
+        kept.append(name)
+
+    train.fit(module, losses_of, config, tmp_path, lambda: {"dev_loss": next(found)}, keep)
+    assert kept == ["last", "best", "best", "last"]
+
+
 def test_numbers_that_are_not_finite_stop_with_the_batch_and_its_files(tmp_path: Path, capsys):
     config = tiny(
         tmp_path, learning_rate=1e35, warmup_steps=0, best="dev_loss", validate_every=50, save_every=1
@@ -336,7 +370,11 @@ def test_a_damaged_recording_is_skipped_while_the_run_goes_on(tmp_path: Path, ca
     assert caplog.text.count("skipped: " + str(path)) == 1
     assert f"{dev}: 7 of 8 lines are used" in caplog.text
     listed = (tmp_path / "run" / "skipped.txt").read_text().splitlines()
-    assert [line.split(": ")[:2] for line in listed] == [[str(dev), "skipped"], [config.train, "skipped"]]
+    assert listed[0].startswith(f"{dev}: skipped: item 3, ")
+    reason = "expected finite samples, found NaN or infinity"
+    assert listed[1:] == [f"{config.train}: damaged, skipped: {path}: {reason}"]
+    assert cli.main(["train", "--resume", config.output]) == 0  # is done: draws nothing
+    assert (tmp_path / "run" / "skipped.txt").read_text().splitlines() == listed
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 12
 
 

@@ -13,6 +13,7 @@ from test_train_data import RATE, TINY, config_folder, config_of, corpus
 
 from nanos2t import pretrained
 from nanos2t.apps import manifest, train_start
+from nanos2t.apps.train_config import TrainConfig
 from nanos2t.decoder import DecoderConfig
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import load as load_tokenizer
@@ -188,6 +189,17 @@ def test_a_damaged_half_is_named(tmp_path: Path, data):
         train_start.load(config, encoder, decoder)
     with pytest.raises(ValueError, match="none: no such folder"):
         train_start.prepare(replace(config, model="./none"), [], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"encoder": "x"}', '{"model_type": "speech-encoder-decoder", "encoder": {}}']
+)
+def test_a_config_without_halves_is_named(tmp_path: Path, text: str):
+    (tmp_path / "config.json").write_text(text)
+    for random in "none", "both":
+        config = TrainConfig(model=str(tmp_path), random=random, vocabulary="characters")
+        with pytest.raises(ValueError, match="config.json: expected objects as encoder and decoder"):
+            train_start.prepare(config, [], tmp_path)
 
 
 def test_an_adapter_comes_along(tmp_path: Path):

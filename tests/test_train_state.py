@@ -24,6 +24,7 @@ def test_average_is_of_the_last_states(tmp_path: Path):
         train_state.average(tmp_path, replace(config, steps=700))
     for steps, every, wanted in ((10, 4, [10, 8, 4]), (12, 4, [12, 8, 4]), (10, 100, [10])):
         assert train_state.last_saves(TrainConfig(steps=steps, save_every=every, average=3)) == wanted
+    assert train_state.last_saves(TrainConfig(steps=10**12, save_every=1)) == [10**12]
 
 
 def test_a_full_disk_is_named(tmp_path: Path):

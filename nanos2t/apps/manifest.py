@@ -54,7 +54,7 @@ def read(path: str | os.PathLike) -> list[Item]:
 def parse(where: str, line: str) -> dict:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: no JSON ({error})") from None
     if not isinstance(row, dict):
         raise ValueError(f"{where}: {line[:40]}, expected an object with audio and text")
@@ -83,6 +83,8 @@ def load(item: Item, sample_rate: int) -> np.ndarray:
             raise ValueError(f"{file.frames / file.samplerate:g} s long, expected one that has {item}")
         file.seek(first)
         piece = file.read(last - first, "float32", always_2d=True).mean(1)
+        if len(piece) + 1152 * (file.format == "MP3") < last - first:  # some count a frame too many
+            raise ValueError(f"cut short or damaged, found {len(piece)} of {last - first} samples of {item}")
         if not np.isfinite(piece).all():
             raise ValueError("expected finite samples, found NaN or infinity")
         return np.concatenate(list(audio.resample([piece], file.samplerate, sample_rate)))

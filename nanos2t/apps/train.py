@@ -29,11 +29,12 @@ from tqdm import tqdm
 
 from nanos2t.apps import atomic, manifest, train_config, train_data, train_start
 from nanos2t.apps.fast import FastPositions
+from nanos2t.apps.manifest import Item
 from nanos2t.apps.train_config import TrainConfig
 from nanos2t.apps.train_data import count_frames
 from nanos2t.apps.train_loss import Learner, cross_entropy, spec_augment
 from nanos2t.apps.train_state import add, average, begin, full_state, is_sharded, last_saves, rank, save, size
-from nanos2t.apps.transcribe import SpeechToText, choose_device, trim
+from nanos2t.apps.transcribe import FILES, SpeechToText, choose_device, trim
 from nanos2t.generate import decode
 from nanos2t.model import IGNORED
 
@@ -97,7 +98,7 @@ def fit(module: nn.Module, losses_of: Callable[[int], Iterable[Tensor]], config:
             module.eval()
             metrics |= validate()
             value = metrics.get(config.best)
-            if value is not None and (best is None or sign * value > sign * best):
+            if value is not None and math.isfinite(value) and (best is None or sign * value > sign * best):
                 best = value
                 keep("best", full_state(module, optimizer)[0])
         if rank() == 0 and (due[10] or len(metrics) > 5):
@@ -154,15 +155,16 @@ class Losses:
             self.names += f"batch {batch.number}: {', '.join(batch.names)} "
             with self.module.no_sync() if left and hasattr(self.module, "no_sync") else nullcontext():
                 yield self.loss(batch) * size() / batch.total
-    def skip(self, lost: dict[str, str]) -> None:
+    def skip(self, lost: dict[Item, str]) -> None:
         """Say once, and list in skipped.txt, what is damaged; ValueError for what is not there any more."""
-        for path in lost.keys() - self.lost:
-            if not os.path.exists(path):
-                raise ValueError(lost[path])
-            log.error("skipped: %s", lost[path])
+        for item in lost.keys() - self.lost:
+            if not os.path.exists(item.audio):
+                raise ValueError(lost[item])
+            self.lost.add(item)
+            line = f"skipped: {item}: {lost[item].removeprefix(f'{item.audio}: ')}"
+            log.error("%s (%d damaged so far)", line, len(self.lost))
             with open(Path(self.config.output) / "skipped.txt", "a") as file:
-                file.write(f"{self.config.train}: skipped: {lost[path]}\n")
-        self.lost |= lost.keys()
+                file.write(f"{self.config.train}: damaged, {line}\n")
     def loss(self, batch: train_data.Batch) -> Tensor:
         encoder = self.stt.model.encoder
         rng = np.random.default_rng((self.config.seed, batch.number, 2))
@@ -222,11 +224,13 @@ def spread(learner: Learner, config: TrainConfig) -> nn.Module:
 
 def claim(config: TrainConfig, output: Path) -> None:
     """Make the folder of a new run, which train.json marks. ValueError if something else is in it."""
-    if (output / "state.pt").exists() or (output / "last").exists():
+    if (output / "state.pt").exists() or ((output / "last").exists() and (output / "log.jsonl").exists()):
         raise ValueError(f"{output}: there is a run, go on with --resume {output}")
     if output.is_dir() and any(output.iterdir()) and not (output / "train.json").exists():
         raise ValueError(f"{output}: not empty, expected a new folder for the run")
     output.mkdir(parents=True, exist_ok=True)
+    for name in ("skipped.txt", *FILES):  # of a run that made no step
+        (output / name).unlink(missing_ok=True)
     atomic.write_text(output / "train.json", train_config.render(config))
 
 def prepare(config: TrainConfig, items: list, resumed: bool) -> SpeechToText:
@@ -255,7 +259,10 @@ def choose_examples(stt: SpeechToText, config: TrainConfig, *manifests: tuple[st
         chosen.append(found)
         lines += [f"{name}: {line}\n" for line in more]
     if rank() == 0:
-        atomic.write_text(Path(config.output) / "skipped.txt", "".join(dict.fromkeys(lines)))
+        path = Path(config.output) / "skipped.txt"
+        before = path.read_text("utf-8").splitlines(True) if path.exists() else []
+        lines += [line for line in before if ": damaged, skipped: " in line]  # before the run went on
+        atomic.write_text(path, "".join(dict.fromkeys(lines)))
     return chosen
 
 def check(config: TrainConfig, resumed: bool) -> None:

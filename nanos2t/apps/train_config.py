@@ -91,7 +91,7 @@ def read_file(path: str | Path) -> dict:
         else:
             import tomllib  # Python 3.11
             found = tomllib.loads(text)
-    except (OSError, ImportError, ValueError) as error:
+    except (OSError, ImportError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {getattr(error, 'strerror', None) or error}, expected a config") from None
     if not isinstance(found, dict):
         raise ValueError(f"{path}: {type(found).__name__}, expected an object")

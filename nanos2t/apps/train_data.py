@@ -48,7 +48,7 @@ class Batch(NamedTuple):
     labels: Tensor
     said: Tensor
     total: int
-    lost: dict[str, str]
+    lost: dict[Item, str]
 
 def count_frames(encoder: Encoder, samples: Tensor | int, adapted: bool = False) -> Tensor | int:
     """How many frames the encoder makes of so many samples (B,), min_samples or more, before its adapter or
@@ -210,7 +210,7 @@ class Clips(Dataset):
             except ValueError as error:
                 waveforms.append(np.zeros(self.min_samples, np.float32))
                 broken.add(self.first[i])
-                lost[self.examples[i].item.audio] = str(error)
+                lost[self.examples[self.first[i]].item] = str(error)
         labels = pad([example.tokens for example in chosen])
         tokens = shift_right(labels, self.generation.need("decoder_start_token_id"),
                              self.generation.need("pad_token_id"))

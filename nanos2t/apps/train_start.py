@@ -32,7 +32,7 @@ def prepare(config: TrainConfig, items: list[Item], output: Path,
     names = (config.model, config.model) if config.model else (config.encoder, config.decoder)
     folders = [pretrained.find_folder(name) for name in names]
     dtype, whole = getattr(torch, config.dtype), config.model and config.random == "none"
-    found = pretrained.read_json(folders[0] / "config.json")
+    found = read_config(folders[0])
     if rate := found.get("encoder", found).get("mask_feature_prob"):
         log.warning("%s: mask_feature_prob is %s, but features are not masked here", folders[0], rate)
     torch.manual_seed(config.seed)
@@ -53,12 +53,20 @@ def prepare(config: TrainConfig, items: list[Item], output: Path,
         raise ValueError(f"{folders[1]}: no tokenizer, expected one, or --vocabulary characters or bpe")
     return stt
 
+def read_config(folder: Path) -> dict:
+    """What its config.json says. ValueError if that is of a pair, and a half of it is missing."""
+    found = pretrained.read_json(folder / "config.json")
+    default = None if found.get("model_type") == pretrained.PAIR else {}
+    if not all(isinstance(found.get(part, default), dict) for part in ("encoder", "decoder")):
+        raise ValueError(f"{folder / 'config.json'}: expected objects as encoder and decoder")
+    return found
+
 def load(config: TrainConfig, *folders: Path) -> SpeechEncoderDecoder:
     """The encoder of the first folder with the decoder of the second, each alone there or in a pair; a half
     that is `config.random` is drawn, and so is what a half alone does not have.
     """
     parts = dict(zip(("encoder", "decoder"), folders))
-    configs = {part: pretrained.read_json(folder / "config.json") for part, folder in parts.items()}
+    configs = {part: read_config(folder) for part, folder in parts.items()}
     paired = {part for part, found in configs.items() if found.get("model_type") == pretrained.PAIR}
     ids = configs["decoder"] if "decoder" in paired else {}  # older pairs have them in config.json alone
     configs = {part: found[part] if part in paired else found for part, found in configs.items()}

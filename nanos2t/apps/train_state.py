@@ -98,19 +98,19 @@ def resume(module: nn.Module, optimizer: torch.optim.Optimizer, config: TrainCon
 def last_saves(config: TrainConfig) -> list[int]:
     """The steps after which the states are saved whose mean is asked for, the last one first."""
     every = config.save_every
-    return [config.steps, *range((config.steps - 1) // every * every, 0, -every)][: config.average]
+    return [config.steps, *range((config.steps - 1) // every * every, 0, -every)[: config.average - 1]]
 
 def save(module: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, output: Path, done: int,
          best: float | None, keep: Callable[[str, dict], None]) -> None:
     """What a run goes on from, and the folder "last"; a state for `average`, if it is one of the last."""
     weights, moments = full_state(module, optimizer)
+    keep("last", weights)  # without it a state is of no use
     if rank() == 0:
         state = {"module": weights, "optimizer": moments, "step": done, "best": {config.best: best}}
         atomic.write_text(output / "train.json", train_config.render(config))
         save_state(state, output / "state.pt")
         if config.average > 1 and done in last_saves(config):
             save_state(state, output / f"state-{done}.pt")
-    keep("last", weights)
 
 def trim_log(file: Path, steps: int) -> None:
     """Drop what a run wrote that did not live to save its state, and the line that it was writing."""
