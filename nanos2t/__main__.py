@@ -1,3 +1,3 @@
-from nanos2t.apps.cli import main
+from nanos2t.cli.main import main
 
 raise SystemExit(main())

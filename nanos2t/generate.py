@@ -6,146 +6,32 @@ Shapes: B utterances, K beams or sequences of each, R = B * K rows, T tokens, V 
 
 from collections import namedtuple
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nanos2t.decoder import Decoding
+from nanos2t.generation_config import GenerationConfig, flatten, override_options
+from nanos2t.logits_processing import process_logits, warp_logits
 
 NextLogits = Callable[[Tensor, Tensor | None], Tensor]
 IMPOSSIBLE = -1e9  # a sum of log-probabilities that nothing real reaches
 
-@dataclass(frozen=True)
-class GenerationConfig:
-    """Options, named as in transformers. max_length and min_length count the start token; max_new_tokens and
-    min_new_tokens, which go before them, do not. Default: 20 new tokens."""
-    max_length: int | None = None
-    max_new_tokens: int | None = None
-    min_length: int = 0
-    min_new_tokens: int | None = None
-    num_beams: int = 1
-    num_return_sequences: int = 1
-    length_penalty: float = 1.0               # score = sum of log-probabilities / length ** length_penalty
-    early_stopping: bool | str = False        # True: when num_beams ended; False: heuristic; "never": exact
-    no_repeat_ngram_size: int = 0
-    repetition_penalty: float = 1.0
-    do_sample: bool = False
-    temperature: float = 1.0
-    top_k: int | None = 50
-    top_p: float | None = 1.0
-    bad_words_ids: list[list[int]] | None = None
-    suppress_tokens: list[int] | None = None
-    forced_bos_token_id: int | None = None    # the token after the start token: a language
-    forced_eos_token_id: int | None = None    # the last token, when max_length is reached
-    decoder_start_token_id: int | None = None
-    bos_token_id: int | None = None
-    eos_token_id: int | list[int] | None = None
-    pad_token_id: int | None = None
-    lang_to_id: dict[str, int] | None = None  # language -> forced_bos_token_id
-    def need(self, name: str) -> int:
-        """The id `name`; ValueError, with the cure, if the checkpoint has none."""
-        if getattr(self, name) is None:
-            raise ValueError(f"the model has no {name}: pass {name}=... or set it in generation_config.json")
-        return getattr(self, name)
-    @property
-    def eos_ids(self) -> list[int]:
-        return [] if self.eos_token_id is None else flatten(self.eos_token_id)
-    @property
-    def longest(self) -> int:
-        length = 21 if self.max_length is None else self.max_length
-        return length if self.max_new_tokens is None else self.max_new_tokens + 1
-    @property
-    def shortest(self) -> int:
-        return self.min_length if self.min_new_tokens is None else self.min_new_tokens + 1
 
 @dataclass
 class Generated:
-    sequences: Tensor         # (R, T), the start token first
+    sequences: Tensor  # (R, T), the start token first
     sequences_scores: Tensor  # (R,)
-    token_logprobs: Tensor    # (R, T - 1)
+    token_logprobs: Tensor  # (R, T - 1)
 
-def with_options(config: GenerationConfig, options: dict) -> GenerationConfig:
-    """The checkpoint's defaults overridden by a call's options; ValueError if unknown or contradictory."""
-    names = [field.name for field in fields(config)]
-    if unknown := [name for name in options if name not in names]:
-        raise ValueError(f"unknown generation option {unknown[0]!r}, expected one of {', '.join(names)}")
-    for new, old in ("max_new_tokens", "max_length"), ("min_new_tokens", "min_length"):
-        if options.get(old) is not None and options.get(new) is not None:
-            raise ValueError(f"{new}={options[new]} and {old}={options[old]} contradict: give one of them")
-        if options.get(old) is not None:
-            options = {**options, new: None}
-    config = replace(config, **options)
-    many = config.num_beams if config.num_beams > 1 or not config.do_sample else config.num_return_sequences
-    for name, holds, expected in (
-            ("num_beams", config.num_beams >= 1, "at least 1"),
-            ("num_return_sequences", 1 <= config.num_return_sequences <= many, f"1 to num_beams, {many}"),
-            ("no_repeat_ngram_size", config.no_repeat_ngram_size >= 0, "at least 0"),
-            ("temperature", config.temperature > 0, "above 0"),
-            ("repetition_penalty", config.repetition_penalty > 0, "above 0"),
-            ("top_k", config.top_k is None or config.top_k >= 0, "at least 0"),
-            ("top_p", config.top_p is None or 0 <= config.top_p <= 1, "0 to 1"),
-            ("early_stopping", config.early_stopping in (True, False, "never"), 'True, False or "never"'),
-            ("longest", config.longest > 1, "at least 2: the start token and one more"),
-            ("shortest", 0 <= config.shortest <= config.longest, f"0 to the longest, {config.longest}")):
-        if not holds:
-            raise ValueError(f"generation option {name} is {getattr(config, name)!r}, expected {expected}")
-    return config
-
-def ban_repeats(scores: Tensor, tokens: Tensor, size: int) -> Tensor:
-    """Forbid the token that would complete an n-gram of `size` tokens that a row (R, T) already has."""
-    if size == 0 or tokens.shape[1] < size:
-        return scores
-    grams = tokens.unfold(1, size, 1)                                           # (R, T - size + 1, size)
-    suffix = tokens[:, tokens.shape[1] - size + 1 :]                            # (R, size - 1)
-    rows, at = (grams[..., :-1] == suffix[:, None]).all(2).nonzero(as_tuple=True)
-    return scores.index_put((rows, grams[rows, at, -1]), scores.new_tensor(-torch.inf))
-
-def ban_words(scores: Tensor, tokens: Tensor, config: GenerationConfig) -> Tensor:
-    """Forbid the last token of each bad word (an EOS is none) whose other tokens end a row."""
-    for *start, last in config.bad_words_ids or []:
-        if len(start) <= tokens.shape[1] and (start or last not in config.eos_ids):
-            suffix = tokens[:, tokens.shape[1] - len(start) :]                  # (R, len(start))
-            rows = (suffix == suffix.new_tensor(start)).all(1).nonzero()[:, 0]
-            scores = scores.index_put((rows, rows.new_tensor(last)), scores.new_tensor(-torch.inf))
-    return scores
-
-def constrain(scores: Tensor, tokens: Tensor, config: GenerationConfig) -> Tensor:
-    """Scores (R, V) of the next token after penalties, bans and forced tokens; transformers' order."""
-    length = tokens.shape[1]
-    if config.repetition_penalty != 1.0:
-        seen = scores.gather(1, tokens)                                         # (R, T)
-        seen = torch.where(seen < 0, seen * config.repetition_penalty, seen / config.repetition_penalty)
-        scores = scores.scatter(1, tokens, seen)
-    scores = ban_words(ban_repeats(scores, tokens, config.no_repeat_ngram_size), tokens, config)
-    if length < config.shortest and config.eos_ids:
-        scores = scores.index_fill(1, torch.tensor(config.eos_ids, device=scores.device), -torch.inf)
-    for forced, at in (config.forced_bos_token_id, 1), (config.forced_eos_token_id, config.longest - 1):
-        if forced is not None and length == at:
-            scores = torch.full_like(scores, -torch.inf)
-            scores[:, forced] = 0.0
-    if config.suppress_tokens:
-        scores = scores.index_fill(1, torch.tensor(config.suppress_tokens, device=scores.device), -torch.inf)
-    return scores
-
-def warp(scores: Tensor, config: GenerationConfig, keep: int) -> Tensor:
-    """Sharpen and cut the distribution to sample from: temperature, top_k, top_p (Holtzman et al. 2020)."""
-    if config.temperature != 1.0:
-        scores = scores / config.temperature
-    if config.top_k:
-        least = scores.topk(min(max(config.top_k, keep), scores.shape[1]))[0][:, -1:]  # (R, 1)
-        scores = scores.masked_fill(scores < least, -torch.inf)
-    if config.top_p is not None and config.top_p < 1.0:
-        ascending, order = scores.sort()                                        # 2 x (R, V)
-        cut = ascending.softmax(1).cumsum(1) <= 1 - config.top_p
-        cut[:, -keep:] = False
-        scores = scores.masked_fill(cut.scatter(1, order, cut), -torch.inf)
-    return scores
 
 Candidate = namedtuple("Candidate", "step row parent beam token logprob sum score status")
 
-def record(trace: list, new: "Beams", source: Tensor, onward: Tensor, going: Tensor, penalty: float) -> None:
+
+def record_candidates(
+    trace: list, new: "Beams", source: Tensor, onward: Tensor, going: Tensor, penalty: float
+) -> None:
     """Append the continuations (B, C) of beams `source` that a step looked at in rows that are `going` (B,),
     best first: "kept" as a beam, "finished" or "dropped". `sum` of log-probabilities, `score` if it ended."""
     step, K = new.tokens.shape[2] - 1, onward.shape[1]
@@ -158,133 +44,208 @@ def record(trace: list, new: "Beams", source: Tensor, onward: Tensor, going: Ten
             values = [column[row, i].item() for column in columns]
             trace.append(Candidate(step, row, parent, beam, *values, status))
 
-def greedy(next_logits: NextLogits, start: Tensor, config: GenerationConfig, trace=None) -> Generated:
+
+class DecoderSession:
+    """`next_logits` for generate.py: the memory (B, S, H) of a batch is read once, past tokens are cached."""
+
+    def __init__(self, model, memory: Tensor, frames: Tensor | None, rows: int, longest: int):
+        self.decoder = model.decoder
+        self.memory, self.mask = (
+            model.decoder.project_memory(memory),
+            model.memory_mask(memory, frames),
+        )
+        self.cache = model.decoder.new_cache(rows, min(longest, model.decoder.config.max_positions))
+
+    def __call__(self, tokens: Tensor, parents: Tensor | None) -> Tensor:  # (R, T), (R,)
+        for cache in self.cache if parents is not None else ():
+            cache.reorder(parents)
+        new = tokens[:, self.cache[0].length :]  # (R, 1)
+        logits = self.decoder(new, self.memory, self.mask, self.cache)[:, -1].float()  # (R, V)
+        for row, token in (~logits.isfinite()).nonzero().tolist():
+            raise ValueError(
+                f"step {tokens.shape[1]}: token {token} has the logit {logits[row, token]}"
+            )
+        return logits
+
+
+def greedy_search(
+    next_logits: NextLogits, start: Tensor, config: GenerationConfig, trace=None
+) -> Generated:
     """The likeliest next token, or with do_sample a drawn one, until each row (R, 1) has its EOS."""
     tokens, logprobs, eos = start, [], start.new_tensor(config.eos_ids)
     pad = config.pad_token_id if config.pad_token_id is not None else next(iter(config.eos_ids), 0)
-    done = torch.zeros(len(start), dtype=torch.bool, device=start.device)       # (R,)
-    length = torch.zeros(len(start), device=start.device)                       # (R,) float, for any power
-    while tokens.shape[1] < config.longest and not done.all():
-        scores = constrain(next_logits(tokens, None), tokens, config)           # (R, V)
+    done = torch.zeros(len(start), dtype=torch.bool, device=start.device)  # (R,)
+    length = torch.zeros(len(start), device=start.device)  # (R,) float, for any power
+    while tokens.shape[1] < config.max_total_length and not done.all():
+        scores = process_logits(next_logits(tokens, None), tokens, config)  # (R, V)
         if config.do_sample:
-            scores = warp(scores, config, keep=1)
-            token = torch.multinomial(scores.softmax(1), 1)                     # (R, 1)
+            scores = warp_logits(scores, config, keep=1)
+            token = torch.multinomial(scores.softmax(1), 1)  # (R, 1)
         else:
-            token = scores.argmax(1, keepdim=True)                              # (R, 1)
+            token = scores.argmax(1, keepdim=True)  # (R, 1)
         logprobs.append(scores.log_softmax(1).gather(1, token).masked_fill(done[:, None], 0.0))
         tokens = torch.cat([tokens, token.masked_fill(done[:, None], pad)], 1)  # (R, T + 1)
         length, going, done = length + ~done, ~done, done | torch.isin(token[:, 0], eos)
         if trace is not None:
-            ended = done[:, None] | (tokens.shape[1] == config.longest)         # (R, 1)
+            ended = done[:, None] | (tokens.shape[1] == config.max_total_length)  # (R, 1)
             new = Beams(tokens[:, None], logprobs[-1][:, None], sum(logprobs), ended)
-            record(trace, new, token * 0, token * 0, going, config.length_penalty)
-    logprobs = torch.cat(logprobs, 1)                                           # (R, T)
+            record_candidates(trace, new, token * 0, token * 0, going, config.length_penalty)
+    logprobs = torch.cat(logprobs, 1)  # (R, T)
     return Generated(tokens, logprobs.sum(1) / length**config.length_penalty, logprobs)
+
 
 @dataclass
 class Beams:
-    tokens: Tensor    # (B, K, T)
+    tokens: Tensor  # (B, K, T)
     logprobs: Tensor  # (B, K, T - 1), of each token but the first
-    scores: Tensor    # (B, K)
-    ended: Tensor     # (B, K)
-    def pick(self, index: Tensor) -> "Beams":                                   # (B, C)
-        along = index[..., None]                                                # (B, C, 1)
-        return Beams(self.tokens.take_along_dim(along, 1), self.logprobs.take_along_dim(along, 1),
-                     self.scores.gather(1, index), self.ended.gather(1, index))
+    scores: Tensor  # (B, K)
+    ended: Tensor  # (B, K)
+
+    def pick(self, index: Tensor) -> "Beams":  # (B, C)
+        along = index[..., None]  # (B, C, 1)
+        return Beams(
+            self.tokens.take_along_dim(along, 1),
+            self.logprobs.take_along_dim(along, 1),
+            self.scores.gather(1, index),
+            self.ended.gather(1, index),
+        )
+
     def join(self, others: "Beams", fill: int) -> "Beams":
         """These, filled up to be a token longer, and the others: (B, K + C)."""
-        tokens = F.pad(self.tokens, (0, 1), value=fill)                         # (B, K, T + 1)
-        logprobs = F.pad(self.logprobs, (0, 1), value=torch.nan)                # (B, K, T)
+        tokens = F.pad(self.tokens, (0, 1), value=fill)  # (B, K, T + 1)
+        logprobs = F.pad(self.logprobs, (0, 1), value=torch.nan)  # (B, K, T)
         pairs = zip((tokens, logprobs, self.scores, self.ended), vars(others).values())
         return Beams(*(torch.cat(pair, 1) for pair in pairs))
 
-def first_beams(start: Tensor, K: int) -> tuple[Beams, Beams]:
+
+def initial_beams(start: Tensor, K: int) -> tuple[Beams, Beams]:
     """Running beams, of which only the first counts as all are the same, and places for those that end."""
-    tokens = start[:, None].expand(-1, K, -1)                                   # (B, K, 1)
-    places = torch.full(tokens.shape[:2], IMPOSSIBLE, device=start.device)      # (B, K)
-    scores = torch.cat([places[:, :1] * 0, places[:, 1:]], 1)                   # (B, K)
-    none, ended = places[..., None][..., :0], places > 0                        # (B, K, 0), (B, K)
+    tokens = start[:, None].expand(-1, K, -1)  # (B, K, 1)
+    places = torch.full(tokens.shape[:2], IMPOSSIBLE, device=start.device)  # (B, K)
+    scores = torch.cat([places[:, :1] * 0, places[:, 1:]], 1)  # (B, K)
+    none, ended = places[..., None][..., :0], places > 0  # (B, K, 0), (B, K)
     return Beams(tokens, none, scores, ended), Beams(tokens, none, places, ended)
 
-def continuations(running: Beams, logits: Tensor, config: GenerationConfig) -> tuple[Beams, Tensor]:
+
+def best_continuations(
+    running: Beams, logits: Tensor, config: GenerationConfig
+) -> tuple[Beams, Tensor]:
     """The best, or drawn, one-token continuations of an utterance's beams, C in all, and their parents."""
     B, K, T = running.tokens.shape
     ends = len(config.eos_ids)
-    logprobs = constrain(logits.log_softmax(1), running.tokens.flatten(0, 1), config)  # (R, V)
-    logprobs = warp(logprobs, config, keep=max(1, ends) + 1) if config.do_sample else logprobs
-    totals = (logprobs.view(B, K, -1) + running.scores[..., None]).flatten(1)   # (B, K * V)
-    C, V = max(2, 1 + ends) * K, logprobs.shape[1]  # K of them can go on even if every beam has every EOS
-    index = torch.multinomial(totals.softmax(1), C) if config.do_sample else totals.topk(C)[1]  # (B, C)
-    parents, token = index // V, index % V                                      # 2 x (B, C)
+    logprobs = process_logits(logits.log_softmax(1), running.tokens.flatten(0, 1), config)  # (R, V)
+    logprobs = (
+        warp_logits(logprobs, config, keep=max(1, ends) + 1) if config.do_sample else logprobs
+    )
+    totals = (logprobs.view(B, K, -1) + running.scores[..., None]).flatten(1)  # (B, K * V)
+    C, V = (
+        max(2, 1 + ends) * K,
+        logprobs.shape[1],
+    )  # K of them can go on even if every beam has every EOS
+    index = (
+        torch.multinomial(totals.softmax(1), C) if config.do_sample else totals.topk(C)[1]
+    )  # (B, C)
+    parents, token = index // V, index % V  # 2 x (B, C)
     beams, logprob = running.pick(parents), logprobs.view(B, -1).gather(1, index)  # (B, C)
-    beams.tokens = torch.cat([beams.tokens, token[..., None]], 2)               # (B, C, T + 1)
-    beams.logprobs = torch.cat([beams.logprobs, logprob[..., None]], 2)         # (B, C, T)
-    beams.scores = totals.gather(1, index)                                      # (B, C)
-    beams.ended = torch.isin(token, token.new_tensor(config.eos_ids)) | (T + 1 == config.longest)
+    beams.tokens = torch.cat([beams.tokens, token[..., None]], 2)  # (B, C, T + 1)
+    beams.logprobs = torch.cat([beams.logprobs, logprob[..., None]], 2)  # (B, C, T)
+    beams.scores = totals.gather(1, index)  # (B, C)
+    beams.ended = torch.isin(token, token.new_tensor(config.eos_ids)) | (
+        T + 1 == config.max_total_length
+    )
     return beams, parents
 
-def beam_search(next_logits: NextLogits, start: Tensor, config: GenerationConfig, trace=None) -> Generated:
+
+def beam_search(
+    next_logits: NextLogits, start: Tensor, config: GenerationConfig, trace=None
+) -> Generated:
     """The num_beams best hypotheses at a time (Sutskever et al. 2014, section 3.2), from start (B, 1)."""
-    B, K, penalty, eager = len(start), config.num_beams, config.length_penalty, config.early_stopping is True
-    fill = config.pad_token_id or next(iter(config.eos_ids), 0)                 # pad 0: EOS, as HF has it
-    running, done = first_beams(start, K)
-    improving = torch.ones_like(start, dtype=torch.bool)                        # (B, 1)
-    rows, parents = torch.arange(B, device=start.device)[:, None] * K, None     # (B, 1)
+    B, K, penalty, eager = (
+        len(start),
+        config.num_beams,
+        config.length_penalty,
+        config.early_stopping is True,
+    )
+    fill = config.pad_token_id or next(iter(config.eos_ids), 0)  # pad 0: EOS, as HF has it
+    running, done = initial_beams(start, K)
+    improving = torch.ones_like(start, dtype=torch.bool)  # (B, 1)
+    rows, parents = torch.arange(B, device=start.device)[:, None] * K, None  # (B, 1)
     while True:
         # STEP 1: the C best continuations of the running beams: more than K, because some end here
-        logits = next_logits(running.tokens.flatten(0, 1), parents)             # (R, V)
-        new, source = continuations(running, logits, config)                    # (B, C)
+        logits = next_logits(running.tokens.flatten(0, 1), parents)  # (R, V)
+        new, source = best_continuations(running, logits, config)  # (B, C)
         # STEP 2: the K best that did not end run on
-        scores, onward = (new.scores + new.ended * IMPOSSIBLE).topk(K)          # 2 x (B, K)
+        scores, onward = (new.scores + new.ended * IMPOSSIBLE).topk(K)  # 2 x (B, K)
         running = new.pick(onward)
         running.scores, parents = scores, (source.gather(1, onward) + rows).flatten()
         # STEP 3: those of the first K that ended compete with those that ended before, by score per length
         length, stuck = new.tokens.shape[2] - 1, new.ended.all()
-        closed = ~improving | (done.ended.all(1, keepdim=True) & eager)         # (B, 1)
+        closed = ~improving | (done.ended.all(1, keepdim=True) & eager)  # (B, 1)
         if trace is not None:
-            record(trace, new, source, onward, ~closed[:, 0], penalty)
+            record_candidates(trace, new, source, onward, ~closed[:, 0], penalty)
         new.ended[:, K:] = False
         new.scores = new.scores / length**penalty + closed * IMPOSSIBLE + ~new.ended * IMPOSSIBLE
         done = done.join(new, fill)
-        done = done.pick(done.scores.topk(K)[1])                                # (B, K)
+        done = done.pick(done.scores.topk(K)[1])  # (B, K)
         # STEP 4: stop when no running beam can beat the worst that ended, or when none can go on
-        room = config.longest - 1 if config.early_stopping == "never" and penalty > 0 else length
+        room = (
+            config.max_total_length - 1
+            if config.early_stopping == "never" and penalty > 0
+            else length
+        )
         worst = torch.where(done.ended, done.scores.min(1, keepdim=True)[0], IMPOSSIBLE)  # (B, K)
         improving = improving & (running.scores[:, :1] / room**penalty > worst).any(1, keepdim=True)
         if stuck or not improving.any() or (eager and done.ended.all()):
             break
     count = config.num_return_sequences
     tokens, logprobs = done.tokens[:, :count].flatten(0, 1), done.logprobs[:, :count].flatten(0, 1)
-    filled = logprobs.isnan()                                                   # (R, T - 1)
+    filled = logprobs.isnan()  # (R, T - 1)
     longest = int((~filled).sum(1).max())
-    return Generated(tokens[:, : longest + 1], done.scores[:, :count].flatten(),
-                     logprobs.masked_fill(filled, 0.0)[:, :longest])
+    return Generated(
+        tokens[:, : longest + 1],
+        done.scores[:, :count].flatten(),
+        logprobs.masked_fill(filled, 0.0)[:, :longest],
+    )
 
-def flatten(value) -> list:
-    return [i for one in value for i in flatten(one)] if isinstance(value, list | tuple) else [value]
 
 @torch.no_grad()
-def decode(model, memory: Tensor, frames: Tensor | None, options: dict, trace=None) -> Generated:
+def decode_memory(
+    model, memory: Tensor, frames: Tensor | None, options: dict, trace=None
+) -> Generated:
     """Memory (B, S, H) with frames (B,) real ones, None: all -> what is said: the rest of `generate`."""
-    config, size = with_options(model.generation, options), model.decoder.config.vocab_size
-    for name in options.keys() - {"bos_token_id"}:                              # nothing reads that one
-        ids = flatten(options[name] or 0) if name.endswith(("_id", "_ids", "suppress_tokens")) else []
+    config, size = override_options(model.generation, options), model.decoder.config.vocab_size
+    for name in options.keys() - {"bos_token_id"}:  # nothing reads that one
+        ids = (
+            flatten(options[name] or 0) if name.endswith(("_id", "_ids", "suppress_tokens")) else []
+        )
         if strange := [i for i in ids if not (type(i) is int and 0 <= i < size)]:
-            raise ValueError(f"generation option {name} has {strange[0]!r}, expected a token id below {size}")
+            raise ValueError(
+                f"generation option {name} has {strange[0]!r}, expected a token id below {size}"
+            )
     rows = config.num_beams if config.num_beams > 1 else config.num_return_sequences
-    start = torch.full((len(memory), 1), config.need("decoder_start_token_id"), device=memory.device)
-    next_logits = Decoding(model, memory, frames, len(memory) * rows, config.longest)
-    search, count = (beam_search, 1) if config.num_beams > 1 else (greedy, rows)
+    start = torch.full(
+        (len(memory), 1), config.require_id("decoder_start_token_id"), device=memory.device
+    )
+    next_logits = DecoderSession(model, memory, frames, len(memory) * rows, config.max_total_length)
+    search, count = (beam_search, 1) if config.num_beams > 1 else (greedy_search, rows)
     return search(next_logits, start.repeat_interleave(count, 0), config, trace)
 
+
 @torch.no_grad()
-def generate(model, input_values: Tensor, attention_mask: Tensor | None = None, *, trace: list | None = None,
-             return_dict_in_generate: bool = False, **options) -> Tensor | Generated:
+def generate(
+    model,
+    input_values: Tensor,
+    attention_mask: Tensor | None = None,
+    *,
+    trace: list | None = None,
+    return_dict_in_generate: bool = False,
+    **options,
+) -> Tensor | Generated:
     """Waveforms (B, L) -> tokens (B * num_return_sequences, T), start token first, padded on the right.
     `options`: fields of GenerationConfig, before those of `model.generation`; ValueError names a wrong one.
     With return_dict_in_generate the result is Generated, with scores. `trace` gets every Candidate."""
-    with_options(model.generation, options)                                     # errors before the work
+    override_options(model.generation, options)  # errors before the work
     if len(input_values) == 0:
         raise ValueError("input_values: expected at least one waveform, found none")
-    found = decode(model, *model.encode(input_values, attention_mask), options, trace)
+    found = decode_memory(model, *model.encode(input_values, attention_mask), options, trace)
     return found if return_dict_in_generate else found.sequences

@@ -11,7 +11,9 @@ import torch
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"  # and of what it starts: sums of two threads have other bits
+    os.environ["OMP_NUM_THREADS"] = (
+        "1"  # and of what it starts: sums of two threads have other bits
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +27,7 @@ def seeds():
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> Path:
     """The folder of a tiny model that writes two languages."""
-    from test_transcribe import LANGUAGES, save_tiny
+    from helpers.tiny import LANGUAGES, save_tiny
 
     return save_tiny(tmp_path_factory.mktemp("model"), lang_to_id=LANGUAGES, forced_bos_token_id=4)
 

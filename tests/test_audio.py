@@ -4,76 +4,31 @@
 import io
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import soxr
 import torch
+from helpers.sounds import (
+    LOSSLESS,
+    LOSSY,
+    RATE,
+    amplitude_at,
+    encode,
+    every_source,
+    noise,
+    refuse,
+    refuse_everywhere,
+    silently,
+    sine,
+    with_value,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanos2t import audio
-from nanos2t.apps import sound_files
-
-RATE = 16_000  # what a model wants
-LOSSLESS = [  # format, subtype, rate, channels, error of one sample
-    ("WAV", "PCM_U8", 8_000, 1, 2**-7),
-    ("WAV", "PCM_16", 16_000, 1, 2**-15),
-    ("WAV", "PCM_16", 22_050, 2, 2**-15),
-    ("WAV", "PCM_24", 44_100, 5, 2**-21),
-    ("WAV", "PCM_32", 48_000, 2, 2**-21),
-    ("WAV", "FLOAT", 11_025, 1, 2**-21),
-    ("WAV", "DOUBLE", 96_000, 3, 2**-21),
-    ("WAVEX", "PCM_16", 32_000, 2, 2**-15),
-    ("FLAC", "PCM_16", 44_100, 2, 2**-15),
-    ("FLAC", "PCM_24", 16_000, 1, 2**-21),
-    ("AIFF", "PCM_16", 24_000, 1, 2**-15),
-    ("AU", "PCM_16", 8_000, 2, 2**-15),
-    ("CAF", "PCM_16", 48_000, 1, 2**-15),
-]
-LOSSY = [
-    ("OGG", "VORBIS", 44_100, 2),
-    ("OGG", "OPUS", 48_000, 1),
-    ("MP3", "MPEG_LAYER_III", 44_100, 2),
-    ("MP3", "MPEG_LAYER_III", 16_000, 1),
-]
-
-
-def sine(rate: int, seconds: float = 1.0, hertz: float = 440.0, amplitude: float = 0.4) -> np.ndarray:
-    times = np.arange(int(rate * seconds) + 123) / rate
-    return amplitude * np.sin(2 * np.pi * hertz * times)
-
-
-def noise(samples: int, seed: int = 0) -> np.ndarray:
-    return 0.1 * np.random.default_rng(seed).standard_normal(samples)
-
-
-def encode(sound: np.ndarray, rate: int, kind: str = "WAV", subtype: str = "PCM_16", **options) -> bytes:
-    """The bytes of a file of `sound`, (L,) or (L, C). A long Vorbis written at once crashes libsndfile."""
-    channels = 1 if sound.ndim == 1 else sound.shape[1]
-    data = io.BytesIO()
-    with soundfile.SoundFile(data, "w", rate, channels, subtype, format=kind, **options) as file:
-        for start in range(0, len(sound), 8192):
-            file.write(sound[start : start + 8192])
-    return data.getvalue()
-
-
-def silently(source, rate: int = RATE, load: Callable = audio.load) -> np.ndarray:
-    """load(), where a warning is a failure."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        return load(source, rate)
-
-
-def amplitude_at(waveform: np.ndarray, rate: int, hertz: float) -> float:
-    middle = waveform[len(waveform) // 8 : -len(waveform) // 8]
-    window = np.hanning(len(middle))
-    turns = np.exp(-2j * np.pi * hertz * np.arange(len(middle)) / rate)
-    return float(2 * np.abs(np.sum(window * turns * middle)) / np.sum(window))
-
+from nanos2t import audio_files as sound_files
 
 # load: formats, rates, widths, channels
 
@@ -126,19 +81,10 @@ def test_soxr_is_not_needed_at_the_models_rate(monkeypatch):
     monkeypatch.setitem(sys.modules, "soxr", None)
     assert len(silently(encode(sine(RATE), RATE))) == RATE + 123
     with pytest.raises(ImportError):
-        audio.load(encode(sine(8_000), 8_000), RATE)
+        audio.load_audio(encode(sine(8_000), 8_000), RATE)
 
 
 # load: sources and blocks
-
-
-def every_source(data: bytes, path: Path) -> Iterator:
-    """A path, its name, a stream, an open file, which stay open."""
-    path.write_bytes(data)
-    yield from (path, str(path), stream := io.BytesIO(data))
-    with path.open("rb") as opened:
-        yield opened
-        assert not opened.closed and not stream.closed
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
@@ -153,7 +99,7 @@ def test_every_source_gives_the_same(tmp_path, kind):
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 def test_blocks_are_load_in_pieces(rate):
     data = encode(noise(10 * rate + 77), rate)
-    pieces = list(audio.blocks(data, RATE))
+    pieces = list(audio.read_blocks(data, RATE))
     assert len(pieces) > 2
     assert max(map(len, pieces)) < 5 * RATE
     np.testing.assert_array_equal(np.concatenate(pieces), silently(data))
@@ -161,43 +107,19 @@ def test_blocks_are_load_in_pieces(rate):
 
 def test_blocks_read_only_what_they_need():
     stream = io.BytesIO(encode(noise(60 * RATE), RATE))
-    next(audio.blocks(stream, RATE))
+    next(audio.read_blocks(stream, RATE))
     assert stream.tell() < 12 * RATE * 2  # bytes
 
 
 @pytest.mark.parametrize("rate", [0, -16_000])
 def test_rate_out_of_range(rate):
     with pytest.raises(ValueError, match="rate"):
-        audio.load(encode(sine(RATE), RATE), rate)
+        audio.load_audio(encode(sine(RATE), RATE), rate)
     with pytest.raises(ValueError, match="rate"):
         sound_files.from_array(np.ones(10), rate, RATE)
 
 
 # load: files that are refused
-
-
-def refuse(source, name: str, *found: str, load: Callable = audio.load) -> None:
-    """load() raises a ValueError of one line that names the source and what was found."""
-    with pytest.raises(ValueError) as caught:
-        load(source, RATE)
-    text = str(caught.value)
-    assert text.startswith(name)
-    assert "\n" not in text
-    assert all(word in text for word in found), text
-
-
-def refuse_everywhere(refuse: Callable, data: bytes, path: Path, stream: str, found: str) -> None:
-    """`refuse` as a file, as bytes, and as a stream, which errors name so."""
-    path.write_bytes(data)
-    refuse(path, str(path), found)
-    refuse(data, "audio bytes", found)
-    refuse(io.BytesIO(data), stream, found)
-
-
-def with_value(value: float) -> bytes:
-    sound = np.stack([sine(RATE), sine(RATE)], axis=1)
-    sound[-1, 1] = value
-    return encode(sound, RATE, subtype="FLOAT")
 
 
 @pytest.mark.parametrize(
@@ -230,17 +152,19 @@ def test_fewer_samples_than_the_file_announces(kind, frames):
         seekable = staticmethod(lambda: False)
 
     Announcing.frames = frames
-    with Announcing(io.BytesIO(encode(noise(1000), RATE, kind, soundfile.default_subtype(kind)))) as file:
+    with Announcing(
+        io.BytesIO(encode(noise(1000), RATE, kind, soundfile.default_subtype(kind)))
+    ) as file:
         if frames < 2**62 and kind != "MP3":
             with pytest.raises(ValueError, match=f"found 1000 of {frames} samples"):
-                list(audio.decode(file))
+                list(audio.decode_blocks(file))
         else:  # it does not know
-            assert sum(map(len, audio.decode(file))) == 1000
+            assert sum(map(len, audio.decode_blocks(file))) == 1000
 
 
 def test_damaged_file_yields_what_comes_before_the_damage():
     data = encode(noise(10 * RATE), RATE, "FLAC")
-    some = audio.blocks(data[: len(data) // 2], RATE)
+    some = audio.read_blocks(data[: len(data) // 2], RATE)
     first = next(some)
     np.testing.assert_array_equal(first, silently(data)[: len(first)])
     with pytest.raises(ValueError, match="audio bytes: .*lost sync"):
@@ -277,7 +201,9 @@ def test_integers_are_scaled_to_one(dtype):
     assert waveform.dtype == np.float32
     np.testing.assert_array_equal(waveform, np.array([-1.0, -0.5, 0.0, 0.5, top], np.float32))
     if dtype in ("int8", "int16", "int32", "int64", "uint8"):
-        np.testing.assert_array_equal(sound_files.from_array(torch.from_numpy(samples), RATE, RATE), waveform)
+        np.testing.assert_array_equal(
+            sound_files.from_array(torch.from_numpy(samples), RATE, RATE), waveform
+        )
 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
@@ -285,7 +211,9 @@ def test_array_equals_file(rate):
     samples = np.round(sine(rate) * 2**15).astype(np.int16)
     data = encode(samples, rate)
     np.testing.assert_array_equal(sound_files.from_array(samples, rate, RATE), silently(data))
-    np.testing.assert_array_equal(sound_files.from_array(samples[::-1][::-1], rate, RATE), silently(data))
+    np.testing.assert_array_equal(
+        sound_files.from_array(samples[::-1][::-1], rate, RATE), silently(data)
+    )
     assert sound_files.from_array(samples[:1], rate, RATE).size >= 1
 
 
@@ -327,9 +255,9 @@ def test_array_without_a_rate():
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 3000), st.floats(1e-6, 1e3), st.floats(-10, 10), st.integers(0, 99))
 def test_normalised_has_mean_0_and_variance_1(samples, scale, offset, seed):
-    waveform = (scale * np.random.default_rng(seed).standard_normal(samples) + offset * scale).astype(
-        np.float32
-    )
+    waveform = (
+        scale * np.random.default_rng(seed).standard_normal(samples) + offset * scale
+    ).astype(np.float32)
     normalised = audio.normalise(waveform)
     assert normalised.dtype == np.float32
     assert normalised.shape == waveform.shape

@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from helpers import ADAPTER, DECODERS, ENCODERS, IDS, pair_of, s2t_folder, spread_, tiny_pair
+from helpers.pairs import ADAPTER, DECODERS, ENCODERS, IDS, pair_of, s2t_folder, spread_, tiny_pair
+from helpers.vocabularies import mbart50
 from safetensors.torch import load_file, save_file
-from test_vocabularies import mbart50
 
 from nanos2t import pretrained, remap
-from nanos2t.apps import vocabularies
 from nanos2t.decoder import DecoderConfig
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.pretrained import from_encoder_decoder_pretrained, from_pretrained, save_pretrained
+from nanos2t.transcription import vocabularies
 from nanos2t.wav2vec2 import EncoderConfig
 
 hf = pytest.importorskip("transformers")
@@ -64,12 +64,21 @@ def numbers_and_files(encoder: str, decoder: str, folder: Path) -> None:
     ours = from_pretrained(folder, dtype=torch.float64)
     assert_same_numbers(theirs, ours)
     save_pretrained(ours, folder / "again")
-    before, after = load_file(folder / "model.safetensors"), load_file(folder / "again/model.safetensors")
+    before, after = (
+        load_file(folder / "model.safetensors"),
+        load_file(folder / "again/model.safetensors"),
+    )
     if decoder.startswith("trocr"):  # transformers leaves its table of positions on the meta device
-        again = hf.SpeechEncoderDecoderModel(hf.AutoConfig.from_pretrained(folder / "again")).double().eval()
+        again = (
+            hf.SpeechEncoderDecoderModel(hf.AutoConfig.from_pretrained(folder / "again"))
+            .double()
+            .eval()
+        )
         lost = again.load_state_dict(after, strict=False)
         again.decoder.tie_weights()
-        assert not lost.unexpected_keys and set(lost.missing_keys) <= {"decoder.output_projection.weight"}
+        assert not lost.unexpected_keys and set(lost.missing_keys) <= {
+            "decoder.output_projection.weight"
+        }
     else:
         again, report = hf.SpeechEncoderDecoderModel.from_pretrained(
             folder / "again", output_loading_info=True, dtype=torch.float64
@@ -196,8 +205,12 @@ def test_any_encoder_file(kind, halves, tmp_path, caplog):
     theirs = encoder_file(kind, ENCODER_FILES[kind], tmp_path)
     ours = from_encoder_decoder_pretrained(tmp_path, halves[1], dtype=torch.float64)
     waveform = batch()[0][1:2]
-    assert torch.allclose(ours.encoder(waveform)[0], theirs(waveform).last_hidden_state, rtol=0, atol=1e-10)
-    assert all("cross_attn" in name or name.startswith("bridge") for name in initialised(caplog.text))
+    assert torch.allclose(
+        ours.encoder(waveform)[0], theirs(waveform).last_hidden_state, rtol=0, atol=1e-10
+    )
+    assert all(
+        "cross_attn" in name or name.startswith("bridge") for name in initialised(caplog.text)
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -216,7 +229,7 @@ def test_any_decoder_file(kind, halves, tmp_path, caplog):
     prefix = remap.read_table(ours.families[1]).prefix + "."
     inside = any(name.startswith(prefix) for name in state)
     rows = remap.read_table(ours.families[1]).tensors
-    exported = remap.export(rows, ours.decoder.state_dict())
+    exported = remap.export_state(rows, ours.decoder.state_dict())
     same = 0
     for name, value in exported.items():
         own = name if inside else name.removeprefix(prefix)
@@ -235,12 +248,16 @@ def test_new_weights_have_transformers_laws_and_a_seed(halves):
     assert all(map(torch.equal, one.state_dict().values(), two.state_dict().values()))
     cross = one.decoder.blocks[0].cross_attn
     assert 0.01 < cross.q_proj.weight.std() < 0.03 and not cross.q_proj.bias.any()
-    assert (one.decoder.blocks[0].cross_attn_norm.weight == 1).all() and 0.01 < one.bridge.weight.std() < 0.03
+    assert (
+        one.decoder.blocks[0].cross_attn_norm.weight == 1
+    ).all() and 0.01 < one.bridge.weight.std() < 0.03
 
 
 def test_ids_of_two_halves(halves, tmp_path):
     assert from_encoder_decoder_pretrained(*halves).generation.eos_token_id == IDS["eos_token_id"]
-    model = from_encoder_decoder_pretrained(*halves, decoder_start_token_id=7, eos_token_id=9, pad_token_id=8)
+    model = from_encoder_decoder_pretrained(
+        *halves, decoder_start_token_id=7, eos_token_id=9, pad_token_id=8
+    )
     found = model.generation
     assert (found.decoder_start_token_id, found.eos_token_id, found.pad_token_id) == (7, 9, 8)
     decoder_file("BartForCausalLM", "bart", tmp_path)
@@ -268,7 +285,9 @@ def test_only_a_shared_embedding(halves, tmp_path):
         assert torch.equal(ours.decoder.embed.tokens.weight, tensors[kept])
     tensors["lm_head.weight"] += 1
     save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"lm_head.weight is a second tensor for our embed.tokens.weight"):
+    with pytest.raises(
+        ValueError, match=r"lm_head.weight is a second tensor for our embed.tokens.weight"
+    ):
         from_encoder_decoder_pretrained(halves[0], tmp_path)
 
 
@@ -289,7 +308,9 @@ def test_a_half_that_lacks_more_than_cross_attention(halves, tmp_path, caplog):
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors["bert.encoder.layer.1.output.dense.weight"]
     save_file(tensors, tmp_path / "model.safetensors")
-    with pytest.raises(ValueError, match=r"model.safetensors: missing bert.encoder.layer.1.output.dense"):
+    with pytest.raises(
+        ValueError, match=r"model.safetensors: missing bert.encoder.layer.1.output.dense"
+    ):
         from_encoder_decoder_pretrained(halves[0], tmp_path)
 
 
@@ -301,7 +322,9 @@ def test_a_half_with_a_part_of_its_cross_attention(halves, tmp_path, kind, name)
     tensors = load_file(tmp_path / "model.safetensors")
     gone = {key for key in tensors if f".1.{name}." in key}
     assert gone
-    save_file({key: tensors[key] for key in tensors if key not in gone}, tmp_path / "model.safetensors")
+    save_file(
+        {key: tensors[key] for key in tensors if key not in gone}, tmp_path / "model.safetensors"
+    )
     with pytest.raises(
         ValueError, match=r"model.safetensors: cross-attention is there, but without blocks.1."
     ):
@@ -326,15 +349,22 @@ def test_the_examples_of_the_readme(halves, tmp_path):
     blocks = (text.partition("```")[0] for text in README.split("```python\n")[1:])
     (block,) = (block for block in blocks if "facebook/" in block)
     (tmp_path / "pair").mkdir()
-    backend = vocabularies.load(mbart50(tmp_path / "pair")).backend
+    backend = vocabularies.load_tokenizer(mbart50(tmp_path / "pair")).backend
     encoder, (kind, decoder) = ENCODERS["xls-r with adapter"][1], DECODERS["mbart"]
     german = backend.token_to_id("de_DE")
-    ids = {"pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2, "forced_bos_token_id": german}
+    ids = {
+        "pad_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 2,
+        "forced_bos_token_id": german,
+    }
     size = {"vocab_size": backend.get_vocab_size(), "max_position_embeddings": 200}
     theirs = tiny_pair("wav2vec2", kind, encoder, decoder | size | ids, **ids).float()
     theirs.generation_config = hf.GenerationConfig(**ids, max_length=20, num_beams=2)
     theirs.save_pretrained(tmp_path / "pair")
-    (tmp_path / "pair/preprocessor_config.json").write_text('{"sampling_rate": 16000, "do_normalize": true}')
+    (tmp_path / "pair/preprocessor_config.json").write_text(
+        '{"sampling_rate": 16000, "do_normalize": true}'
+    )
     noise = torch.randn(3000, generator=torch.Generator().manual_seed(0)) * 0.1
     soundfile.write(tmp_path / "speech.flac", noise.numpy(), 16000)
     for name, folder in {
@@ -361,7 +391,9 @@ def test_the_examples_of_the_readme(halves, tmp_path):
 @pytest.mark.parametrize("name", ["bert", "gpt2", "bart", "mbart"])
 def test_a_preset_is_saved_as_its_family(name, tmp_path):
     preset = getattr(DecoderConfig, name)
-    config = preset(23, hidden_size=12, num_layers=1, num_heads=2, intermediate_size=9, max_positions=11)
+    config = preset(
+        23, hidden_size=12, num_layers=1, num_heads=2, intermediate_size=9, max_positions=11
+    )
     encoder = replace(ADAPTER, adapter_layers=0)
     model = SpeechEncoderDecoder.from_configs(encoder, config)
     save_pretrained(model, tmp_path)
@@ -381,7 +413,9 @@ def test_presets_have_the_published_sizes():
         config = hf.AutoConfig.for_model(name, is_decoder=True, add_cross_attention=True, **sizes)
         with torch.device("meta"):
             theirs = hf.AutoModelForCausalLM.from_config(config)
-            ours = SpeechEncoderDecoder(replace(ADAPTER, adapter_layers=0), getattr(DecoderConfig, name)())
+            ours = SpeechEncoderDecoder(
+                replace(ADAPTER, adapter_layers=0), getattr(DecoderConfig, name)()
+            )
         count = sum(part.numel() for part in ours.decoder.parameters())
         assert count == sum(part.numel() for part in theirs.parameters()), name
 
@@ -444,13 +478,15 @@ def test_the_table_in_the_readme(family):
 
 
 def test_the_table_has_every_family():
-    assert PUBLISHED.keys() == remap.tables().keys() - {pretrained.PAIR}
+    assert PUBLISHED.keys() == remap.find_tables().keys() - {pretrained.MODEL_TYPE}
 
 
 if __name__ == "__main__":
     hf.logging.set_verbosity_error()
     hf.logging.disable_progress_bar()
-    print("| family | checkpoint | tensors | parameters | largest difference |\n|---|---|---|---|---|")
+    print(
+        "| family | checkpoint | tensors | parameters | largest difference |\n|---|---|---|---|---|"
+    )
     for family in PUBLISHED:
         with tempfile.TemporaryDirectory() as folder:
             print(row(family), f"{largest_difference(family, Path(folder)):.0e} |", flush=True)

@@ -17,27 +17,28 @@ from tempfile import TemporaryDirectory
 
 import pytest
 import torch
-from helpers import DECODERS, IDS, ours_from, tiny_pair
+from helpers.encoder_parity import LARGE, items, waves
+from helpers.pairs import DECODERS, IDS, ours_from, tiny_pair
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_wav2vec2 import LARGE, items, waves
 from torch import Tensor, nn
 
 from nanos2t import decoder
 from nanos2t.decoder import DecoderConfig
 from nanos2t.generate import (
     IMPOSSIBLE,
-    Decoding,
+    DecoderSession,
     Generated,
-    GenerationConfig,
-    ban_repeats,
-    ban_words,
     beam_search,
-    constrain,
     generate,
-    greedy,
-    warp,
-    with_options,
+    greedy_search,
+)
+from nanos2t.generation_config import GenerationConfig, override_options
+from nanos2t.logits_processing import (
+    ban_bad_words,
+    ban_repeated_ngrams,
+    process_logits,
+    warp_logits,
 )
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.wav2vec2 import EncoderConfig, valid_frames
@@ -50,7 +51,9 @@ CONFIG = GenerationConfig(pad_token_id=0, decoder_start_token_id=1, eos_token_id
 
 # Scripts: next_logits without a model
 
-Table = Callable[[int, tuple[int, ...]], list[float]]  # utterance, tokens so far -> logits of the next
+Table = Callable[
+    [int, tuple[int, ...]], list[float]
+]  # utterance, tokens so far -> logits of the next
 
 
 class Script:
@@ -66,7 +69,9 @@ class Script:
             assert torch.equal(tokens[:, :-1], self.rows if parents is None else self.rows[parents])
         self.rows, self.calls = tokens.clone(), self.calls + 1
         each = len(tokens) // self.utterances
-        return torch.tensor([self.table(i // each, tuple(row)) for i, row in enumerate(tokens.tolist())])
+        return torch.tensor(
+            [self.table(i // each, tuple(row)) for i, row in enumerate(tokens.tolist())]
+        )
 
 
 def tree(*branches: dict[str, dict[str, float]], default: str = ".") -> Table:
@@ -99,11 +104,13 @@ def start(utterances: int = 1) -> Tensor:
 
 def search(table: Table, utterances: int = 1, **options) -> Generated:
     """What a search finds: `greedy` unless num_beams is given, even if it is 1."""
-    config = with_options(CONFIG, options)
+    config = override_options(CONFIG, options)
     if "num_beams" in options:
         return beam_search(Script(table, utterances), start(utterances), config)
     rows = config.num_return_sequences
-    return greedy(Script(table, utterances), start(utterances).repeat_interleave(rows, 0), config)
+    return greedy_search(
+        Script(table, utterances), start(utterances).repeat_interleave(rows, 0), config
+    )
 
 
 def letters(found: Generated) -> list[str]:
@@ -129,7 +136,7 @@ def test_greedy_takes_the_likeliest_token_and_beams_the_likeliest_sequence():
 
 def test_greedy_pads_behind_the_eos_and_stops_when_all_have_ended():
     script = Script(tree({}, {"": {"a": 1}, "a": {"b": 1}}, {"": {"a": 1}}), 3)
-    found = greedy(script, start(3), replace(CONFIG, pad_token_id=0))
+    found = greedy_search(script, start(3), replace(CONFIG, pad_token_id=0))
     assert letters(found) == [".--", "ab.", "a.-"]
     assert script.calls == 3
     found = search(tree({}, {"": {"a": 1}}), 2, pad_token_id=None)
@@ -184,7 +191,12 @@ def test_only_the_first_num_beams_candidates_may_end():
 def test_a_beam_runs_on_although_all_likelier_tokens_are_eos():
     """With n EOS ids, (n + 1) * num_beams candidates are looked at."""
     table = tree({"": {".": 0.3, "a": 0.25, "b": 0.2, "c": 0.15, "d": 0.1}}, default="c")
-    options = {"eos_token_id": [2, 3, 4], "max_length": 6, "length_penalty": 2.0, "early_stopping": "never"}
+    options = {
+        "eos_token_id": [2, 3, 4],
+        "max_length": 6,
+        "length_penalty": 2.0,
+        "early_stopping": "never",
+    }
     found = search(table, num_beams=1, **options)
     assert letters(found) == ["ccccc"]
     assert found.sequences_scores.item() == pytest.approx(log(0.15) / 25)
@@ -194,7 +206,13 @@ def test_a_beam_runs_on_although_all_likelier_tokens_are_eos():
 
 @pytest.mark.parametrize(
     ("penalty", "best"),
-    [(-1.0, [".-", "a."]), (0.0, [".-", "a."]), (0.2, [".-", "a."]), (0.5, ["a.", ".-"]), (1, ["a.", "aa"])],
+    [
+        (-1.0, [".-", "a."]),
+        (0.0, [".-", "a."]),
+        (0.2, [".-", "a."]),
+        (0.5, ["a.", ".-"]),
+        (1, ["a.", "aa"]),
+    ],
 )
 def test_length_penalty_chooses_between_shorter_and_longer(penalty, best):
     table = tree({"": {".": 0.4, "a": 0.6}, "a": {".": 0.5, "a": 0.3, "b": 0.2}})
@@ -236,22 +254,36 @@ def test_early_stopping():
     assert letters(search(tree(LATE), num_beams=1, early_stopping=True)) == ["."]
     assert letters(search(tree(LATE), num_beams=1, early_stopping=False)) == ["."]
     assert letters(search(tree(LATE), num_beams=1, early_stopping="never")) == ["aa."]
-    assert letters(search(tree(LATE), num_beams=1, early_stopping="never", length_penalty=0.0)) == ["."]
-    assert letters(search(tree(LATE), num_beams=1, early_stopping="never", length_penalty=-1.0)) == ["."]
+    assert letters(search(tree(LATE), num_beams=1, early_stopping="never", length_penalty=0.0)) == [
+        "."
+    ]
+    assert letters(
+        search(tree(LATE), num_beams=1, early_stopping="never", length_penalty=-1.0)
+    ) == ["."]
     assert letters(search(tree(LATE), num_beams=1, early_stopping="never", max_length=2)) == ["."]
     assert letters(search(tree(LATE), num_beams=1, early_stopping="never", max_length=3)) == ["aa"]
     # with a negative penalty a running beam is best as long as it is now
-    options = {"num_beams": 2, "num_return_sequences": 2, "length_penalty": -1.0, "early_stopping": "never"}
+    options = {
+        "num_beams": 2,
+        "num_return_sequences": 2,
+        "length_penalty": -1.0,
+        "early_stopping": "never",
+    }
     assert letters(search(tree(SLOWLY), **options)) == ["...", "aa."]
 
 
 @pytest.mark.parametrize(
     ("branch", "options", "alone", "calls"),
-    [(IMPROVES, {"num_beams": 2, "early_stopping": True}, "a.", 2), (LATE, {"num_beams": 1}, ".", 1)],
+    [
+        (IMPROVES, {"num_beams": 2, "early_stopping": True}, "a.", 2),
+        (LATE, {"num_beams": 1}, ".", 1),
+    ],
 )
 def test_what_is_decided_stays_decided_while_the_batch_goes_on(branch, options, alone, calls):
-    long = {"".join(word): {"a": 0.6, "b": 0.4} for n in range(7) for word in product("ab", repeat=n)}
-    config = with_options(CONFIG, {**options, "max_length": 20, "pad_token_id": 3})
+    long = {
+        "".join(word): {"a": 0.6, "b": 0.4} for n in range(7) for word in product("ab", repeat=n)
+    }
+    config = override_options(CONFIG, {**options, "max_length": 20, "pad_token_id": 3})
     script = Script(tree(branch))
     assert letters(beam_search(script, start(), config)) == [alone]
     assert script.calls == calls
@@ -279,7 +311,9 @@ def test_num_return_sequences_returns_the_best_of_each_utterance(size):
     assert torch.equal(some.sequences_scores, all_.sequences_scores.view(3, 5)[:, :size].flatten())
     assert (all_.sequences_scores.view(3, 5).diff() <= 0).all()
     width = some.sequences.shape[1]
-    assert torch.equal(some.sequences, all_.sequences.view(3, 5, -1)[:, :size, :width].flatten(0, 1))
+    assert torch.equal(
+        some.sequences, all_.sequences.view(3, 5, -1)[:, :size, :width].flatten(0, 1)
+    )
 
 
 # Batches
@@ -293,7 +327,11 @@ SEARCHES = {
     "beams, never": {"num_beams": 4, "length_penalty": 2.0, "early_stopping": "never"},
     "beams, short": {"num_beams": 4, "length_penalty": -1.0, "num_return_sequences": 4},
     "beams, two EOS": {"num_beams": 2, "num_return_sequences": 2, "eos_token_id": [2, 4]},
-    "beams, constrained": {"num_beams": 3, "bad_words_ids": [[3], [4, 5]], "forced_bos_token_id": 4},
+    "beams, constrained": {
+        "num_beams": 3,
+        "bad_words_ids": [[3], [4, 5]],
+        "forced_bos_token_id": 4,
+    },
     "more beams than words": {"num_beams": 9, "num_return_sequences": 3},
 }
 
@@ -413,25 +451,40 @@ def assert_scores_add_up(found: Generated, config: GenerationConfig) -> None:
             continue
         assert (logprobs[length:] == 0).all()
         assert float(score) == pytest.approx(
-            float(logprobs[:length].double().sum()) / length**config.length_penalty, rel=1e-5, abs=1e-6
+            float(logprobs[:length].double().sum()) / length**config.length_penalty,
+            rel=1e-5,
+            abs=1e-6,
         )
 
 
 @pytest.mark.parametrize("options", SEARCHES.values(), ids=SEARCHES)
 @pytest.mark.parametrize("sample", [False, True])
 def test_scores_are_the_sum_of_what_the_tokens_cost(options, sample):
-    options = {**options, "max_length": 8, "pad_token_id": 6, "do_sample": sample, "temperature": 0.8}
+    options = {
+        **options,
+        "max_length": 8,
+        "pad_token_id": 6,
+        "do_sample": sample,
+        "temperature": 0.8,
+    }
     for seed in range(3):
         found = search(noise(seed, 20), 3, **options)
-        assert_scores_add_up(found, with_options(CONFIG, options))
+        assert_scores_add_up(found, override_options(CONFIG, options))
         assert (found.token_logprobs <= 0).all()
 
 
 @pytest.mark.parametrize("beams", [{}, {"num_beams": 1}, {"num_beams": 3}])
 @pytest.mark.parametrize("sample", [False, True])
 def test_forced_tokens_cost_nothing(beams, sample):
-    options = {"forced_bos_token_id": 5, "forced_eos_token_id": 4, "eos_token_id": [2, 4], "max_length": 5}
-    found = search(noise(0, 9), **options, bad_words_ids=[[2]], min_length=5, do_sample=sample, **beams)
+    options = {
+        "forced_bos_token_id": 5,
+        "forced_eos_token_id": 4,
+        "eos_token_id": [2, 4],
+        "max_length": 5,
+    }
+    found = search(
+        noise(0, 9), **options, bad_words_ids=[[2]], min_length=5, do_sample=sample, **beams
+    )
     tokens, logprobs = found.sequences[0, 1:], found.token_logprobs[0]
     assert (tokens[0], tokens[-1], len(tokens)) == (5, 4, 4)
     assert (logprobs[0], logprobs[-1]) == (0, 0)
@@ -453,7 +506,9 @@ def test_greedy_scores_are_probabilities_after_the_constraints():
     assert letters(found) == ["b."]
     assert found.token_logprobs[0].tolist() == pytest.approx([log(0.3 / 0.5), 0], abs=1e-6)
     found = search(table, bad_words_ids=[[3]], num_beams=1)
-    assert found.token_logprobs[0].tolist() == pytest.approx([log(0.3), 0], abs=1e-6)  # as in transformers
+    assert found.token_logprobs[0].tolist() == pytest.approx(
+        [log(0.3), 0], abs=1e-6
+    )  # as in transformers
 
 
 # Constraints, one by one
@@ -465,7 +520,7 @@ def constrained(tokens: list[int], V: int = 6, **options) -> list[float]:
     """What constrain makes of logits 1, 2, 3, ... V."""
     scores = torch.arange(1.0, V + 1)[None]
     before = scores.clone()
-    after = constrain(scores, torch.tensor([tokens]), with_options(CONFIG, options))
+    after = process_logits(scores, torch.tensor([tokens]), override_options(CONFIG, options))
     assert torch.equal(scores, before)
     return after[0].tolist()
 
@@ -481,7 +536,14 @@ def test_constraints():
     assert constrained([1], suppress_tokens=[0, 5]) == [-inf, 2, 3, 4, 5, -inf]
     assert constrained([1], forced_bos_token_id=4) == [-inf, -inf, -inf, -inf, 0, -inf]
     assert constrained([1, 4], forced_bos_token_id=4) == [1, 2, 3, 4, 5, 6]
-    assert constrained([1, 4], forced_eos_token_id=4, max_length=3) == [-inf, -inf, -inf, -inf, 0, -inf]
+    assert constrained([1, 4], forced_eos_token_id=4, max_length=3) == [
+        -inf,
+        -inf,
+        -inf,
+        -inf,
+        0,
+        -inf,
+    ]
     assert constrained([1], forced_eos_token_id=4, max_length=3) == [1, 2, 3, 4, 5, 6]
 
 
@@ -493,15 +555,19 @@ def test_min_length_counts_the_start_token_and_min_new_tokens_does_not(shortest,
 
 
 def test_the_repetition_penalty_makes_negative_scores_more_negative():
-    config = with_options(CONFIG, {"repetition_penalty": 2.0})
-    scores = constrain(torch.tensor([[-1.0, 3.0, -2.0, 5.0]]), torch.tensor([[1, 2, 2]]), config)
+    config = override_options(CONFIG, {"repetition_penalty": 2.0})
+    scores = process_logits(
+        torch.tensor([[-1.0, 3.0, -2.0, 5.0]]), torch.tensor([[1, 2, 2]]), config
+    )
     assert scores.tolist() == [[-1.0, 1.5, -4.0, 5.0]]
 
 
 rows_of_tokens = st.integers(1, 9).flatmap(
     lambda T: st.lists(st.lists(st.integers(0, 3), min_size=T, max_size=T), min_size=1, max_size=3)
 )
-lists_of_words = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), min_size=1, max_size=4)
+lists_of_words = st.lists(
+    st.lists(st.integers(0, 3), min_size=1, max_size=4), min_size=1, max_size=4
+)
 
 
 def banned(scores: Tensor) -> list[set[int]]:
@@ -522,7 +588,7 @@ def test_ban_repeats_is_the_naive_one(rows, size):
             if size and longer[len(longer) - size :] in grams[:-1]:
                 want[i].add(token)
     scores = torch.arange(4.0).repeat(len(rows), 1)
-    assert banned(ban_repeats(scores, torch.tensor(rows), size)) == want
+    assert banned(ban_repeated_ngrams(scores, torch.tensor(rows), size)) == want
     assert torch.equal(scores, torch.arange(4.0).repeat(len(rows), 1))
 
 
@@ -530,11 +596,12 @@ def test_ban_repeats_is_the_naive_one(rows, size):
 @given(rows_of_tokens, lists_of_words)
 def test_ban_words_is_the_naive_one(rows, words):
     want = [
-        {token for token in range(4) for word in words if [*row, token][-len(word) :] == word} for row in rows
+        {token for token in range(4) for word in words if [*row, token][-len(word) :] == word}
+        for row in rows
     ]
     scores = torch.arange(4.0).repeat(len(rows), 1)
     config = GenerationConfig(bad_words_ids=words)
-    assert banned(ban_words(scores, torch.tensor(rows), config)) == want
+    assert banned(ban_bad_words(scores, torch.tensor(rows), config)) == want
     assert torch.equal(scores, torch.arange(4.0).repeat(len(rows), 1))
 
 
@@ -551,7 +618,7 @@ def test_warp_keeps_the_likeliest_tokens(order, temperature, top_k, top_p, keep)
     if top_p is not None and top_p < 1:  # the fewest that have top_p together
         enough = next(n for n in range(1, 7) if sum(chances[:n]) >= top_p * sum(chances) - 1e-6)
         kept = kept[: max(enough, keep)]
-    found = warp(torch.tensor([logits]), config, keep)[0].tolist()
+    found = warp_logits(torch.tensor([logits]), config, keep)[0].tolist()
     want = [logits[token] / temperature if token in kept else -inf for token in range(6)]
     assert found == pytest.approx(want, rel=1e-6)
 
@@ -561,7 +628,7 @@ def test_warp_keeps_the_likeliest_tokens(order, temperature, top_k, top_p, keep)
 
 def test_options_override_the_defaults_and_leave_them_alone():
     before = replace(CONFIG)
-    config = with_options(CONFIG, {"num_beams": 4, "length_penalty": 2.0})
+    config = override_options(CONFIG, {"num_beams": 4, "length_penalty": 2.0})
     assert config == replace(CONFIG, num_beams=4, length_penalty=2.0)
     assert CONFIG == before
 
@@ -572,8 +639,10 @@ def test_defaults_are_those_of_transformers():
     for field in fields(GenerationConfig):
         if field.name not in ("lang_to_id", "max_length"):
             value = getattr(theirs, field.name)
-            assert field.default == (defaults.get(field.name) if value is None else value), field.name
-    assert GenerationConfig().longest == 1 + defaults["max_length"]
+            assert field.default == (defaults.get(field.name) if value is None else value), (
+                field.name
+            )
+    assert GenerationConfig().max_total_length == 1 + defaults["max_length"]
 
 
 @pytest.mark.parametrize(
@@ -584,7 +653,7 @@ def test_defaults_are_those_of_transformers():
      ({"max_length": 5, "max_new_tokens": 6}, {}, 7), ({"max_length": 5}, {"max_length": 7}, 7)],
 )  # fmt: skip
 def test_longest(defaults, options, longest):
-    assert with_options(replace(CONFIG, **defaults), options).longest == longest
+    assert override_options(replace(CONFIG, **defaults), options).max_total_length == longest
 
 
 @pytest.mark.parametrize(
@@ -593,7 +662,7 @@ def test_longest(defaults, options, longest):
      ({"min_length": 5}, {"min_new_tokens": 9}, 10), ({"min_new_tokens": 5}, {"min_length": 9}, 9)],
 )  # fmt: skip
 def test_shortest(defaults, options, shortest):
-    assert with_options(replace(CONFIG, **defaults), options).shortest == shortest
+    assert override_options(replace(CONFIG, **defaults), options).min_total_length == shortest
 
 
 @pytest.mark.parametrize(
@@ -619,7 +688,7 @@ def test_shortest(defaults, options, shortest):
 )  # fmt: skip
 def test_errors_name_the_option(options, said):
     with pytest.raises(ValueError, match=said):
-        with_options(CONFIG, options)
+        override_options(CONFIG, options)
     with pytest.raises(ValueError, match=said):
         tiny().generate(torch.zeros(1, 99), **options)
 
@@ -631,7 +700,7 @@ def test_errors_name_the_option(options, said):
      {"max_new_tokens": 1}, {"min_length": 8, "max_length": 8}, {"early_stopping": True}],
 )  # fmt: skip
 def test_the_ends_of_the_ranges_are_allowed(options):
-    assert isinstance(with_options(CONFIG, options), GenerationConfig)
+    assert isinstance(override_options(CONFIG, options), GenerationConfig)
 
 
 def test_a_missing_start_token_says_how_to_give_one():
@@ -654,20 +723,29 @@ def tiny(max_positions: int = 30) -> SpeechEncoderDecoder:
         conv_kernels=(5, 3), conv_strides=(3, 2), position_kernel=4, position_groups=5,
     )  # fmt: skip
     text = DecoderConfig.bert(
-        9, hidden_size=14, num_layers=1, num_heads=2, intermediate_size=9, max_positions=max_positions
+        9,
+        hidden_size=14,
+        num_layers=1,
+        num_heads=2,
+        intermediate_size=9,
+        max_positions=max_positions,
     )
     return SpeechEncoderDecoder.from_configs(encoder, text, CONFIG).eval()
 
 
 def test_generate_returns_tokens_or_all_of_it():
     model, waveforms = tiny(), torch.randn(3, 99)
-    full = model.generate(waveforms, num_beams=3, num_return_sequences=2, return_dict_in_generate=True)
+    full = model.generate(
+        waveforms, num_beams=3, num_return_sequences=2, return_dict_in_generate=True
+    )
     assert isinstance(full, Generated)
     assert full.sequences.shape == (6, full.token_logprobs.shape[1] + 1)
     assert full.sequences_scores.shape == (6,)
     assert (full.sequences[:, 0] == CONFIG.decoder_start_token_id).all()
     assert not full.sequences_scores.requires_grad
-    assert torch.equal(generate(model, waveforms, num_beams=3, num_return_sequences=2), full.sequences)
+    assert torch.equal(
+        generate(model, waveforms, num_beams=3, num_return_sequences=2), full.sequences
+    )
     assert model.generation == CONFIG
 
 
@@ -741,7 +819,7 @@ class Uncached:
 
     def __init__(self, model: SpeechEncoderDecoder, memory: Tensor, frames: Tensor, rows: int):
         self.decoder, self.mask = model.decoder, model.memory_mask(memory, frames)
-        self.memory = model.decoder.read(memory.repeat_interleave(rows, 0))
+        self.memory = model.decoder.project_memory(memory.repeat_interleave(rows, 0))
         self.mask = self.mask.repeat_interleave(rows, 0)
 
     def __call__(self, tokens: Tensor, parents: Tensor | None) -> Tensor:
@@ -754,26 +832,34 @@ class Uncached:
 def test_with_a_cache_and_shared_memory_or_without(options, sample):
     model = models("group norm, 23 words")[1]
     options = {**options, "max_length": 12, "do_sample": sample}
-    config = with_options(model.generation, options)
+    config = override_options(model.generation, options)
     memory, frames = model.encode(*batch())
     first = torch.full((len(memory), 1), config.decoder_start_token_id)
-    found = beam_search if "num_beams" in options else greedy
+    found = beam_search if "num_beams" in options else greedy_search
     torch.manual_seed(0)
     want = found(Uncached(model, memory, frames, config.num_beams), first, config)
     torch.manual_seed(0)
-    got = found(Decoding(model, memory, frames, 3 * config.num_beams, config.longest), first, config)
+    got = found(
+        DecoderSession(model, memory, frames, 3 * config.num_beams, config.max_total_length),
+        first,
+        config,
+    )
     assert torch.equal(got.sequences, want.sequences)
     assert torch.allclose(got.token_logprobs, want.token_logprobs, rtol=1e-5)
     assert len(want.sequences.unique(dim=0)) > 1
 
 
-@pytest.mark.parametrize(("options", "rows"), [({"num_beams": 4}, 12), ({}, 3), ({"do_sample": True}, 6)])
+@pytest.mark.parametrize(
+    ("options", "rows"), [({"num_beams": 4}, 12), ({}, 3), ({"do_sample": True}, 6)]
+)
 def test_beams_of_an_utterance_share_its_keys_and_values(options, rows, monkeypatch):
     model, seen = models("layer norm, 23 words")[1], []
     attend = decoder.Block.attend_memory
 
     def watched(self, x, memory, mask):
-        seen.append((len(x), *(len(part) for part in memory), *(part.data_ptr() for part in memory)))
+        seen.append(
+            (len(x), *(len(part) for part in memory), *(part.data_ptr() for part in memory))
+        )
         return attend(self, x, memory, mask)
 
     monkeypatch.setattr(decoder.Block, "attend_memory", watched)
@@ -800,14 +886,21 @@ def draw(rng: random.Random, V: int) -> dict:
             0.25,
             [[[3], *([token] for token in rng.sample(words, many)), rng.sample(words, 3)]],
         ),
-        "eos_token_id": (0.25, [[3, *rng.sample(words, 1)], [3, *rng.sample(words, 2)]] * 2 + [None]),
+        "eos_token_id": (
+            0.25,
+            [[3, *rng.sample(words, 1)], [3, *rng.sample(words, 2)]] * 2 + [None],
+        ),
         "decoder_start_token_id": (0.2, range(V)),
         "pad_token_id": (0.2, [0, 4]),
         rng.choice(["min_length", "min_new_tokens"]): (0.3, [3, 4]),
     }
     if sample:
         options["do_sample"] = True
-        menu |= {"temperature": (0.5, [0.4, 2.0]), "top_k": (0.5, [2, 3]), "top_p": (0.5, [0.1, 0.4])}
+        menu |= {
+            "temperature": (0.5, [0.4, 2.0]),
+            "top_k": (0.5, [2, 3]),
+            "top_p": (0.5, [0.1, 0.4]),
+        }
     if K > 1:
         options["num_beams"] = K
         menu |= {
@@ -823,8 +916,14 @@ def draw(rng: random.Random, V: int) -> dict:
         if rng.random() < chance:
             options.setdefault(name, rng.choice(values))
     if "suppress_tokens" in options:  # transformers refuses to force a token and suppress it
-        forced = options.get("forced_bos_token_id"), options.get("forced_eos_token_id"), 2  # 2: BART's own
-        options["suppress_tokens"] = [token for token in options["suppress_tokens"] if token not in forced]
+        forced = (
+            options.get("forced_bos_token_id"),
+            options.get("forced_eos_token_id"),
+            2,
+        )  # 2: BART's own
+        options["suppress_tokens"] = [
+            token for token in options["suppress_tokens"] if token not in forced
+        ]
     return options
 
 
@@ -859,13 +958,15 @@ def ours_of(case: Case, waveforms: Tensor, mask: Tensor) -> Generated:
 def assert_same(case: Case, waveforms: Tensor, mask: Tensor) -> None:
     """Tokens are HF's, scores are HF's to 1e-5 of their size, and so is what each token costs."""
     theirs, ours = case.models()
-    config = with_options(ours.generation, case.options)
+    config = override_options(ours.generation, case.options)
     got, want = ours_of(case, waveforms, mask), theirs_of(case, waveforms, mask, case.options)
     assert got.sequences.tolist() == want.sequences.tolist()
     assert got.token_logprobs.dtype == torch.float32  # as HF's, also of a float64 model
     assert_scores_add_up(got, config)
     if config.num_beams > 1:
-        assert got.sequences_scores.tolist() == pytest.approx(want.sequences_scores.tolist(), rel=1e-5)
+        assert got.sequences_scores.tolist() == pytest.approx(
+            want.sequences_scores.tolist(), rel=1e-5
+        )
         costs = theirs.compute_transition_scores(want.sequences, want.scores, want.beam_indices)
     else:
         costs = theirs.compute_transition_scores(want.sequences, want.scores, normalize_logits=True)
@@ -875,8 +976,10 @@ def assert_same(case: Case, waveforms: Tensor, mask: Tensor) -> None:
 
 def assert_batch_is_items(case: Case, waveforms: Tensor, mask: Tensor) -> None:
     """Each utterance of a batch gets what it gets alone, with more padding."""
-    config = with_options(case.models()[1].generation, case.options)
-    fill = config.pad_token_id or (config.eos_ids[0] if config.num_beams > 1 and config.eos_ids else 0)
+    config = override_options(case.models()[1].generation, case.options)
+    fill = config.pad_token_id or (
+        config.eos_ids[0] if config.num_beams > 1 and config.eos_ids else 0
+    )
     whole = ours_of(case, waveforms, mask)
     for i, item in enumerate(items(waveforms, mask.sum(1))):
         alone = ours_of(case, item, torch.ones_like(item))
@@ -884,7 +987,9 @@ def assert_batch_is_items(case: Case, waveforms: Tensor, mask: Tensor) -> None:
         rows = slice(i * each, (i + 1) * each)
         assert whole.sequences[rows, :width].tolist() == alone.sequences.tolist()
         assert (whole.sequences[rows, width:] == fill).all()
-        assert torch.allclose(whole.sequences_scores[rows], alone.sequences_scores, rtol=1e-5, atol=1e-6)
+        assert torch.allclose(
+            whole.sequences_scores[rows], alone.sequences_scores, rtol=1e-5, atol=1e-6
+        )
 
 
 NUMBERS = [*range(50), *(pytest.param(number, marks=pytest.mark.slow) for number in range(50, 550))]
@@ -904,7 +1009,9 @@ def test_the_same_as_transformers(number):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"num_beams": 7, "early_stopping": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"num_beams": 3}, {"num_beams": 7, "early_stopping": True}]
+)
 @torch.no_grad()
 def test_ties_go_where_they_go_in_transformers(options, tmp_path):
     theirs = tiny_pair(decoder={"vocab_size": 13})
@@ -945,13 +1052,23 @@ def test_the_cases_above_have_something_to_compare(numbers):
     """In half of them rows end by EOS at different lengths; each option matters in 30 % of its cases."""
     ended, used, changed = 0, Counter(), Counter()
     for one in map(case, numbers):
-        rows, eos = said(one, one.options), with_options(CONFIG, {"eos_token_id": 3, **one.options}).eos_ids
+        rows, eos = (
+            said(one, one.options),
+            override_options(CONFIG, {"eos_token_id": 3, **one.options}).eos_ids,
+        )
         ended += len({len(row) for row in rows if row[-1] in eos}) > 1
-        for name in one.options.keys() - {"num_return_sequences", "pad_token_id"}:  # they do what they say
+        for name in one.options.keys() - {
+            "num_return_sequences",
+            "pad_token_id",
+        }:  # they do what they say
             gone = name, *ONLY_WITH.get(name, ())
             try:
-                others = said(one, {key: value for key, value in one.options.items() if key not in gone})
-            except RuntimeError:  # without it every token is forbidden, and transformers has none to draw
+                others = said(
+                    one, {key: value for key, value in one.options.items() if key not in gone}
+                )
+            except (
+                RuntimeError
+            ):  # without it every token is forbidden, and transformers has none to draw
                 continue
             used[name] += 1
             changed[name] += best(rows) != best(others) if name in ONLY_WITH else rows != others
@@ -969,8 +1086,8 @@ def test_the_cases_above_have_something_to_compare(numbers):
 def say(logits: Tensor, longest: int, **options) -> tuple[Generated, list]:
     """A search over fixed logits (V,), or (steps, V), and its trace."""
     table, trace = logits.expand(longest, -1) if logits.ndim == 1 else logits, []
-    config = with_options(CONFIG, {"max_length": longest, **options})
-    search = beam_search if config.num_beams > 1 else greedy
+    config = override_options(CONFIG, {"max_length": longest, **options})
+    search = beam_search if config.num_beams > 1 else greedy_search
     start = torch.ones(2, 1, dtype=torch.long)
     return search(
         lambda tokens, _: table[tokens.shape[1] - 1].expand(len(tokens), -1), start, config, trace
@@ -1006,12 +1123,16 @@ def test_the_trace_is_the_whole_search(options):
         assert best.sum == pytest.approx(total, abs=1e-5) and best.score == pytest.approx(
             found.sequences_scores[row].item(), abs=1e-6
         )
-        assert best.score == pytest.approx(best.sum / best.step ** options.get("length_penalty", 1.0))
+        assert best.score == pytest.approx(
+            best.sum / best.step ** options.get("length_penalty", 1.0)
+        )
         for step in range(1, max(c.step for c in trace if c.row == row) + 1):
             now = [c for c in trace if (c.row, c.step) == (row, step)]
             kept = sorted(c.beam for c in now if c.status == "kept")
             assert len(now) == (2 * beams if beams > 1 else 1)
-            assert kept in ([*range(beams)], []) and all(c.beam is None for c in now if c.status != "kept")
+            assert kept in ([*range(beams)], []) and all(
+                c.beam is None for c in now if c.status != "kept"
+            )
             assert not [c for c in now if c.status == "kept" and c.token == 2]
     assert {c.status for c in trace} == (
         {"kept", "dropped", "finished"} if beams > 1 else {"kept", "finished"}
@@ -1025,7 +1146,9 @@ def test_a_trace_stops_with_its_row():
     table = torch.zeros(2, 4, 9)
     table[0, 0, 2] = table[1, :3, 5] = table[1, 3, 2] = 9.0
     start, trace = torch.ones(2, 1, dtype=torch.long), []
-    greedy(lambda tokens, _: table[:, tokens.shape[1] - 1], start, replace(CONFIG, max_length=5), trace)
+    greedy_search(
+        lambda tokens, _: table[:, tokens.shape[1] - 1], start, replace(CONFIG, max_length=5), trace
+    )
     assert [(c.step, c.row, c.token, c.status) for c in trace] == [
         (1, 0, 2, "finished"), (1, 1, 5, "kept"), (2, 1, 5, "kept"), (3, 1, 5, "kept"), (4, 1, 2, "finished"),
     ]  # fmt: skip
@@ -1035,7 +1158,9 @@ def test_generate_fills_the_trace_and_changes_nothing():
     model, trace = models("group norm, 23 words")[1], []
     plain = model.generate(*batch(), num_beams=2, max_length=9)
     assert torch.equal(plain, model.generate(*batch(), num_beams=2, max_length=9, trace=trace))
-    assert {c.row for c in trace} == {*range(len(LENGTHS))} and {c.step for c in trace} <= {*range(1, 9)}
+    assert {c.row for c in trace} == {*range(len(LENGTHS))} and {c.step for c in trace} <= {
+        *range(1, 9)
+    }
 
 
 # What cannot be
@@ -1051,7 +1176,9 @@ def test_an_id_outside_the_vocabulary(name, value):
 
 
 def test_an_empty_batch():
-    with pytest.raises(ValueError, match="input_values: expected at least one waveform, found none"):
+    with pytest.raises(
+        ValueError, match="input_values: expected at least one waveform, found none"
+    ):
         models("group norm, 23 words")[1].generate(torch.zeros(0, 500))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ADAPTER
+from helpers.pairs import ADAPTER
 from safetensors.torch import load_file
 
 from nanos2t.decoder import DecoderConfig
@@ -164,7 +164,11 @@ def ask(hub, tmp_path):
 
 
 def fetched(hub) -> set[str]:
-    return {path.split("/")[-1] for command, path, _ in hub.asked if command == "GET" and "resolve" in path}
+    return {
+        path.split("/")[-1]
+        for command, path, _ in hub.asked
+        if command == "GET" and "resolve" in path
+    }
 
 
 def test_only_what_is_read_is_fetched_and_kept(hub, ask):
@@ -205,9 +209,13 @@ def test_no_network(ask):
 def test_an_interrupted_download_goes_on_where_it_stopped(hub, ask):
     hub.cut.append("model.safetensors")
     assert ask(("owner/cut", {})) == [total(model(0))]
-    ranges = [found for command, path, found in hub.asked if command == "GET" and "model.safe" in path]
+    ranges = [
+        found for command, path, found in hub.asked if command == "GET" and "model.safe" in path
+    ]
     size = (hub.repos["owner/cut"]["main"] / "model.safetensors").stat().st_size
-    assert ranges[0] is None and 0 < int(ranges[1].removeprefix("bytes=").split("-")[0]) <= size // 2
+    assert (
+        ranges[0] is None and 0 < int(ranges[1].removeprefix("bytes=").split("-")[0]) <= size // 2
+    )
 
 
 def test_a_file_that_is_cut_in_the_cache_is_named(hub, ask, tmp_path):

@@ -7,81 +7,29 @@ test_mutations.py breaks the code and asks them to notice.
 
 from dataclasses import replace
 from functools import cache
-from tempfile import TemporaryDirectory
 
 import pytest
-import test_decoder
-import test_wav2vec2
 import torch
-from helpers import ours_from, tiny_pair
-from test_wav2vec2 import LENGTHS, TOLERANCE, count_frames, items, largest, waves
+from helpers import encoder_parity
+from helpers.encoder_parity import LENGTHS, TOLERANCE, count_frames, items, largest
+from helpers.model_parity import T, batch_of, differences, every_pair, models, rows
 from torch import Tensor, nn
 
 from nanos2t import remap, wav2vec2
 from nanos2t.decoder import DecoderConfig
-from nanos2t.generate import GenerationConfig
-from nanos2t.model import IGNORED, SpeechEncoderDecoder, count_samples, cross_entropy, shift_right
-from nanos2t.wav2vec2 import EncoderConfig, valid_frames
+from nanos2t.generation_config import GenerationConfig
+from nanos2t.model import (
+    IGNORED,
+    SpeechEncoderDecoder,
+    count_real_samples,
+    cross_entropy,
+    shift_right,
+)
+from nanos2t.wav2vec2 import EncoderConfig
 
 hf = pytest.importorskip("transformers")
 
-PAIRS = {  # the encoder's variant, the decoder's width and heads; a bridge unless the widths agree
-    "base": ("base", 35, 5),
-    "base, no bridge": ("base", 45, 3),
-    "large": ("large", 35, 5),
-    "large, no bridge": ("large", 45, 3),
-    "adapter": ("adapter", 35, 5),
-    "group, adapter, other width, no bridge": ("group, adapter, other width", 57, 3),
-    "hubert": ("hubert, no norm", 35, 5),
-}
-every_pair = pytest.mark.parametrize("pair", PAIRS)
 EXACT = ["large", "large, no bridge"]  # HF's batches are HF's items: layer norm only, no adapter
-T = 8
-
-
-@cache
-def models(pair: str) -> tuple[nn.Module, SpeechEncoderDecoder]:
-    """HF's model and ours with the same spread weights, in eval mode; all tests get the same two."""
-    variant, width, heads = PAIRS[pair]
-    encoder = {**test_wav2vec2.SIZES, **test_wav2vec2.VARIANTS[variant]}
-    decoder = {**test_decoder.SIZES, "hidden_size": width, "num_attention_heads": heads}
-    theirs = tiny_pair(encoder.pop("model_type", "wav2vec2"), encoder=encoder, decoder=decoder)
-    with TemporaryDirectory() as folder:
-        return theirs, ours_from(theirs, folder)
-
-
-def rows(pair: str) -> list[remap.Row]:
-    encoder = remap.read_table("hubert" if pair == "hubert" else "wav2vec2").tensors
-    decoder = remap.read_table("bert").tensors
-    both = remap.prefix(encoder, "encoder.") + remap.prefix(decoder, "decoder.")
-    return both + remap.read_table("speech-encoder-decoder").tensors
-
-
-def batch_of(lengths: tuple[int, ...] = LENGTHS, targets: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    """Waveforms (B, L), attention mask (B, L), labels (B * targets, T) that end early, one with a hole."""
-    waveforms, samples = waves(*lengths)
-    labels = torch.randint(4, 43, (len(lengths) * targets, T))
-    for i, row in enumerate(labels):
-        row[T - i % (T - 2) :] = IGNORED
-    labels[-1, 1] = IGNORED
-    return waveforms, valid_frames(samples, waveforms.shape[1]).long(), labels
-
-
-@torch.no_grad()
-def differences(pair: str) -> dict[str, float]:
-    """Memory, logits and loss of a padded batch of ours, against HF's of the items alone."""
-    theirs, ours = models(pair)
-    waveforms, mask, labels = batch_of()
-    got = ours(waveforms, mask, labels)
-    worst, total = {"memory": 0.0, "logits": 0.0}, 0.0
-    for i, item in enumerate(items(waveforms, mask.sum(1))):
-        want = theirs(item, labels=labels[i : i + 1])
-        memory = want.encoder_last_hidden_state
-        assert got.frames[i] == memory.shape[1]
-        worst["memory"] = max(worst["memory"], largest(got.memory[i, : memory.shape[1]], memory[0]))
-        worst["logits"] = max(worst["logits"], largest(got.logits[i], want.logits[0]))
-        total = total + want.loss * (labels[i] != IGNORED).sum()
-    return {**worst, "loss": largest(got.loss, total / (labels != IGNORED).sum())}
 
 
 def their_gradients(pair: str) -> dict[str, Tensor]:
@@ -90,7 +38,7 @@ def their_gradients(pair: str) -> dict[str, Tensor]:
     named = theirs.named_parameters(remove_duplicate=False)
     gradients = {name: parameter.grad for name, parameter in named if parameter.grad is not None}
     theirs.zero_grad()
-    return remap.load(rows(pair), gradients, ours.state_dict())
+    return remap.import_state(rows(pair), gradients, ours.state_dict())
 
 
 def our_gradients(pair: str) -> dict[str, Tensor]:
@@ -116,7 +64,9 @@ def assert_same_gradients(got: dict[str, Tensor], want: dict[str, Tensor]) -> No
 def test_memory_logits_and_loss_are_hf(pair):
     theirs, ours = models(pair)
     assert (
-        isinstance(ours.bridge, nn.Linear) == hasattr(theirs, "enc_to_dec_proj") == ("no bridge" not in pair)
+        isinstance(ours.bridge, nn.Linear)
+        == hasattr(theirs, "enc_to_dec_proj")
+        == ("no bridge" not in pair)
     )
     for what, difference in differences(pair).items():
         assert difference < TOLERANCE, what
@@ -129,7 +79,7 @@ def test_gradients_of_one_item_are_hf(pair):
     theirs(waveforms, labels=labels).loss.backward()
     ours(waveforms, labels=labels).loss.backward()
     got, want = our_gradients(pair), their_gradients(pair)
-    assert set(dict(ours.named_parameters())) - set(got) == {"encoder.masked_embed"}
+    assert set(dict(ours.named_parameters())) - set(got) == {"encoder.masked_spec_embed"}
     assert_same_gradients(got, want)
 
 
@@ -144,7 +94,7 @@ def test_gradients_with_masked_frames_are_hf(pair):
     got.loss.backward()
     want.loss.backward()
     got = our_gradients(pair)
-    assert got["encoder.masked_embed"].abs().max() > 1e-6
+    assert got["encoder.masked_spec_embed"].abs().max() > 1e-6
     assert_same_gradients(got, their_gradients(pair))
 
 
@@ -168,7 +118,9 @@ def test_gradients_of_a_padded_batch_are_those_of_its_items(pair):
     ours(waveforms, mask, labels).loss.backward()
     together = our_gradients(pair)
     for i, item in enumerate(items(waveforms, mask.sum(1))):
-        (ours(item, labels=labels[i : i + 1]).loss * (labels[i] != IGNORED).sum() / count).backward()
+        (
+            ours(item, labels=labels[i : i + 1]).loss * (labels[i] != IGNORED).sum() / count
+        ).backward()
     assert_same_gradients(our_gradients(pair), together)
 
 
@@ -190,7 +142,10 @@ def test_labels_that_are_all_ignored():
 
 
 def test_cross_entropy_is_the_mean_over_labels():
-    logits, labels = torch.randn(2, 5, 7), torch.tensor([[1, 2, 6, -100, -100], [0, -100, 3, 4, -100]])
+    logits, labels = (
+        torch.randn(2, 5, 7),
+        torch.tensor([[1, 2, 6, -100, -100], [0, -100, 3, 4, -100]]),
+    )
     want = hf.loss.loss_utils.ForMaskedLMLoss(logits, labels, vocab_size=7)
     assert largest(cross_entropy(logits, labels), want) < 1e-6
 
@@ -216,7 +171,11 @@ def test_decoder_input_of_the_caller():
     other = shifted.clone()
     other[:, 2] = 7
     got = ours(waveforms, mask, labels, decoder_input_ids=other)
-    assert largest(got.logits[:, :2], want.logits[:, :2]) < TOLERANCE < largest(got.logits, want.logits)
+    assert (
+        largest(got.logits[:, :2], want.logits[:, :2])
+        < TOLERANCE
+        < largest(got.logits, want.logits)
+    )
     assert largest(got.loss, cross_entropy(got.logits, labels)) < TOLERANCE
     got = ours(waveforms, mask)
     assert got.loss is None
@@ -250,7 +209,9 @@ def test_missing_ids():
     model.generation = GenerationConfig(decoder_start_token_id=2)
     with pytest.raises(ValueError, match="pad_token_id"):
         model(waveforms, mask, labels)
-    model.generation = GenerationConfig(decoder_start_token_id=0, pad_token_id=0)  # 0 is an id, not "none"
+    model.generation = GenerationConfig(
+        decoder_start_token_id=0, pad_token_id=0
+    )  # 0 is an id, not "none"
     assert model(waveforms, mask, labels).loss > 0
 
 
@@ -261,15 +222,15 @@ def test_count_samples():
     values = torch.zeros(3, 4)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
     for dtype in (torch.long, torch.int32, torch.bool):
-        assert count_samples(values, mask.to(dtype)).tolist() == [4, 2, 0]
-    assert count_samples(values, torch.ones(3, 4, dtype=torch.long)) is None
+        assert count_real_samples(values, mask.to(dtype)).tolist() == [4, 2, 0]
+    assert count_real_samples(values, torch.ones(3, 4, dtype=torch.long)) is None
     with pytest.raises(ValueError, match=r"attention_mask.*\(3, 5\).*\(3, 4\)"):
-        count_samples(values, torch.ones(3, 5))
+        count_real_samples(values, torch.ones(3, 5))
     for dtype in (torch.long, torch.bool):
         with pytest.raises(ValueError, match="attention_mask.*right"):
-            count_samples(values, mask.flip(1).to(dtype))
+            count_real_samples(values, mask.flip(1).to(dtype))
     with pytest.raises(ValueError, match="attention_mask"):
-        count_samples(values, torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 1, 0]]))
+        count_real_samples(values, torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 0, 1, 0]]))
 
 
 @torch.no_grad()
@@ -301,10 +262,15 @@ def test_no_mask_is_built_where_nothing_is_masked(monkeypatch):
     waveforms, mask, labels = batch_of((333, 333))
     ours(waveforms, mask, labels)
     ours(waveforms[:1], labels=labels[:1])
-    memory, cache = ours.decoder.read(ours.encode(waveforms)[0]), ours.decoder.new_cache(2, T)
+    memory, cache = (
+        ours.decoder.project_memory(ours.encode(waveforms)[0]),
+        ours.decoder.new_cache(2, T),
+    )
     for t in range(3):
         ours.decoder(labels[:, t : t + 1].clamp(min=0), memory, None, cache)
-    assert len(masks) == (2 + 4) + (2 + 4) + 2 + 3 * 4  # two blocks, two attentions in those of the decoder
+    assert (
+        len(masks) == (2 + 4) + (2 + 4) + 2 + 3 * 4
+    )  # two blocks, two attentions in those of the decoder
     assert all(mask is None for mask in masks)
 
 
@@ -318,7 +284,7 @@ def test_no_mask_is_built_where_nothing_is_masked(monkeypatch):
         (
             EncoderConfig.large(adapter_layers=3),
             {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16,
-             "intermediate_size": 4096, **test_wav2vec2.LARGE, **test_wav2vec2.THREE},
+             "intermediate_size": 4096, **encoder_parity.LARGE, **encoder_parity.THREE},
             {"hidden_size": 1024, "num_hidden_layers": 5, "num_attention_heads": 16},
         ),
         (EncoderConfig(conv_bias=True), {"conv_bias": True}, {"hidden_size": 384, "vocab_size": 77}),
@@ -326,13 +292,18 @@ def test_no_mask_is_built_where_nothing_is_masked(monkeypatch):
 )  # fmt: skip
 def test_parameter_count_is_hf(encoder, encoder_options, decoder_options):
     names = {"num_hidden_layers": "num_layers", "num_attention_heads": "num_heads"}
-    decoder = DecoderConfig.bert(**{names.get(key, key): value for key, value in decoder_options.items()})
+    decoder = DecoderConfig.bert(
+        **{names.get(key, key): value for key, value in decoder_options.items()}
+    )
     theirs = hf.SpeechEncoderDecoderConfig.from_encoder_decoder_configs(
         hf.Wav2Vec2Config(**encoder_options),
         hf.BertConfig(is_decoder=True, add_cross_attention=True, **decoder_options),
     )
     with torch.device("meta"):
-        pair = hf.SpeechEncoderDecoderModel(theirs), SpeechEncoderDecoder.from_configs(encoder, decoder)
+        pair = (
+            hf.SpeechEncoderDecoderModel(theirs),
+            SpeechEncoderDecoder.from_configs(encoder, decoder),
+        )
     counts = [sum(parameter.numel() for parameter in model.parameters()) for model in pair]
     assert counts[0] == counts[1] > 1e8
     if not decoder_options:
@@ -359,13 +330,17 @@ def fresh(pair: str, times: int = 12) -> tuple[dict[str, Tensor], dict[str, Tens
     config, stds = theirs.config.to_dict(), (0.03, 0.05)
     config["encoder"]["initializer_range"], config["decoder"]["initializer_range"] = stds
     config = hf.SpeechEncoderDecoderConfig.from_dict(config)
-    parts = replace(ours.encoder.config, init_std=stds[0]), replace(ours.decoder.config, init_std=stds[1])
+    parts = (
+        replace(ours.encoder.config, init_std=stds[0]),
+        replace(ours.decoder.config, init_std=stds[1]),
+    )
     want = [hf.SpeechEncoderDecoderModel(config).state_dict() for _ in range(times)]
-    want = [remap.load(rows(pair), state, ours.state_dict()) for state in want]
+    want = [remap.import_state(rows(pair), state, ours.state_dict()) for state in want]
     got = [SpeechEncoderDecoder.from_configs(*parts).state_dict() for _ in range(times)]
     assert got[0].keys() == want[0].keys()
     return tuple(
-        {name: torch.stack([state[name] for state in draws]) for name in draws[0]} for draws in (got, want)
+        {name: torch.stack([state[name] for state in draws]) for name in draws[0]}
+        for draws in (got, want)
     )
 
 
@@ -400,13 +375,17 @@ def test_freeze_feature_encoder(pair):
     theirs, ours = hf.SpeechEncoderDecoderModel(models(pair)[0].config), new(pair)
     theirs.freeze_feature_encoder()
     ours.freeze_feature_encoder()
-    trained = [sum(p.numel() for p in model.parameters() if p.requires_grad) for model in (theirs, ours)]
+    trained = [
+        sum(p.numel() for p in model.parameters() if p.requires_grad) for model in (theirs, ours)
+    ]
     assert trained[0] == trained[1]
     waveforms, mask, labels = batch_of()
     ours.generation = GenerationConfig(decoder_start_token_id=2, pad_token_id=1)
     ours(waveforms.float(), mask, labels).loss.backward()
     for name, parameter in ours.named_parameters():
-        frozen = name.startswith("encoder.feature_encoder.") or name == "encoder.masked_embed"  # not used
+        frozen = (
+            name.startswith("encoder.feature_encoder.") or name == "encoder.masked_spec_embed"
+        )  # not used
         assert (parameter.grad is None) == frozen, name
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
-from helpers import IDS, ours_from, spread_, tiny_pair
+from helpers.pairs import IDS, ours_from, spread_, tiny_pair
 from safetensors.torch import load_file, save_file
 
-from nanos2t import pretrained, remap
+from nanos2t import pretrained, remap, remap_config
 from nanos2t.decoder import DecoderConfig, DecoderTraining
-from nanos2t.generate import GenerationConfig
+from nanos2t.generation_config import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.pretrained import from_pretrained, save_pretrained
 from nanos2t.wav2vec2 import EncoderConfig, EncoderTraining
@@ -33,14 +33,23 @@ LARGE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias"
 PAIRS = {
     "base": {},
     "large, adapter of another width": {"encoder": {**LARGE, **ADAPTER, "output_hidden_size": 28}},
-    "adapter, gelu_new, beams": {"encoder": ADAPTER, "decoder": {"hidden_act": "gelu_new"}, "num_beams": 3},
+    "adapter, gelu_new, beams": {
+        "encoder": ADAPTER,
+        "decoder": {"hidden_act": "gelu_new"},
+        "num_beams": 3,
+    },
     "no masks, relu, 3 token types": {
         "encoder": {"mask_time_prob": 0.0, "hidden_act": "relu"},
         "decoder": {"type_vocab_size": 3},
     },
-    "no augmentation, odd kernel": {"encoder": {"apply_spec_augment": False, "num_conv_pos_embeddings": 7}},
+    "no augmentation, odd kernel": {
+        "encoder": {"apply_spec_augment": False, "num_conv_pos_embeddings": 7}
+    },
     "hubert": {"encoder_type": "hubert"},
-    "hubert without a norm": {"encoder_type": "hubert", "encoder": {"feat_proj_layer_norm": False, **LARGE}},
+    "hubert without a norm": {
+        "encoder_type": "hubert",
+        "encoder": {"feat_proj_layer_norm": False, **LARGE},
+    },
     "untied head": {"decoder": {"tie_word_embeddings": False}},
     "no bridge": {"decoder": {"hidden_size": 15, "num_attention_heads": 5}},
 }
@@ -75,7 +84,9 @@ def same_files(one: Path, other: Path) -> bool:
 def same_weights(one: SpeechEncoderDecoder, other: SpeechEncoderDecoder) -> bool:
     """Bit for bit. Logits are not: how a mapped file aligns a tensor decides which kernel multiplies it."""
     state, expected = one.state_dict(), other.state_dict()
-    return state.keys() == expected.keys() and all(torch.equal(state[name], expected[name]) for name in state)
+    return state.keys() == expected.keys() and all(
+        torch.equal(state[name], expected[name]) for name in state
+    )
 
 
 def edit(path: Path, *keys: str, **values) -> None:
@@ -110,9 +121,13 @@ def test_there_and_back(name, tmp_path):
     save_pretrained(ours, tmp_path / "ours")
     save_pretrained(from_pretrained(tmp_path / "ours", dtype=torch.float64), tmp_path / "again")
     assert same_files(tmp_path / "ours", tmp_path / "again")
-    back, info = hf.SpeechEncoderDecoderModel.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    back, info = hf.SpeechEncoderDecoderModel.from_pretrained(
+        tmp_path / "ours", output_loading_info=True
+    )
     assert not any(info.values()), info
-    assert back.dtype == torch.float64 and (logits(back.eval()) - logits(theirs)).abs().max() < 1e-10
+    assert (
+        back.dtype == torch.float64 and (logits(back.eval()) - logits(theirs)).abs().max() < 1e-10
+    )
     assert back.config.encoder.model_type == theirs.config.encoder.model_type
     waveform, options = inputs()[0], {"max_new_tokens": 8}
     tokens = theirs.generate(waveform, **options)
@@ -180,7 +195,9 @@ def test_every_config_field_reaches_transformers_and_returns(tmp_path):
         (generation, GenerationConfig()),
     ):
         unchanged = {
-            field.name for field in fields(ours) if getattr(ours, field.name) == getattr(usual, field.name)
+            field.name
+            for field in fields(ours)
+            if getattr(ours, field.name) == getattr(usual, field.name)
         }
         assert unchanged <= {
             "feat_proj_norm",
@@ -194,14 +211,22 @@ def test_every_config_field_reaches_transformers_and_returns(tmp_path):
     model = SpeechEncoderDecoder.from_configs(encoder, decoder, generation)
     save_pretrained(model, tmp_path / "ours")
     again = from_pretrained(tmp_path / "ours")
-    assert (again.encoder.config, again.decoder.config, again.generation) == (encoder, decoder, generation)
-    theirs, info = hf.SpeechEncoderDecoderModel.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert (again.encoder.config, again.decoder.config, again.generation) == (
+        encoder,
+        decoder,
+        generation,
+    )
+    theirs, info = hf.SpeechEncoderDecoderModel.from_pretrained(
+        tmp_path / "ours", output_loading_info=True
+    )
     assert not any(info.values())
     for field in fields(generation):
         found = getattr(theirs.generation_config, field.name)
         expected = getattr(generation, field.name)
         assert found == (list(expected) if isinstance(expected, tuple) else expected), field.name
-    theirs.generation_config = hf.GenerationConfig(**IDS)  # so many options at once are not valid there
+    theirs.generation_config = hf.GenerationConfig(
+        **IDS
+    )  # so many options at once are not valid there
     theirs.save_pretrained(tmp_path / "theirs")
     again = from_pretrained(tmp_path / "theirs")
     assert (again.encoder.config, again.decoder.config) == (encoder, decoder)
@@ -210,10 +235,16 @@ def test_every_config_field_reaches_transformers_and_returns(tmp_path):
 def test_a_hubert_is_saved_as_a_hubert_and_a_new_model_as_wav2vec2(tmp_path):
     for kind in ("hubert", "wav2vec2"):
         save_pretrained(ours_from(tiny_pair(kind), tmp_path / kind), tmp_path / "saved")
-        assert json.loads((tmp_path / "saved/config.json").read_text())["encoder"]["model_type"] == kind
+        assert (
+            json.loads((tmp_path / "saved/config.json").read_text())["encoder"]["model_type"]
+            == kind
+        )
     for config, kind in (ENCODER, "wav2vec2"), (replace(ENCODER, feat_proj_norm=False), "hubert"):
         save_pretrained(SpeechEncoderDecoder.from_configs(config, DECODER), tmp_path / "saved")
-        assert json.loads((tmp_path / "saved/config.json").read_text())["encoder"]["model_type"] == kind
+        assert (
+            json.loads((tmp_path / "saved/config.json").read_text())["encoder"]["model_type"]
+            == kind
+        )
         assert from_pretrained(tmp_path / "saved").encoder.config == config
 
 
@@ -241,14 +272,14 @@ def test_every_field_has_a_row_and_every_rule_is_known():
         "decoder": (DecoderConfig, DecoderTraining),
         "generation": (GenerationConfig,),
     }
-    for name in remap.tables():
+    for name in remap.find_tables():
         table = remap.read_table(name)
         wanted = {field.name for field in fields(kinds[table.part][0])} - {"training"}
         for nested in kinds[table.part][1:]:
             wanted |= {f"training.{field.name}" for field in fields(nested)}
         assert {ours for ours, _, _, _ in table.config.values() if ours != "-"} == wanted
         rules = {rule.partition(":")[0] for _, _, _, rule in table.config.values()}
-        assert rules <= {"", "only", "if", "write", *remap.RULES}
+        assert rules <= {"", "only", "if", "write", *remap_config.RULES}
         assert table.ids.keys() <= {field.name for field in fields(GenerationConfig)}
 
 
@@ -278,9 +309,9 @@ def test_an_empty_config_is_our_default():
 def test_defaults_of_generation_are_those_of_transformers():
     ours = GenerationConfig()
     rows = remap.read_table("speech-encoder-decoder").config
-    assert GenerationConfig(**remap.read_config(rows, {})) == ours
+    assert GenerationConfig(**remap_config.read_config(rows, {})) == ours
     assert (
-        remap.write_config(rows, vars(ours)).items()
+        remap_config.write_config(rows, vars(ours)).items()
         <= {key: default for _, key, default, _ in rows.values()}.items()
     )
 
@@ -300,9 +331,9 @@ def test_official_configs():
     assert read("facebook__wav2vec2-base").training == training
     assert untrained(read("facebook__hubert-base-ls960.reconstructed")) == EncoderConfig()
     assert hubert == large == EncoderConfig.large()
-    assert untrained(read("facebook__wav2vec2-xls-r-300m", add_adapter=True, output_hidden_size=1024)) == (
-        EncoderConfig.large(adapter_layers=3, adapter_size=1024)
-    )
+    assert untrained(
+        read("facebook__wav2vec2-xls-r-300m", add_adapter=True, output_hidden_size=1024)
+    ) == (EncoderConfig.large(adapter_layers=3, adapter_size=1024))
     assert read("google-bert__bert-base-uncased", "decoder", DecoderConfig) == DecoderConfig.bert()
 
 
@@ -311,10 +342,10 @@ def test_sqrt_rule():
         "[decoder]\nhidden_size d_model 8\nembed_scale scale_embedding false sqrt:hidden_size"
     ).config
     for on, scale in (True, 3.0), (False, 1.0):
-        fields_ = remap.read_config(rows, {"d_model": 9, "scale_embedding": on})
+        fields_ = remap_config.read_config(rows, {"d_model": 9, "scale_embedding": on})
         assert fields_ == {"hidden_size": 9, "embed_scale": scale}
-        assert remap.write_config(rows, fields_) == {"d_model": 9, "scale_embedding": on}
-    assert remap.read_config(rows, {}) == {"hidden_size": 8, "embed_scale": 1.0}
+        assert remap_config.write_config(rows, fields_) == {"d_model": 9, "scale_embedding": on}
+    assert remap_config.read_config(rows, {}) == {"hidden_size": 8, "embed_scale": 1.0}
 
 
 # --- weights
@@ -322,7 +353,9 @@ def test_sqrt_rule():
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_every_dtype_into_every_dtype(folder, stored):
-    tensors = {name: part.to(stored) for name, part in load_file(folder / "model.safetensors").items()}
+    tensors = {
+        name: part.to(stored) for name, part in load_file(folder / "model.safetensors").items()
+    }
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     for dtype in torch.float16, torch.bfloat16, torch.float32, torch.float64:
         model = from_pretrained(folder, dtype=dtype)
@@ -340,7 +373,9 @@ def test_weights_stay_mapped_in_the_same_dtype_and_can_be_trained(folder):
     model = from_pretrained(folder)
     assert not mapped()
     model = from_pretrained(folder, dtype=torch.float64)
-    assert mapped() and all(part.requires_grad and part.is_contiguous() for part in model.parameters())
+    assert mapped() and all(
+        part.requires_grad and part.is_contiguous() for part in model.parameters()
+    )
     before = model.bridge.bias.clone()
     logits_ = model(inputs()[0], decoder_input_ids=inputs()[1]).logits
     logits_.square().mean().backward()
@@ -391,13 +426,20 @@ def test_several_files(folder):
     expected = from_pretrained(folder)
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    places = {name: f"model-0000{1 + number % 2}-of-00002.safetensors" for number, name in enumerate(tensors)}
+    places = {
+        name: f"model-0000{1 + number % 2}-of-00002.safetensors"
+        for number, name in enumerate(tensors)
+    }
     for place in set(places.values()):
         save_file({name: tensors[name] for name in places if places[name] == place}, folder / place)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": places})
+    )
     assert same_weights(from_pretrained(folder), expected)
     (folder / "model-00002-of-00002.safetensors").unlink()
-    refuse(folder, "model-00002-of-00002.safetensors: ", "No such file", "expected a file of tensors")
+    refuse(
+        folder, "model-00002-of-00002.safetensors: ", "No such file", "expected a file of tensors"
+    )
     (folder / "model.safetensors.index.json").write_text("{}")
     refuse(folder, "model.safetensors.index.json: no weight_map")
 
@@ -417,7 +459,9 @@ def test_shards_are_written_read_and_replaced(folder, tmp_path):
     assert not any(report.values())
     waveform, ids = inputs()
     expected = theirs(input_values=waveform, decoder_input_ids=ids).logits
-    assert torch.allclose(model(waveform, decoder_input_ids=ids).logits, expected, rtol=0, atol=1e-10)
+    assert torch.allclose(
+        model(waveform, decoder_input_ids=ids).logits, expected, rtol=0, atol=1e-10
+    )
     save_pretrained(model, folder)
     assert not [*folder.glob("model-0*")] and not (folder / "model.safetensors.index.json").exists()
     assert (folder / "model-of-mine.safetensors").read_bytes() == b"kept"
@@ -463,7 +507,9 @@ def test_a_hostile_pickle_is_not_run(folder, zipped, monkeypatch):
     monkeypatch.chdir(folder)
     tensors = load_file(folder / "model.safetensors")
     pickled(folder, {**tensors, "code": Hostile()}, _use_new_zipfile_serialization=zipped)
-    refuse(folder, "pytorch_model.bin: holds more than tensors or is damaged, nothing of it was run")
+    refuse(
+        folder, "pytorch_model.bin: holds more than tensors or is damaged, nothing of it was run"
+    )
     assert not (folder / "was_run").exists()
 
 
@@ -483,7 +529,9 @@ def test_heads_that_do_not_divide_the_width(folder):
         (folder / "config.json").write_text(before)
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"a": 3}, torch.zeros(3), {"a": torch.ones(2).to_sparse()}])
+@pytest.mark.parametrize(
+    "content", [[1, 2], {"a": 3}, torch.zeros(3), {"a": torch.ones(2).to_sparse()}]
+)
 def test_a_pickle_of_something_else(folder, content):
     pickled(folder, content)
     refuse(folder, "pytorch_model.bin: ", "expected a dict of tensors")
@@ -504,12 +552,12 @@ def test_an_absent_mask_vector_is_drawn_and_listed(folder, caplog):
     save_file(tensors, folder / "model.safetensors")
     with caplog.at_level(logging.INFO, "nanos2t"):
         model = from_pretrained(folder, dtype=torch.float64)
-    assert "model.safetensors" in caplog.text and "encoder.masked_embed" in caplog.text
-    drawn = model.encoder.masked_embed.detach()
+    assert "model.safetensors" in caplog.text and "encoder.masked_spec_embed" in caplog.text
+    drawn = model.encoder.masked_spec_embed.detach()
     assert drawn.dtype == torch.float64 and 0 <= drawn.min() < 0.4 < 0.6 < drawn.max() <= 1
     edit(folder / "config.json", "encoder", mask_time_prob=0.0)
     caplog.clear()
-    assert from_pretrained(folder).encoder.masked_embed is None and not caplog.text
+    assert from_pretrained(folder).encoder.masked_spec_embed is None and not caplog.text
 
 
 # --- ids and generation options
@@ -518,7 +566,9 @@ def test_an_absent_mask_vector_is_drawn_and_listed(folder, caplog):
 def test_a_folder_of_2021(folder):
     """No generation_config.json, complete dumps of the parts' configs, tensors under older names."""
     expected = from_pretrained(folder, dtype=torch.float64)
-    legacy = json.loads((CONFIGS / "facebook__wav2vec2-xls-r-300m-en-to-15.reconstructed.json").read_text())
+    legacy = json.loads(
+        (CONFIGS / "facebook__wav2vec2-xls-r-300m-en-to-15.reconstructed.json").read_text()
+    )
     config = json.loads((folder / "config.json").read_text())
     for part in ("encoder", "decoder"):
         config[part] = {**legacy[part], **config[part], "eos_token_id": 5}
@@ -540,7 +590,8 @@ def test_a_folder_of_2021(folder):
         for name, part in tensors.items()
     }
     save_file(
-        {**tensors, "decoder.bert.embeddings.position_ids": torch.arange(37)}, folder / "model.safetensors"
+        {**tensors, "decoder.bert.embeddings.position_ids": torch.arange(37)},
+        folder / "model.safetensors",
     )
     model = from_pretrained(folder, dtype=torch.float64)
     assert same_weights(model, expected) and model.encoder.config == expected.encoder.config
@@ -583,7 +634,9 @@ def test_options_other_than_ids_come_from_one_file(folder):
     edit(folder / "config.json", "decoder", num_beams=3, top_k=7)
     assert from_pretrained(folder).generation == GenerationConfig(**IDS)
     (folder / "generation_config.json").unlink()
-    assert from_pretrained(folder).generation == GenerationConfig(**IDS, num_beams=4, max_length=50, top_k=7)
+    assert from_pretrained(folder).generation == GenerationConfig(
+        **IDS, num_beams=4, max_length=50, top_k=7
+    )
 
 
 def test_pad_falls_back_to_eos_and_what_is_missing_is_an_error_when_needed(folder):
@@ -600,10 +653,13 @@ def test_pad_falls_back_to_eos_and_what_is_missing_is_an_error_when_needed(folde
     for place in everywhere:
         edit(*place, pad_token_id=None, eos_token_id=None, decoder_start_token_id=None)
     model = from_pretrained(folder)
-    assert model(torch.randn(1, 99), decoder_input_ids=torch.ones(1, 2, dtype=torch.long)).logits is not None
+    assert (
+        model(torch.randn(1, 99), decoder_input_ids=torch.ones(1, 2, dtype=torch.long)).logits
+        is not None
+    )
     for name in IDS:
         with pytest.raises(ValueError, match=name):
-            model.generation.need(name)
+            model.generation.require_id(name)
     edit(folder / "config.json", "decoder", pad_token_id=...)
     assert from_pretrained(folder).generation.pad_token_id == 0  # the default of BertConfig
 
@@ -631,13 +687,19 @@ def refuse(folder: Path, *words: str) -> None:
     text = str(error.value)
     assert "\n" not in text and all(word in text for word in words), text
     assert (
-        error.value.__cause__ is None and error.value.__suppress_context__ or error.value.__context__ is None
+        error.value.__cause__ is None
+        and error.value.__suppress_context__
+        or error.value.__context__ is None
     )
 
 
 FILES = {  # a file of the folder, its new content (None: remove), what the error says
     "no config": ("config.json", None, ["config.json: No such file"]),
-    "broken config": ("config.json", b'{"model_type": ', ["config.json: Expecting value", "expected JSON"]),
+    "broken config": (
+        "config.json",
+        b'{"model_type": ',
+        ["config.json: Expecting value", "expected JSON"],
+    ),
     "binary config": ("config.json", b"\xff\xfe\x00", ["config.json: ", "expected JSON"]),
     "a list": ("config.json", b"[1]", ["config.json: list, expected a JSON object"]),
     "another model": (
@@ -653,10 +715,20 @@ FILES = {  # a file of the folder, its new content (None: remove), what the erro
     "no parts": (
         "config.json",
         b'{"model_type": "speech-encoder-decoder"}',
-        ["encoder.model_type is None, expected one of ['wav2vec2', 'hubert', 'unispeech', 'unispeech-sat']"],
+        [
+            "encoder.model_type is None, expected one of ['wav2vec2', 'hubert', 'unispeech', 'unispeech-sat']"
+        ],
     ),
-    "broken generation": ("generation_config.json", b"{", ["generation_config.json: ", "expected JSON"]),
-    "no weights": ("model.safetensors", None, ["expected one of model.safetensors, ", "found none"]),
+    "broken generation": (
+        "generation_config.json",
+        b"{",
+        ["generation_config.json: ", "expected JSON"],
+    ),
+    "no weights": (
+        "model.safetensors",
+        None,
+        ["expected one of model.safetensors, ", "found none"],
+    ),
     "empty": ("model.safetensors", b"", ["model.safetensors: ", "expected a file of tensors"]),
     "garbage": (
         "model.safetensors",
@@ -711,16 +783,36 @@ VALUES = {  # where in config.json, values, what the error says
         'feat_extract_norm is "batch", expected "group" or "layer"',
     ),
     "a word": (["encoder"], {"hidden_size": "768"}, 'encoder.hidden_size is "768", expected int'),
-    "a fraction": (["decoder"], {"num_hidden_layers": 2.5}, "decoder.num_hidden_layers is 2.5, expected int"),
+    "a fraction": (
+        ["decoder"],
+        {"num_hidden_layers": 2.5},
+        "decoder.num_hidden_layers is 2.5, expected int",
+    ),
     "a number": (
         ["encoder"],
         {"do_stable_layer_norm": 1},
         "encoder.do_stable_layer_norm is 1, expected bool",
     ),
-    "negative": (["encoder"], {"hidden_size": -15}, "hidden_size is -15, expected int of 0 to 2**31"),
-    "negative heads": (["decoder"], {"num_attention_heads": -4}, "num_attention_heads is -4, expected int"),
-    "too large": (["decoder"], {"vocab_size": 2**40}, "vocab_size is 1099511627776, expected int of 0 to"),
-    "not a list": (["encoder"], {"conv_stride": 3}, "conv_stride is 3, expected list of int above 0"),
+    "negative": (
+        ["encoder"],
+        {"hidden_size": -15},
+        "hidden_size is -15, expected int of 0 to 2**31",
+    ),
+    "negative heads": (
+        ["decoder"],
+        {"num_attention_heads": -4},
+        "num_attention_heads is -4, expected int",
+    ),
+    "too large": (
+        ["decoder"],
+        {"vocab_size": 2**40},
+        "vocab_size is 1099511627776, expected int of 0 to",
+    ),
+    "not a list": (
+        ["encoder"],
+        {"conv_stride": 3},
+        "conv_stride is 3, expected list of int above 0",
+    ),
     "a list with a truth": (
         ["encoder"],
         {"conv_stride": [True, 3]},
@@ -736,7 +828,11 @@ VALUES = {  # where in config.json, values, what the error says
         {"conv_kernel": [0, 3]},
         "conv_kernel is [0, 3], expected list of int",
     ),
-    "a list with a word": (["encoder"], {"conv_dim": [6, "8"]}, 'conv_dim is [6, "8"], expected list of int'),
+    "a list with a word": (
+        ["encoder"],
+        {"conv_dim": [6, "8"]},
+        'conv_dim is [6, "8"], expected list of int',
+    ),
     "no stride": (
         ["encoder"],
         {**ADAPTER, "adapter_stride": 0},
@@ -769,7 +865,11 @@ VALUES = {  # where in config.json, values, what the error says
         "missing encoder.encoder.layers.3.attention.q_proj.weight",
     ),
     "more adapters": (["encoder"], ADAPTER, "missing encoder.adapter.layers.0.conv.weight"),
-    "untied": (["decoder"], {"tie_word_embeddings": False}, "missing decoder.cls.predictions.decoder.weight"),
+    "untied": (
+        ["decoder"],
+        {"tie_word_embeddings": False},
+        "missing decoder.cls.predictions.decoder.weight",
+    ),
 }
 OPTIONS = {  # in generation_config.json
     "num_beam_groups": 2, "diversity_penalty": 0.5, "encoder_no_repeat_ngram_size": 3, "min_p": 0.1,
@@ -862,5 +962,7 @@ def test_the_hub_has_nothing(monkeypatch, tmp_path):
             raise error
 
         monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-        with pytest.raises(ValueError, match=r"^owner/model: no such folder, and not from the hub: [^\n]+$"):
+        with pytest.raises(
+            ValueError, match=r"^owner/model: no such folder, and not from the hub: [^\n]+$"
+        ):
             from_pretrained("owner/model", local_files_only=True)

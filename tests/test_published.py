@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import spread_
+from helpers.pairs import spread_
 from safetensors.torch import load_file
 
 import nanos2t
-from nanos2t import pretrained, remap, tokenizer
+from nanos2t import checkpoint, files, pretrained, remap, tokenizer
 from nanos2t.decoder import DecoderConfig
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.pretrained import from_encoder_decoder_pretrained, from_pretrained, save_pretrained
@@ -41,14 +41,20 @@ def theirs_of(config: dict) -> dict[str, tuple]:
     """Names and shapes of transformers' model for a config.json: an encoder, a causal decoder, a pair."""
     family = config["model_type"]
     with torch.device("meta"):
-        if family == pretrained.PAIR:
+        if family == pretrained.MODEL_TYPE:
             return theirs_of_pair(config)
-        known = {key: value for key, value in config.items() if key not in ("model_type", "torch_dtype")}
+        known = {
+            key: value for key, value in config.items() if key not in ("model_type", "torch_dtype")
+        }
         if part_of(family) == "encoder":
-            return shapes(hf.AutoModel.from_config(hf.AutoConfig.for_model(family, **known)).state_dict())
+            return shapes(
+                hf.AutoModel.from_config(hf.AutoConfig.for_model(family, **known)).state_dict()
+            )
         known |= {"is_decoder": True, "add_cross_attention": True}
         return shapes(
-            hf.AutoModelForCausalLM.from_config(hf.AutoConfig.for_model(family, **known)).state_dict()
+            hf.AutoModelForCausalLM.from_config(
+                hf.AutoConfig.for_model(family, **known)
+            ).state_dict()
         )
 
 
@@ -60,29 +66,40 @@ def theirs_of_pair(config: dict) -> dict[str, tuple]:
         decoder["max_position_embeddings"] = decoder["max_target_positions"]
     whole = hf.SpeechEncoderDecoderConfig(encoder=dict(config["encoder"]), decoder=decoder)
     found = shapes(hf.SpeechEncoderDecoderModel(whole).state_dict())
-    return {name.replace("output_projection", "lm_head") if s2t else name: found[name] for name in found}
+    return {
+        name.replace("output_projection", "lm_head") if s2t else name: found[name] for name in found
+    }
 
 
 def ours_of(config: dict, path: Path) -> dict[str, tuple]:
     family = config["model_type"]
     with torch.device("meta"):
-        if family == pretrained.PAIR:
+        if family == pretrained.MODEL_TYPE:
             model = pretrained.build(config, path.parent, path.parent, {})
-            return shapes(remap.export(pretrained.rows_of(model.families), model.state_dict()))
-        kind, part = {"encoder": (EncoderConfig, Encoder)}.get(part_of(family), (DecoderConfig, None))
+            return shapes(
+                remap.export_state(pretrained.table_rows(model.families), model.state_dict())
+            )
+        kind, part = {"encoder": (EncoderConfig, Encoder)}.get(
+            part_of(family), (DecoderConfig, None)
+        )
         found = pretrained.read_part({part_of(family): config}, part_of(family), kind, path)[1]
         if part is None:
             model = SpeechEncoderDecoder(EncoderConfig(num_layers=1), found).decoder
         else:
             model = part(found)
-        return shapes(remap.export(remap.read_table(family).tensors, model.state_dict()))
+        return shapes(remap.export_state(remap.read_table(family).tensors, model.state_dict()))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_names_and_shapes_of_a_published_config(path):
     config = json.loads(path.read_text())
-    if config["model_type"] not in remap.tables() and config["model_type"] != pretrained.PAIR:
-        with pytest.raises(ValueError, match=rf"model_type is '{config['model_type']}', expected one of \["):
+    if (
+        config["model_type"] not in remap.find_tables()
+        and config["model_type"] != pretrained.MODEL_TYPE
+    ):
+        with pytest.raises(
+            ValueError, match=rf"model_type is '{config['model_type']}', expected one of \["
+        ):
             pretrained.read_part({"encoder": config}, "encoder", EncoderConfig, path)
         return
     ours, theirs = ours_of(config, path), theirs_of(config)
@@ -124,7 +141,7 @@ def test_hidden_states_of_a_real_bert(minilm, small_encoder):
     """Layer by layer, past the cross-attention that it does not have yet."""
     theirs = hf.BertModel.from_pretrained(minilm, is_decoder=True, dtype=torch.float64).eval()
     ours = from_encoder_decoder_pretrained(small_encoder, minilm, dtype=torch.float64).decoder
-    text = tokenizer.load(minilm)
+    text = tokenizer.load_tokenizer(minilm)
     ids = torch.tensor([text.encode("Small boats went out at dawn; none of them was late.")])
     states = theirs(ids, output_hidden_states=True, use_cache=False).hidden_states
     x = ours.embed(ids, 0)
@@ -137,7 +154,7 @@ def test_hidden_states_of_a_real_bert(minilm, small_encoder):
 
 
 def test_the_tokenizer_of_a_real_bert(minilm):
-    ours, theirs = tokenizer.load(minilm), hf.AutoTokenizer.from_pretrained(minilm)
+    ours, theirs = tokenizer.load_tokenizer(minilm), hf.AutoTokenizer.from_pretrained(minilm)
     for text in ("Hello, World!", "naïve café — 東京", "un##related [MASK] tokens", "", "  a\tb\n"):
         assert ours.encode(text) == theirs(text).input_ids
         assert ours.decode(ours.encode(text)) == theirs.decode(
@@ -145,16 +162,22 @@ def test_the_tokenizer_of_a_real_bert(minilm):
         )
 
 
-def test_a_pair_with_a_real_bert_is_written_and_read_by_transformers(minilm, small_encoder, tmp_path):
+def test_a_pair_with_a_real_bert_is_written_and_read_by_transformers(
+    minilm, small_encoder, tmp_path
+):
     ours = from_encoder_decoder_pretrained(
         small_encoder, minilm, decoder_start_token_id=101, eos_token_id=102
     )
     save_pretrained(ours, tmp_path)
-    theirs, report = hf.SpeechEncoderDecoderModel.from_pretrained(tmp_path, output_loading_info=True)
+    theirs, report = hf.SpeechEncoderDecoderModel.from_pretrained(
+        tmp_path, output_loading_info=True
+    )
     assert not any(report.values())
     waveform = torch.randn(1, 900, generator=torch.Generator().manual_seed(0))
     options = {"num_beams": 3, "max_length": 9}
-    assert torch.equal(ours.generate(waveform, **options), theirs.eval().generate(waveform, **options))
+    assert torch.equal(
+        ours.generate(waveform, **options), theirs.eval().generate(waveform, **options)
+    )
     state = load_file(minilm / "model.safetensors")
     assert torch.equal(ours.decoder.embed.tokens.weight, state["embeddings.word_embeddings.weight"])
 
@@ -162,7 +185,7 @@ def test_a_pair_with_a_real_bert_is_written_and_read_by_transformers(minilm, sma
 # --- full size, random weights
 
 
-BASE_BERT = {"model_type": pretrained.PAIR, "encoder": {"model_type": "wav2vec2"},
+BASE_BERT = {"model_type": pretrained.MODEL_TYPE, "encoder": {"model_type": "wav2vec2"},
              "decoder": {"model_type": "bert"}}  # fmt: skip
 
 
@@ -265,13 +288,17 @@ def test_hidden_states_of_distilhubert(librispeech_a0):
         [-0.3505, 0.1167, 0.0608, 0.1294], [-0.3085, 0.0481, 0.1106, 0.0955],
         [-0.3107, -0.0391, 0.0739, 0.1360], [-0.2385, -0.1795, -0.0928, 0.2389],
     ])  # fmt: skip
-    folder = pretrained.find_folder("ntu-spml/distilhubert")
-    config = pretrained.read_json(folder / "config.json")
-    kind = pretrained.read_part({"encoder": config}, "encoder", EncoderConfig, folder / "config.json")[1]
+    folder = checkpoint.find_folder("ntu-spml/distilhubert")
+    config = files.read_json(folder / "config.json")
+    kind = pretrained.read_part(
+        {"encoder": config}, "encoder", EncoderConfig, folder / "config.json"
+    )[1]
     encoder = Encoder(kind).eval()
     table = remap.read_table("hubert")
-    theirs = remap.inside_pair(pretrained.read_tensors(folder)[1], table)
-    encoder.load_state_dict(remap.load(table.tensors, theirs, encoder.state_dict()), strict=False)
+    theirs = remap.inside_pair(checkpoint.read_tensors(folder)[1], table)
+    encoder.load_state_dict(
+        remap.import_state(table.tensors, theirs, encoder.state_dict()), strict=False
+    )
     waveform = nanos2t.audio.normalise(nanos2t.audio.load(librispeech_a0, 16000))
     found = encoder(torch.tensor(waveform)[None])[0]
     assert torch.allclose(found[0, :4, :4], expected, rtol=5e-3, atol=5e-3)

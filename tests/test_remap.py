@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_pair
+from helpers.pairs import tiny_pair
 from torch import Tensor, nn
 
 from nanos2t import pretrained, remap
 from nanos2t.decoder import Decoder, DecoderConfig
-from nanos2t.remap import export, load, parse_table, prefix, read_table
+from nanos2t.remap import export_state, import_state, parse_table, prefix_rows, read_table
 from nanos2t.wav2vec2 import Encoder, EncoderConfig
 
 hf = pytest.importorskip("transformers")
@@ -58,7 +58,9 @@ def zeros(model: nn.Module) -> dict[str, Tensor]:
 
 
 def same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> bool:
-    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+    return found.keys() == expected.keys() and all(
+        torch.equal(found[name], expected[name]) for name in found
+    )
 
 
 @cache
@@ -70,7 +72,11 @@ def pair(name: str) -> tuple[dict[str, Tensor], dict[str, Tensor], list]:
     decoder_family, decoder = pretrained.read_part(config, "decoder", DecoderConfig, path)
     with torch.device("meta"):
         ours = pretrained.SpeechEncoderDecoder(encoder, decoder)
-    return theirs.state_dict(), ours.state_dict(), pretrained.rows_of([encoder_family, decoder_family])
+    return (
+        theirs.state_dict(),
+        ours.state_dict(),
+        pretrained.table_rows([encoder_family, decoder_family]),
+    )
 
 
 def toy() -> dict[str, Tensor]:
@@ -106,10 +112,10 @@ def test_official_names_and_shapes(name):
         ours = module(ours).state_dict()
     theirs, rows = zeros(theirs), read_table(family).tensors
     assert len(theirs) == count
-    assert load(rows, theirs, ours).keys() == ours.keys()
-    found = [right for _, right, words in remap.expand(rows, ours) if "legacy" not in words]
+    assert import_state(rows, theirs, ours).keys() == ours.keys()
+    found = [right for _, right, words in remap.match_rows(rows, ours) if "legacy" not in words]
     assert sorted(found) == sorted(theirs)  # each by exactly one row
-    assert {right: part.shape for right, part in export(rows, ours).items()} == {
+    assert {right: part.shape for right, part in export_state(rows, ours).items()} == {
         right: part.shape for right, part in theirs.items()
     }
 
@@ -117,24 +123,29 @@ def test_official_names_and_shapes(name):
 @pytest.mark.parametrize("name", PAIRS)
 def test_round_trips(name):
     theirs, empty, rows = pair(name)
-    ours = load(rows, theirs, empty)
-    assert same(export(rows, ours), theirs)
-    assert same(load(rows, export(rows, ours), empty), ours)
+    ours = import_state(rows, theirs, empty)
+    assert same(export_state(rows, ours), theirs)
+    assert same(import_state(rows, export_state(rows, ours), empty), ours)
     tied = {"decoder.cls.predictions.decoder.weight", "decoder.cls.predictions.decoder.bias"}
     tied -= {"decoder.cls.predictions.decoder.weight"} if name == "untied head" else set()
     short = {right: part for right, part in theirs.items() if right not in tied}
-    assert same(load(rows, short, empty), ours)
-    assert same(export(rows, ours, aliases=False), short)
+    assert same(import_state(rows, short, empty), ours)
+    assert same(export_state(rows, ours, aliases=False), short)
 
 
 def test_loading_copies_nothing():
     theirs, empty, rows = pair("group norm")
-    ours = load(rows, theirs, empty)
-    assert {part.data_ptr() for part in ours.values()} <= {part.data_ptr() for part in theirs.values()}
+    ours = import_state(rows, theirs, empty)
+    assert {part.data_ptr() for part in ours.values()} <= {
+        part.data_ptr() for part in theirs.values()
+    }
     ours = toy()
-    theirs = export(GPT2, ours)
+    theirs = export_state(GPT2, ours)
     pointers = [part.untyped_storage().data_ptr() for part in theirs.values()]
-    assert all(part.untyped_storage().data_ptr() in pointers for part in load(GPT2, theirs, ours).values())
+    assert all(
+        part.untyped_storage().data_ptr() in pointers
+        for part in import_state(GPT2, theirs, ours).values()
+    )
 
 
 def test_older_names_are_read_and_not_written():
@@ -150,9 +161,9 @@ def test_older_names_are_read_and_not_written():
     for new, name in old.items():
         renamed = {right.replace(new, name): part for right, part in renamed.items()}
     assert len(renamed.keys() - theirs.keys()) == 3 + 2 * (1 + 3 * 2 + 1)
-    ours = load(rows, renamed, empty)
-    assert same(ours, load(rows, theirs, empty))
-    assert same(export(rows, ours), theirs)
+    ours = import_state(rows, renamed, empty)
+    assert same(ours, import_state(rows, theirs, empty))
+    assert same(export_state(rows, ours), theirs)
 
 
 def test_dropped_tensors():
@@ -164,16 +175,18 @@ def test_dropped_tensors():
         "decoder.bert.pooler.dense.bias": torch.ones(1),
         "decoder.cls.seq_relationship.weight": torch.ones(1),
     }
-    assert same(export(rows, load(rows, {**theirs, **extra}, empty)), theirs)
+    assert same(export_state(rows, import_state(rows, {**theirs, **extra}, empty)), theirs)
 
 
 def test_optional_tensors_on_either_side():
     theirs, empty, rows = pair("group norm")
     masked = {"encoder.masked_spec_embed": theirs["encoder.masked_spec_embed"]}
-    ours = load(rows, {right: part for right, part in theirs.items() if right not in masked}, empty)
-    assert empty.keys() - ours.keys() == {"encoder.masked_embed"}
+    ours = import_state(
+        rows, {right: part for right, part in theirs.items() if right not in masked}, empty
+    )
+    assert empty.keys() - ours.keys() == {"encoder.masked_spec_embed"}
     theirs, empty, rows = pair("no masks")
-    assert same(load(rows, {**theirs, **masked}, empty), load(rows, theirs, empty))
+    assert same(import_state(rows, {**theirs, **masked}, empty), import_state(rows, theirs, empty))
 
 
 QUERY, EMBED = (
@@ -182,7 +195,10 @@ QUERY, EMBED = (
 )
 GAIN, BRIDGE = "encoder.encoder.pos_conv_embed.conv.weight_g", "enc_to_dec_proj.bias"
 DAMAGES = {  # what to do to their state dict, what the error says
-    "missing": (lambda d: d.pop(QUERY), f"missing {QUERY} (our decoder.blocks.1.self_attn.q_proj.weight)"),
+    "missing": (
+        lambda d: d.pop(QUERY),
+        f"missing {QUERY} (our decoder.blocks.1.self_attn.q_proj.weight)",
+    ),
     "bridge missing": (lambda d: d.pop(BRIDGE), f"missing {BRIDGE} (our bridge.bias)"),
     "several missing": (lambda d: [d.pop(k) for k in [*d] if "query" in k], "and 5 more"),
     "without a row": (
@@ -193,8 +209,14 @@ DAMAGES = {  # what to do to their state dict, what the error says
         lambda d: d.update({QUERY.replace(".1.", ".2."): d[QUERY]}),
         QUERY.replace(".1.", ".2."),
     ),
-    "shape": (lambda d: d.update({QUERY: d[QUERY][:27]}), f"{QUERY} has shape (27, 28), expected (28, 28)"),
-    "vector": (lambda d: d.update({BRIDGE: d[BRIDGE][None]}), f"{BRIDGE} has shape (1, 28), expected (28,)"),
+    "shape": (
+        lambda d: d.update({QUERY: d[QUERY][:27]}),
+        f"{QUERY} has shape (27, 28), expected (28, 28)",
+    ),
+    "vector": (
+        lambda d: d.update({BRIDGE: d[BRIDGE][None]}),
+        f"{BRIDGE} has shape (1, 28), expected (28,)",
+    ),
     "unequal alias": (
         lambda d: d.update({EMBED: d[EMBED] + 1}),
         f"{EMBED} is a second tensor for our decoder.embed",
@@ -213,90 +235,100 @@ def test_damage_is_named(damage):
     break_, message = DAMAGES[damage]
     break_(theirs)
     with pytest.raises(ValueError) as error:
-        load(rows, theirs, empty, "model.safetensors")
+        import_state(rows, theirs, empty, "model.safetensors")
     assert str(error.value).startswith("model.safetensors: ") and message in str(error.value)
 
 
 def test_export_names_a_tensor_without_a_row():
     _, empty, rows = pair("group norm")
     with pytest.raises(ValueError, match="no row of the table for our decoder.extra.weight"):
-        export(rows, {**empty, "decoder.extra.weight": torch.ones(1)})
+        export_state(rows, {**empty, "decoder.extra.weight": torch.ones(1)})
 
 
 def test_gpt2_rows_fuse_and_transpose():
     ours = toy()
-    theirs = export(GPT2, ours)
-    assert theirs["h.1.attn.c_attn.weight"].shape == (3, 9) and theirs["h.1.attn.c_attn.bias"].shape == (9,)
+    theirs = export_state(GPT2, ours)
+    assert theirs["h.1.attn.c_attn.weight"].shape == (3, 9) and theirs[
+        "h.1.attn.c_attn.bias"
+    ].shape == (9,)
     keys = ours["blocks.1.self_attn.k_proj.weight"]
     assert torch.equal(theirs["h.1.attn.c_attn.weight"][:, 3:6], keys.T)
     assert torch.equal(
-        theirs["h.0.crossattention.c_attn.weight"][:, 3:], ours["blocks.0.cross_attn.v_proj.weight"].T
+        theirs["h.0.crossattention.c_attn.weight"][:, 3:],
+        ours["blocks.0.cross_attn.v_proj.weight"].T,
     )
     assert torch.equal(
         theirs["h.0.crossattention.q_attn.weight"], ours["blocks.0.cross_attn.q_proj.weight"].T
     )
     assert all(part.is_contiguous() for part in theirs.values())
     assert (
-        torch.equal(theirs["lm_head.weight"], ours["embed.tokens.weight"]) and "shared.weight" not in theirs
+        torch.equal(theirs["lm_head.weight"], ours["embed.tokens.weight"])
+        and "shared.weight" not in theirs
     )
     mask = {"h.0.attn.bias": torch.ones(1, 1, 5, 5), "h.1.attn.bias": torch.ones(1, 1, 5, 5)}
-    loaded = load(GPT2, {**theirs, **mask}, ours)
-    assert same(loaded, ours) and same(export(GPT2, loaded), theirs)
+    loaded = import_state(GPT2, {**theirs, **mask}, ours)
+    assert same(loaded, ours) and same(export_state(GPT2, loaded), theirs)
 
 
 def test_fused_tensors_of_unequal_parts():
     rows = parse_table("{q,k}_proj  fused  transpose").tensors
     ours = {"q_proj.weight": torch.randn(4, 3), "k_proj.weight": torch.randn(2, 3)}
-    assert export(rows, ours)["fused.weight"].shape == (3, 6)
-    assert same(load(rows, export(rows, ours), ours), ours)
+    assert export_state(rows, ours)["fused.weight"].shape == (3, 6)
+    assert same(import_state(rows, export_state(rows, ours), ours), ours)
     with pytest.raises(ValueError, match=r"fused.weight has shape \(6, 3\), expected \(3, 6\)"):
-        load(rows, {"fused.weight": torch.zeros(6, 3)}, ours)
+        import_state(rows, {"fused.weight": torch.zeros(6, 3)}, ours)
 
 
 def test_an_alias_fills_in_for_the_first_name():
     ours = toy()
-    theirs = export(GPT2, ours, aliases=False)
+    theirs = export_state(GPT2, ours, aliases=False)
     assert "lm_head.weight" not in theirs
     for other in ("shared.weight", "lm_head.weight"):
-        renamed = {other if right == "wte.weight" else right: part for right, part in theirs.items()}
-        assert same(load(GPT2, renamed, ours), ours)
+        renamed = {
+            other if right == "wte.weight" else right: part for right, part in theirs.items()
+        }
+        assert same(import_state(GPT2, renamed, ours), ours)
     del theirs["wte.weight"]
     with pytest.raises(ValueError, match="missing wte.weight"):
-        load(GPT2, theirs, ours)
+        import_state(GPT2, theirs, ours)
 
 
 def test_the_order_of_rows_is_of_no_importance():
     for ours in (toy(), {**toy(), "head.weight": torch.randn(5, 3)}):
-        theirs = export(GPT2, ours)
-        assert same(export(GPT2[::-1], ours), theirs)
-        assert same(load(GPT2[::-1], theirs, ours), ours)
+        theirs = export_state(GPT2, ours)
+        assert same(export_state(GPT2[::-1], ours), theirs)
+        assert same(import_state(GPT2[::-1], theirs, ours), ours)
 
 
 def test_an_alias_gives_way_to_an_untied_head():
     ours = {**toy(), "head.weight": torch.randn(5, 3)}
-    theirs = export(GPT2, ours)
+    theirs = export_state(GPT2, ours)
     assert torch.equal(theirs["lm_head.weight"], ours["head.weight"])
-    assert same(load(GPT2, theirs, ours), ours)
+    assert same(import_state(GPT2, theirs, ours), ours)
     with pytest.raises(ValueError, match="missing lm_head.weight"):
-        load(GPT2, {right: part for right, part in theirs.items() if right != "lm_head.weight"}, ours)
+        import_state(
+            GPT2, {right: part for right, part in theirs.items() if right != "lm_head.weight"}, ours
+        )
 
 
 def test_a_model_inside_a_model():
-    rows = prefix(GPT2, "decoder.")
+    rows = prefix_rows(GPT2, "decoder.")
     ours = {f"decoder.{name}": part for name, part in toy().items()}
-    theirs = export(rows, ours)
+    theirs = export_state(rows, ours)
     assert "decoder.h.0.ln_2.weight" in theirs
     theirs["decoder.h.0.attn.bias"] = torch.ones(1)
-    assert same(load(rows, theirs, ours), ours)
+    assert same(import_state(rows, theirs, ours), ours)
 
 
 @pytest.mark.parametrize("rows", ["a  x\nb  x", "a  x\na  y", "a  x  copy\na.weight  x.weight"])
 def test_two_rows_for_one_tensor(rows):
     ours = {"a.weight": torch.ones(1), "b.weight": torch.ones(1)}
-    with pytest.raises(ValueError, match="the table has a second row for [xy].weight or our [ab].weight"):
-        export(parse_table(rows).tensors, ours)
+    with pytest.raises(
+        ValueError, match="the table has a second row for [xy].weight or our [ab].weight"
+    ):
+        export_state(parse_table(rows).tensors, ours)
     with pytest.raises(ValueError, match="the table has a second row"):
-        load(parse_table(rows).tensors, {}, ours)
+        import_state(parse_table(rows).tensors, {}, ours)
 
 
 @pytest.mark.parametrize("line", [
@@ -317,12 +349,14 @@ def test_include_and_replace():
 
 
 def test_tables_are_found_in_the_repository_and_once_installed(tmp_path, monkeypatch):
-    assert {"bert", "hubert", "wav2vec2", "speech-encoder-decoder"} <= remap.tables().keys()
+    assert {"bert", "hubert", "wav2vec2", "speech-encoder-decoder"} <= remap.find_tables().keys()
     for folder in ("weights_map", "nanos2t/weights_map"):
         installed = tmp_path / folder.replace("/", "_") / folder
         installed.mkdir(parents=True)
         (installed / "toy.txt").write_text("ours theirs")
-        monkeypatch.setattr(remap, "__file__", f"{tmp_path / folder.replace('/', '_')}/nanos2t/remap.py")
+        monkeypatch.setattr(
+            remap, "__file__", f"{tmp_path / folder.replace('/', '_')}/nanos2t/remap.py"
+        )
         assert read_table("toy").tensors == [("ours", "theirs", frozenset())]
         with pytest.raises(ValueError, match=r"no table 'bert', expected one of \['toy'\]"):
             read_table("bert")

@@ -1,7 +1,6 @@
 # pytest tests/test_repo.py
-"""The project's promises about itself: budgets, the README, what importing needs."""
+"""The project's promises about itself: the README, what importing needs."""
 
-import ast
 import os
 import re
 import shlex
@@ -12,8 +11,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CORE = sorted(path for path in (ROOT / "nanos2t").glob("*.py") if path.name != "__main__.py")
-APPS = sorted((ROOT / "nanos2t" / "apps").glob("*.py"))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKED = """
 import sys
@@ -25,63 +22,9 @@ sys.meta_path.insert(0, Block())
 """
 
 
-def lines(path: Path) -> int:
-    return len(path.read_text(encoding="utf-8").splitlines())
-
-
-def functions(path: Path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            yield node.name, node.end_lineno - node.lineno + 1
-
-
 def run(code: str, *blocked: str) -> subprocess.CompletedProcess:
     code = BLOCKED.format(blocked=blocked) + code
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-
-
-def test_core_is_nine_files_of_1500_lines():
-    names = "__init__ audio decoder generate model pretrained remap tokenizer wav2vec2".split()
-    assert [path.stem for path in CORE] == names
-    assert sum(map(lines, CORE)) <= 1500
-    assert max(map(lines, CORE)) <= 300
-
-
-def test_apps_are_small():
-    assert sum(map(lines, APPS)) <= 3550  # design: 2,500, before training, evaluation and the report
-    assert max(map(lines, APPS)) <= 400
-
-
-@pytest.mark.parametrize("path", CORE + APPS, ids=lambda path: path.stem)
-def test_functions_and_lines_are_short(path: Path):
-    long = [name for name, length in functions(path) if length > 40]
-    assert not long, f"over 40 lines: {long}"
-    text = path.read_text(encoding="utf-8").splitlines()
-    assert not [number for number, line in enumerate(text, 1) if len(line) > 110]
-    tokens = [line for line in text if ";" in re.sub(r"([\"']).*?\1|#.*", "", line)]
-    docstrings = {
-        line
-        for node in ast.walk(ast.parse("\n".join(text)))
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node)
-        for line in text[node.body[0].lineno - 1 : node.body[0].end_lineno]
-    }
-    assert not [line for line in tokens if line not in docstrings]
-
-
-def test_core_imports_only_itself():
-    for path in CORE:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            module = node.module if isinstance(node, ast.ImportFrom) else None
-            if module == "nanos2t.apps":
-                assert path.stem == "__init__"
-            elif module and module.startswith("nanos2t."):
-                assert module.removeprefix("nanos2t.") in {other.stem for other in CORE}, f"{path}: {module}"
-
-
-def test_each_module_has_its_tests():
-    tested = {path.stem for path in (ROOT / "tests").glob("test_*.py")}
-    assert {f"test_{path.stem}" for path in CORE + APPS if path.stem != "__init__"} <= tested
 
 
 def test_imports_without_transformers_and_friends():
@@ -103,22 +46,16 @@ def test_readme_code_runs():
     for block in blocks:
         if "facebook/" in block:  # tests/test_families.py runs it on stand-ins
             continue
-        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=ROOT)
+        done = subprocess.run(
+            [sys.executable, "-c", block], capture_output=True, text=True, cwd=ROOT
+        )
         assert done.returncode == 0, done.stderr
         expected = [line.partition("# -> ")[2] for line in block.splitlines() if "# -> " in line]
         assert done.stdout.splitlines() == expected
 
 
-def test_readme_table_has_the_real_line_counts():
-    rows = dict(re.findall(r"^\| `(?:nanos2t/)?(\w+\.py)` \| (\d+) \|", README, re.MULTILINE))
-    counts = {path.name: str(lines(path)) for path in CORE}
-    assert {name: rows.get(name) for name in counts} == counts
-    total = re.search(r"\*\*([\d,]+)\*\*", README)
-    assert total and int(total[1].replace(",", "")) == sum(map(lines, CORE))
-
-
 def test_readme_commands_exist():
-    from nanos2t.apps.cli import build_parser
+    from nanos2t.cli.main import build_parser
 
     for line in re.findall(r"^(?:\$ )?nanos2t (.+?)(?:\s+#.*)?$", README, re.MULTILINE):
         arguments = shlex.split(line.split(" >")[0].split(" | ")[0])
@@ -126,7 +63,7 @@ def test_readme_commands_exist():
 
 
 def test_readme_commands_print_what_it_shows(capsys, monkeypatch):
-    from nanos2t.apps import cli
+    from nanos2t.cli import main as cli
 
     monkeypatch.chdir(ROOT)
     shown = re.findall(r"^\$ nanos2t (.*?)$(.*?)(?=^\$|^```)", README, re.MULTILINE | re.DOTALL)
@@ -143,7 +80,9 @@ def test_nothing_big_and_no_recordings_are_committed():
     for name in listed.stdout.splitlines():
         path = ROOT / name
         assert not path.exists() or path.stat().st_size <= 15_000_000, name
-        assert not re.fullmatch(r"\d_[a-z]+_\d+\.wav", path.name), f"{name} is a recording of the data set"
+        assert not re.fullmatch(r"\d_[a-z]+_\d+\.wav", path.name), (
+            f"{name} is a recording of the data set"
+        )
 
 
 @pytest.mark.slow
@@ -162,7 +101,16 @@ def test_wheel_transcribes_in_an_empty_environment(tmp_path: Path):
     do(sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", tmp_path, ROOT)
     do(sys.executable, "-m", "venv", tmp_path / "venv")
     python = tmp_path / "venv" / "bin" / "python"
-    do(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", *tmp_path.glob("*.whl"))
+    do(
+        python,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "-c",
+        ROOT / "constraints.txt",
+        *tmp_path.glob("*.whl"),
+    )
     where = do(python, "-c", "import nanos2t; print(nanos2t.__file__)", cwd=tmp_path)
     assert where.startswith(str(tmp_path))
     demo = do(tmp_path / "venv" / "bin" / "nanos2t", "demo", cwd=tmp_path)

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_vocabularies import write
+from helpers.vocabularies import write
 
 from nanos2t import tokenizer
-from nanos2t.apps import vocabularies
+from nanos2t.transcription import vocabularies
 
 
 def test_word_pieces_by_hand(tmp_path: Path):
     words = "[PAD] [UNK] [CLS] [SEP] two ##fold , fold".split()
-    ours = tokenizer.load(write(tmp_path, vocab__txt="\n".join(words) + "\n"))
+    ours = tokenizer.load_tokenizer(write(tmp_path, vocab__txt="\n".join(words) + "\n"))
     assert ours.encode("Twofold, fold three") == [2, 4, 5, 6, 7, 1, 3]
     assert ours.decode(torch.tensor([2, 4, 5, 6, 7, 3])) == "twofold, fold"
     assert ours.decode([2, 4, 3], skip_special_tokens=False) == "[CLS] two [SEP]"
@@ -27,16 +27,18 @@ def test_a_code_is_a_language_where_it_is_special(tmp_path: Path):
     backend = Backend(models.WordLevel({"<unk>": 0, "a": 1, "de_DE": 2, "en_XX": 3}, "<unk>"))
     backend.add_special_tokens(["de_DE"])
     backend.save(str(tmp_path / "tokenizer.json"))
-    assert tokenizer.load(tmp_path).languages == {"de_DE": 2}
+    assert tokenizer.load_tokenizer(tmp_path).languages == {"de_DE": 2}
 
 
 def test_nothing_there_and_something_broken(tmp_path: Path):
-    assert tokenizer.load(tmp_path) is None
+    assert tokenizer.load_tokenizer(tmp_path) is None
     write(tmp_path, vocab__json={"a": 0}, merges__txt=b"ab\n")
-    assert tokenizer.load(tmp_path) is None
+    assert tokenizer.load_tokenizer(tmp_path) is None
     with pytest.raises(ValueError, match=r"merges.txt: .*, expected the file of a tokenizer"):
-        vocabularies.load(tmp_path)
+        vocabularies.load_tokenizer(tmp_path)
     write(tmp_path, tokenizer__json=b"{")
-    for load in tokenizer.load, vocabularies.load:
-        with pytest.raises(ValueError, match=r"tokenizer.json: .*, expected the file of a tokenizer"):
+    for load in tokenizer.load_tokenizer, vocabularies.load_tokenizer:
+        with pytest.raises(
+            ValueError, match=r"tokenizer.json: .*, expected the file of a tokenizer"
+        ):
             load(tmp_path)

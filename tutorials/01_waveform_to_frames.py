@@ -25,7 +25,7 @@ BLUE, ORANGE, GREEN, GREY = "#2a6f97", "#e07a1f", "#4f8a4c", "0.6"
 
 stt = nanos2t.load()
 sample = Path(nanos2t.__file__).parent / "assets" / "sample.wav"
-waveform = audio.load(sample, stt.sample_rate)
+waveform = audio.load_audio(sample, stt.sample_rate)
 seconds = np.arange(len(waveform)) / stt.sample_rate
 print(f"{len(waveform)} numbers, {stt.sample_rate} a second: {seconds[-1]:.2f} seconds of sound")
 print("a synthetic voice says:", stt.transcribe(sample))
@@ -47,7 +47,9 @@ axes["all"].plot(seconds, waveform, color=GREY, lw=0.5)
 axes["all"].set(title="two   four   seven", xlabel="seconds", ylabel="air pressure")
 for name, part, colour in ("vowel", vowel, ORANGE), ("hiss", hiss, BLUE):
     axes["all"].axvspan(seconds[part.start], seconds[part.stop], color=colour, alpha=0.5)
-    axes[name].plot(1000 * (seconds[part] - seconds[part.start]), waveform[part], color=colour, lw=1)
+    axes[name].plot(
+        1000 * (seconds[part] - seconds[part.start]), waveform[part], color=colour, lw=1
+    )
     axes[name].set(title=f"50 ms of {name}", xlabel="milliseconds")
 plt.show()
 
@@ -115,7 +117,12 @@ assert np.prod(config.conv_strides) == 320
 assert frames.shape[1] == count_frames(len(waveform)) == left
 assert count_frames(10 * 16000) == 499  # ten seconds at 16,000 Hz: not 500
 assert np.mean([count_frames(n) != n // 320 for n in range(400, 400 + 3200)]) == 0.25
-assert count_frames(399) == 0 and count_frames(400) == 1 and count_frames(719) == 1 and count_frames(720) == 2
+assert (
+    count_frames(399) == 0
+    and count_frames(400) == 1
+    and count_frames(719) == 1
+    and count_frames(720) == 2
+)
 
 # %% [markdown]
 # "Samples divided by 320" is the formula that everybody writes first. For one length in four it is wrong by
@@ -135,7 +142,9 @@ for kernel, stride in zip(config.conv_kernels[::-1], config.conv_strides[::-1]):
     samples = (samples - 1) * stride + kernel
     sizes.append(samples)
 print("one frame sees", ", ".join(map(str, sizes)), "numbers, going back to the sound")
-assert sizes[:3] == [2, 4, 9] and samples == config.min_samples == EncoderConfig().min_samples == 400
+assert (
+    sizes[:3] == [2, 4, 9] and samples == config.min_samples == EncoderConfig().min_samples == 400
+)
 
 first = 29
 start, stop = 320 * first, 320 * (first + 5) + 80
@@ -147,7 +156,10 @@ for t in range(first, first + 5):
     axis.text(320 * t + 200, y, f"frame {t}", color="white", ha="center", va="center", fontsize=9)
     axis.axvspan(320 * t, 320 * t + 80, color=GREY, alpha=0.25, lw=0)
 axis.set(
-    title="400 samples wide, 320 apart: neighbours share 80", xlabel="sample", yticks=[], xlim=(start, stop)
+    title="400 samples wide, 320 apart: neighbours share 80",
+    xlabel="sample",
+    yticks=[],
+    xlim=(start, stop),
 )
 axis.spines["left"].set_visible(False)
 plt.show()
@@ -176,11 +188,14 @@ for t, colour in zip(range(30, 33), (BLUE, ORANGE, GREEN)):
     touched = np.flatnonzero(strength)
     assert touched[0] >= 320 * t and touched[-1] <= 320 * t + 399
     smooth = np.convolve(strength, np.hanning(15) / 7, "same")
-    axis.fill_between(np.arange(len(normal)), smooth, color=colour, alpha=0.5, lw=0, label=f"frame {t}")
+    axis.fill_between(
+        np.arange(len(normal)), smooth, color=colour, alpha=0.5, lw=0, label=f"frame {t}"
+    )
     axis.axvline(320 * t, color=colour, lw=1)
     axis.axvline(320 * t + 399, color=colour, lw=1, ls=":")
 axis.set(
-    title="what a frame listens to, between its first and last sample", xlim=(320 * 30 - 60, 320 * 32 + 460)
+    title="what a frame listens to, between its first and last sample",
+    xlim=(320 * 30 - 60, 320 * 32 + 460),
 )
 axis.set(xlabel="sample", ylabel="size of the gradient", yticks=[], ylim=(0, None))
 axis.legend(frameon=False)
@@ -197,7 +212,9 @@ plt.show()
 
 # %%
 with torch.no_grad():
-    late, later = (stt.model.encoder.feature_encoder(values[:, shift:], None)[0] for shift in (320, 160))
+    late, later = (
+        stt.model.encoder.feature_encoder(values[:, shift:], None)[0] for shift in (320, 160)
+    )
 assert (late[0] - frames[0, 1:]).abs().max() < 1e-4
 assert (later[0, :-1] - frames[0, : later.shape[1] - 1]).abs().max() > 0.5
 
@@ -222,7 +239,9 @@ order = response.argmax(1).argsort()
 hertz = np.fft.rfftfreq(256, 1 / stt.sample_rate)
 peaks = hertz[response.argmax(1)]
 assert peaks.min() < 600 and peaks.max() > 3500
-assert np.histogram(peaks, np.arange(500, 4000, 500))[0].all()  # a filter or more for each 500 Hz between
+assert np.histogram(peaks, np.arange(500, 4000, 500))[
+    0
+].all()  # a filter or more for each 500 Hz between
 
 picture = frames[0].T.numpy()  # (channels, time)
 picture = (picture - picture.mean(1, keepdims=True)) / (picture.std(1, keepdims=True) + 1e-5)
@@ -230,14 +249,22 @@ picture = picture[picture.argmax(1).argsort()]
 
 places = [["bank", "wave"], ["bank", "spectrum"], ["bank", "frames"]]
 figure, axes = plt.subplot_mosaic(places, figsize=(9, 6), width_ratios=(1, 2.2))
-axes["bank"].imshow(response[order], aspect="auto", origin="lower", cmap="magma", extent=(0, 4000, 0, 32))
+axes["bank"].imshow(
+    response[order], aspect="auto", origin="lower", cmap="magma", extent=(0, 4000, 0, 32)
+)
 axes["bank"].set(title="first layer: what passes", xlabel="Hz", ylabel="filter, sorted by its peak")
 axes["wave"].plot(seconds, normal, color=GREY, lw=0.5)
 axes["wave"].set(title="waveform", xlim=(0, seconds[-1]), xticks=[], yticks=[])
-hum = 0.002 * np.random.default_rng(0).standard_normal(len(normal))  # else the silence has no logarithm
-axes["spectrum"].specgram(normal + hum, NFFT=256, Fs=stt.sample_rate, noverlap=192, cmap="magma", vmin=-90)
+hum = 0.002 * np.random.default_rng(0).standard_normal(
+    len(normal)
+)  # else the silence has no logarithm
+axes["spectrum"].specgram(
+    normal + hum, NFFT=256, Fs=stt.sample_rate, noverlap=192, cmap="magma", vmin=-90
+)
 axes["spectrum"].set(title="spectrogram", ylabel="Hz", xticks=[], xlim=(0, seconds[-1]))
-axes["frames"].imshow(picture, aspect="auto", cmap="viridis", vmax=3, extent=(0, seconds[-1], 192, 0))
+axes["frames"].imshow(
+    picture, aspect="auto", cmap="viridis", vmax=3, extent=(0, seconds[-1], 192, 0)
+)
 axes["frames"].set(
     title="frames (192 channels, sorted by when they peak)", xlabel="seconds", ylabel="channel"
 )

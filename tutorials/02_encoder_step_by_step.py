@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import nanos2t
 from nanos2t import wav2vec2
-from nanos2t.apps import parity
+from nanos2t.inspection import parity
 
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
@@ -25,7 +25,7 @@ BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "0.6"
 torch.set_grad_enabled(False)
 
 stt = nanos2t.load()
-waveform = stt.read(Path(nanos2t.__file__).parent / "assets" / "sample.wav")
+waveform = stt.load_audio(Path(nanos2t.__file__).parent / "assets" / "sample.wav")
 values, _ = stt.prepare([waveform])
 encoder = stt.model.encoder
 print(encoder.config)
@@ -62,7 +62,7 @@ x = encoder.feature_projection.proj(encoder.feature_projection.norm(frames))
 x = x + encoder.positions(x)
 for block in encoder.blocks:
     y = block.self_attn_norm(x)
-    keys, vectors = block.self_attn.keys_values(y)
+    keys, vectors = block.self_attn.project_keys_values(y)
     x = x + block.self_attn(y, keys, vectors)  # look at other frames
     x = x + block.mlp(block.mlp_norm(x))  # think about what was found
 x = encoder.norm(x)
@@ -75,7 +75,7 @@ assert torch.allclose(x, memory, atol=1e-4)
 # %%
 x = stages["projection"] + stages["positions"]
 for block in encoder.blocks:
-    x = block.self_attn_norm(x + block.self_attn(x, *block.self_attn.keys_values(x)))
+    x = block.self_attn_norm(x + block.self_attn(x, *block.self_attn.project_keys_values(x)))
     x = block.mlp_norm(x + block.mlp(x))
 wrong = (encoder.norm(x) - memory).abs().max()
 print(f"in post-norm order, numbers of size {memory.abs().max():.1f} change by up to {wrong:.1f}")
@@ -92,7 +92,9 @@ assert wrong > 1
 torch.manual_seed(0)
 shuffle = torch.randperm(82)
 projected, block = stages["projection"], encoder.blocks[0]
-assert torch.allclose(block(projected[:, shuffle], None), block(projected, None)[:, shuffle], atol=1e-4)
+assert torch.allclose(
+    block(projected[:, shuffle], None), block(projected, None)[:, shuffle], atol=1e-4
+)
 with_positions = projected + encoder.positions(projected)
 shuffled = projected[:, shuffle] + encoder.positions(projected[:, shuffle])
 assert (shuffled - with_positions[:, shuffle]).abs().max() > 1
@@ -125,7 +127,12 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3))
 left.bar(np.arange(-64, 64), gain, color=BLUE)
 left.set(title="gain of each tap", xlabel="frames from here (before, after)", ylabel="gain")
 right.bar(np.arange(200) - 100, felt, color=ORANGE)
-right.set(title="how much a click is felt", xlabel="frames behind the click", ylabel="size", xlim=(-80, 80))
+right.set(
+    title="how much a click is felt",
+    xlabel="frames behind the click",
+    ylabel="size",
+    xlim=(-80, 80),
+)
 plt.show()
 
 # %% [markdown]
@@ -158,7 +165,9 @@ for axis, (name, x) in zip(axes.flat, views.items()):
     axis.imshow(similarity(x), cmap="RdBu_r", vmin=-1, vmax=1, extent=(0, end, end, 0))
     axis.set(title=name, xticks=[], yticks=[])
     for start, stop in words.values():
-        axis.plot([start, stop, stop, start, start], [start, start, stop, stop, start], color="k", lw=0.7)
+        axis.plot(
+            [start, stop, stop, start, start], [start, start, stop, stop, start], color="k", lw=0.7
+        )
 axes[0, 0].set(yticks=[np.mean(w) for w in words.values()], yticklabels=words)
 axes[1, 0].set(yticks=[np.mean(w) for w in words.values()], yticklabels=words)
 axes[1, 3].plot(np.arange(len(waveform)) / stt.sample_rate, waveform, color=GREY, lw=0.4)

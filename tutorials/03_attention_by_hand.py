@@ -91,7 +91,7 @@ assert largest["not divided"][-1] > 0.9 and max(largest["divided by sqrt(D)"]) <
 # ## Heads
 #
 # One mean is one opinion. So a vector of 192 numbers is cut into six of 32, each with its own attention, and
-# the six results are put side by side again. `wav2vec2.Attention.split` cuts, and
+# the six results are put side by side again. `wav2vec2.Attention.split_heads` cuts, and
 # `transpose(1, 2).flatten(2)` joins.
 #
 # The size under the root is that of a *head*, 32, not 192. And the cut must keep a frame together: first
@@ -100,7 +100,7 @@ assert largest["not divided"][-1] > 0.9 and max(largest["divided by sqrt(D)"]) <
 
 # %%
 stt = nanos2t.load()
-waveform = stt.read(Path(nanos2t.__file__).parent / "assets" / "sample.wav")
+waveform = stt.load_audio(Path(nanos2t.__file__).parent / "assets" / "sample.wav")
 values, _ = stt.prepare([waveform])
 encoder = stt.model.encoder
 frames, _ = encoder.feature_encoder(values, None)
@@ -110,11 +110,13 @@ x = x + encoder.positions(x)  # (1, 82, 192)
 block = encoder.blocks[0]
 attention, y = block.self_attn, block.self_attn_norm(x)
 projections = attention.q_proj, attention.k_proj, attention.v_proj
-queries, keys, vectors = (project(y).unflatten(2, (6, 32)).transpose(1, 2) for project in projections)
+queries, keys, vectors = (
+    project(y).unflatten(2, (6, 32)).transpose(1, 2) for project in projections
+)
 weights = (queries @ keys.transpose(2, 3) / math.sqrt(32)).softmax(3)  # (1, 6, 82, 82)
 heads = weights @ vectors  # (1, 6, 82, 32)
 by_hand = attention.out_proj(heads.transpose(1, 2).flatten(2))  # (1, 82, 192)
-right = attention(y, *attention.keys_values(y))
+right = attention(y, *attention.project_keys_values(y))
 assert torch.allclose(by_hand, right, atol=1e-4)
 assert torch.allclose(weights.sum(3), torch.ones(1, 6, 82))
 
@@ -141,7 +143,9 @@ assert mistake(wide) > 0.1 and mistake(wav2vec2.attend(q, k, v)) > 0.1
 without_bias = keys - attention.k_proj.bias.view(6, 1, 32)
 assert torch.allclose(wav2vec2.attend(queries, without_bias, vectors), heads, atol=1e-3)
 other = queries - attention.q_proj.bias.view(6, 1, 32)
-assert (wav2vec2.attend(other, keys, vectors) - heads).abs().max() > 0.1  # the bias of the queries matters
+assert (
+    wav2vec2.attend(other, keys, vectors) - heads
+).abs().max() > 0.1  # the bias of the queries matters
 
 # %% [markdown]
 # ## Masks
@@ -189,14 +193,16 @@ maps = []
 for block in encoder.blocks:
     y = block.self_attn_norm(x)
     queries = block.self_attn.split(block.self_attn.q_proj(y))
-    keys, _ = block.self_attn.keys_values(y)
+    keys, _ = block.self_attn.project_keys_values(y)
     maps.append(wav2vec2.attention_weights(queries, keys)[0])  # (6, 82, 82)
     x = block(x, None)
 maps = torch.stack(maps)  # (5, 6, 82, 82): layer, head, asking, asked
 
 figure, axes = plt.subplots(5, 6, figsize=(9, 7.6))
 for axis, weights in zip(axes.flat, maps.flatten(0, 1)):
-    axis.imshow(weights.sqrt(), cmap="Purples", extent=(0, end, end, 0), vmax=weights.quantile(0.99) ** 0.5)
+    axis.imshow(
+        weights.sqrt(), cmap="Purples", extent=(0, end, end, 0), vmax=weights.quantile(0.99) ** 0.5
+    )
     axis.set(xticks=middles, yticks=middles, xticklabels=[], yticklabels=[])
 for layer, axis in enumerate(axes[:, 0]):
     axis.set(ylabel=f"block {layer}")

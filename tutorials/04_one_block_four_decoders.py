@@ -28,7 +28,7 @@ BLUE, ORANGE, GREEN, RED, GREY = "#2a6f97", "#e07a1f", "#4f8a4c", "#b23a48", "0.
 torch.set_grad_enabled(False)
 
 stt = nanos2t.load()
-waveform = stt.read(Path(nanos2t.__file__).parent / "assets" / "sample.wav")
+waveform = stt.load_audio(Path(nanos2t.__file__).parent / "assets" / "sample.wav")
 values, _ = stt.prepare([waveform])
 memory, _ = stt.model.encode(values)  # (1, 82, 192)
 
@@ -38,13 +38,24 @@ memory, _ = stt.model.encode(values)  # (1, 82, 192)
 # A family is a preset of `DecoderConfig`. Print only what is not the same for all four:
 
 # %%
-size = {"hidden_size": 192, "num_layers": 2, "num_heads": 6, "intermediate_size": 768, "max_positions": 64}
-configs = {name: getattr(DecoderConfig, name)(320, **size) for name in ("bert", "gpt2", "bart", "mbart")}
+size = {
+    "hidden_size": 192,
+    "num_layers": 2,
+    "num_heads": 6,
+    "intermediate_size": 768,
+    "max_positions": 64,
+}
+configs = {
+    name: getattr(DecoderConfig, name)(320, **size) for name in ("bert", "gpt2", "bart", "mbart")
+}
 print(f"{'':<18}", *(f"{name:<10}" for name in configs))
 for field in fields(DecoderConfig):
     found = [getattr(config, field.name) for config in configs.values()]
     if len(set(found)) > 1:
-        print(f"{field.name:<18}", *(f"{x:<10.4g}" if type(x) is float else f"{x!s:<10}" for x in found))
+        print(
+            f"{field.name:<18}",
+            *(f"{x:<10.4g}" if type(x) is float else f"{x!s:<10}" for x in found),
+        )
 assert [config.pre_norm for config in configs.values()] == [False, True, False, True]
 
 # %% [markdown]
@@ -73,13 +84,18 @@ for name, colour, style in zip(configs, (BLUE, ORANGE, GREEN, RED), ("-", "-", "
     config = getattr(DecoderConfig, name)(320, **deep)
     stack = SpeechEncoderDecoder.from_configs(stt.model.encoder.config, config).decoder.eval()
     x, sizes = stack.embed(tokens, 0), []
-    for block, read in zip(stack.blocks, stack.read(memory)):
+    for block, read in zip(stack.blocks, stack.project_memory(memory)):
         x = block(x, read, None, None)
         sizes.append(float(x.norm(dim=2).mean()))
     axis.plot(range(1, 13), sizes, style, color=colour, label=name, lw=2)
     assert (sizes[-1] > 2 * sizes[0]) == config.pre_norm
     assert config.pre_norm or abs(sizes[-1] - 192**0.5) < 0.1
-axis.set(title="size of a vector behind each of 12 blocks", xlabel="block", ylabel="length", ylim=(0, None))
+axis.set(
+    title="size of a vector behind each of 12 blocks",
+    xlabel="block",
+    ylabel="length",
+    ylim=(0, None),
+)
 axis.legend(frameon=False)
 plt.show()
 
@@ -111,8 +127,8 @@ def notice(run):
 def without_mask(stack, tokens):
     """Decoder.forward with a self-attention that sees everything: the mistake to look for."""
     x = stack.embed(tokens, 0)
-    for block, read in zip(stack.blocks, stack.read(memory)):
-        x = block.self_attn_norm(x + block.self_attn(x, *block.self_attn.keys_values(x)))
+    for block, read in zip(stack.blocks, stack.project_memory(memory)):
+        x = block.self_attn_norm(x + block.self_attn(x, *block.self_attn.project_keys_values(x)))
         x = block.cross_attn_norm(x + block.attend_memory(x, read, None))
         x = block.mlp_norm(x + block.mlp(x))
     return stack.head(stack.norm(x), stack.embed.tokens.weight)
@@ -121,7 +137,10 @@ def without_mask(stack, tokens):
 stacks, maps = {}, {}
 for name, config in configs.items():
     stack = SpeechEncoderDecoder.from_configs(stt.model.encoder.config, config).decoder.eval()
-    stacks[name], maps[name] = stack, notice(lambda x, stack=stack: stack(x, stack.read(memory)))
+    stacks[name], maps[name] = (
+        stack,
+        notice(lambda x, stack=stack: stack(x, stack.project_memory(memory))),
+    )
 maps["bert, no mask"] = notice(lambda x: without_mask(stacks["bert"], x))
 
 figure, axes = plt.subplots(1, 5, figsize=(10, 2.6), sharey=True)
@@ -148,8 +167,8 @@ for name, change in maps.items():
 
 # %%
 for stack in stacks.values():
-    at_once = stack(tokens, stack.read(memory))
-    read, cache = stack.read(memory), stack.new_cache(rows=1, size=12)
+    at_once = stack(tokens, stack.project_memory(memory))
+    read, cache = stack.project_memory(memory), stack.new_cache(rows=1, size=12)
     one_by_one = torch.cat([stack(tokens[:, t : t + 1], read, None, cache) for t in range(12)], 1)
     assert (at_once - one_by_one).abs().max() < 1e-4
     assert cache[0].keys.shape == (1, 6, 12, 32)
@@ -175,7 +194,9 @@ out = stt.model(values, labels=labels, decoder_input_ids=inputs)
 logprobs = out.logits.log_softmax(2)
 given = labels[0, :5]
 by_hand = -logprobs[0, range(5), given].mean()
-assert torch.allclose(out.loss, by_hand) and torch.allclose(cross_entropy(out.logits, labels), by_hand)
+assert torch.allclose(out.loss, by_hand) and torch.allclose(
+    cross_entropy(out.logits, labels), by_hand
+)
 print(
     "per label:",
     [round(float(-x), 2) for x in logprobs[0, range(5), given]],
@@ -214,7 +235,9 @@ for axis, text in zip(axes, ("two four seven", "two five seven")):
         if p[t + 1, shown[s]] > 0.005:
             colour = "white" if p[t + 1, shown[s]] > 0.5 else "black"
             axis.text(t, s, f"{p[t + 1, shown[s]]:.2f}", ha="center", va="center", color=colour)
-    axis.set(xticks=range(len(fed) - 1), xticklabels=map(name_of, fed[1:]), xlabel="it was just told")
+    axis.set(
+        xticks=range(len(fed) - 1), xticklabels=map(name_of, fed[1:]), xlabel="it was just told"
+    )
     axis.set(yticks=range(len(shown)), yticklabels=map(name_of, shown), title=f'told "{text}"')
 axes[0].set(ylabel="it expects next")
 plt.show()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import nanos2t
-from nanos2t import GenerationConfig, generate
+from nanos2t import GenerationConfig, generate, generation_config, logits_processing
 
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
@@ -45,7 +45,7 @@ def toy_logits(tokens, parents):
 
 options = GenerationConfig(eos_token_id=END, max_length=4, num_beams=1)
 start = torch.tensor([[START]])
-greedy = generate.greedy(toy_logits, start, options)
+greedy = generate.greedy_search(toy_logits, start, options)
 beam = generate.beam_search(toy_logits, start, replace(options, num_beams=2))
 for name, found in ("greedy", greedy), ("beam", beam):
     text = " ".join("^ABCD$"[i] for i in found.sequences[0])
@@ -87,7 +87,7 @@ assert abs(found.sequences_scores[0] - logp(best) / len(best)) < 1e-4
 
 # %%
 stt = nanos2t.load()
-waveform = stt.read(Path(nanos2t.__file__).parent / "assets" / "sample.wav")
+waveform = stt.load_audio(Path(nanos2t.__file__).parent / "assets" / "sample.wav")
 
 
 def noisy(seed, level=1.5, tilt=0.5):
@@ -100,15 +100,19 @@ def noisy(seed, level=1.5, tilt=0.5):
 def hear(wave, language, beams):
     """The memory of a waveform, a function `next_logits` for it, the options of a search, and its start."""
     memory, frames = stt.model.encode(stt.prepare([wave])[0])
-    config = generate.with_options(stt.model.generation, stt.options(language, {"num_beams": beams}))
+    config = generation_config.override_options(
+        stt.model.generation, stt.options(language, {"num_beams": beams})
+    )
     config = replace(config, num_return_sequences=beams)
-    next_logits = generate.Decoding(stt.model, memory, frames, beams, config.longest)
+    next_logits = generate.DecoderSession(stt.model, memory, frames, beams, config.max_total_length)
     return memory, next_logits, config, torch.tensor([[config.decoder_start_token_id]])
 
 
 memory, next_logits, config, start = hear(noisy(73), "en", 1)
-found = generate.greedy(next_logits, start, config)
-print(f"greedy: {stt.text(found.sequences[0].tolist())}, sum of log p {found.token_logprobs.sum():.2f}")
+found = generate.greedy_search(next_logits, start, config)
+print(
+    f"greedy: {stt.text(found.sequences[0].tolist())}, sum of log p {found.token_logprobs.sum():.2f}"
+)
 
 # %% [markdown]
 # Greedy search is a loop of four lines: ask, take the largest, append, stop at the end token. The first token
@@ -116,7 +120,7 @@ print(f"greedy: {stt.text(found.sequences[0].tolist())}, sum of log p {found.tok
 # read; without, we would give the decoder the whole text again for each token. Same result:
 
 # %%
-read = stt.model.decoder.read(memory)
+read = stt.model.decoder.project_memory(memory)
 tokens = torch.tensor([[config.decoder_start_token_id, config.forced_bos_token_id]])
 while tokens[0, -1] not in config.eos_ids:
     logits = stt.model.decoder(tokens, read)[:, -1]
@@ -139,7 +143,9 @@ asked = []
 
 def listen(tokens, parents):
     logits = next_logits(tokens, parents)
-    asked.append((tokens.tolist(), generate.constrain(logits.log_softmax(1), tokens, config)))
+    asked.append(
+        (tokens.tolist(), logits_processing.process_logits(logits.log_softmax(1), tokens, config))
+    )
     return logits
 
 
@@ -160,7 +166,10 @@ for rows, logprobs in asked[1:]:
     new = []
     for row in alive:
         answer = logprobs[rows.index(list(row))]
-        new += [(sums[row] + float(answer[token]), (*row, token)) for token in answer.topk(2 * K)[1].tolist()]
+        new += [
+            (sums[row] + float(answer[token]), (*row, token))
+            for token in answer.topk(2 * K)[1].tolist()
+        ]
     sums |= {row: total for total, row in sorted(new)[-2 * K :]}  # what the search chooses from
 alive = {tuple(row) for rows, _ in asked for row in rows}
 winner, finished = tuple(ends[0]), {tuple(row) for row in ends}
@@ -184,7 +193,11 @@ for node, (x, y) in place.items():
     if node != root:
         px, py = place[node[:-1]]
         thick = node == winner[: len(node)]
-        style = {"color": ORANGE, "lw": 3} if thick else {"color": kind, "ls": ":" if kind == GREY else "-"}
+        style = (
+            {"color": ORANGE, "lw": 3}
+            if thick
+            else {"color": kind, "ls": ":" if kind == GREY else "-"}
+        )
         axis.plot([px, px + 0.74, px + 0.88, x], [py, py, y, y], zorder=1, **style)
     piece = stt.tokenizer.backend.id_to_token(node[-1]).replace("▁", "_")
     box = {"boxstyle": "round,pad=0.25", "color": kind, "lw": 0}
@@ -237,7 +250,11 @@ for text, score in scores.items():
     axis.plot(dial, top / score, color=colour, lw=1.5)
     axis.plot(dial[wins], np.ones(wins.sum()), color=colour, lw=8, solid_capstyle="butt")
     axis.text(2.02, (top / score)[-1], text, color=colour, va="center")
-axis.set(title="how near each text comes to the score of the winner", xlabel="length_penalty", xlim=(0, 2))
+axis.set(
+    title="how near each text comes to the score of the winner",
+    xlabel="length_penalty",
+    xlim=(0, 2),
+)
 axis.set(ylabel="winner's score / own score", ylim=(0, 1.03))
 plt.show()
 for text, (total, length) in totals.items():
@@ -258,7 +275,9 @@ assert lengths == sorted(lengths)  # the higher the dial, the longer the text th
 widths = {}
 for beams in (1, 2, 4, 8):
     memory, next_logits, config, start = hear(noisy(73), "en", beams)
-    found = (generate.beam_search if beams > 1 else generate.greedy)(next_logits, start, config)
+    found = (generate.beam_search if beams > 1 else generate.greedy_search)(
+        next_logits, start, config
+    )
     widths[beams] = float(found.sequences_scores[0])
     print(f"{beams} beams: {widths[beams]:.3f}  {stt.text(found.sequences[0].tolist())}")
 assert widths[8] >= widths[4] - 1e-3 >= widths[2] - 2e-3 > widths[1]

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import nanos2t
-from nanos2t.apps import align
+from nanos2t.transcription import alignment as align
 
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
@@ -22,7 +22,7 @@ BLUE, ORANGE, GREEN, GREY = "#2a6f97", "#e07a1f", "#4f8a4c", "0.6"
 torch.set_grad_enabled(False)
 
 stt = nanos2t.load()
-waveform = stt.read(Path(nanos2t.__file__).parent / "assets" / "sample.wav")
+waveform = stt.load_audio(Path(nanos2t.__file__).parent / "assets" / "sample.wav")
 end = len(waveform) / stt.sample_rate
 memory, _ = stt.model.encode(stt.prepare([waveform])[0])  # (1, 82, 192)
 
@@ -41,8 +41,12 @@ def pieces(tokens):
 # %%
 result = stt.transcribe(waveform, sample_rate=stt.sample_rate)
 tokens = result.tokens
-rows = range(1, len(tokens) - 2)  # the steps that chose "two", "four", "seven": not the language, not the end
-weights = align.cross_attention(stt.model, torch.tensor(tokens[:-1]), memory)[:, :, rows]  # (2, 6, 3, 82)
+rows = range(
+    1, len(tokens) - 2
+)  # the steps that chose "two", "four", "seven": not the language, not the end
+weights = align.cross_attention(stt.model, torch.tensor(tokens[:-1]), memory)[
+    :, :, rows
+]  # (2, 6, 3, 82)
 print(result.text, pieces(tokens))
 assert weights.shape == (2, 6, 3, 82)
 
@@ -50,7 +54,9 @@ best = align.choose_heads(weights).tolist()
 figure, axes = plt.subplots(3, 6, figsize=(10, 4.2), height_ratios=(2, 2, 1))
 for (layer, head), map_ in zip(np.ndindex(2, 6), weights.flatten(0, 1)):
     axis, chosen = axes[layer, head], [layer, head] in best
-    axis.imshow(map_, cmap="Oranges", aspect="auto", extent=(0, end, 3, 0), vmin=0, interpolation="nearest")
+    axis.imshow(
+        map_, cmap="Oranges", aspect="auto", extent=(0, end, 3, 0), vmin=0, interpolation="nearest"
+    )
     style = {"color": ORANGE, "fontweight": "bold"} if chosen else {}
     axis.set_title(f"layer {layer}, head {head}", fontsize=9, **style)
     axis.set(xticks=[], yticks=[0.5, 1.5, 2.5] if head == 0 else [])
@@ -75,11 +81,17 @@ plt.show()
 
 # %%
 when = weights.argmax(3) * end / 82  # (2, 6, 3) seconds
-words = {"two": (0.06, 0.49), "four": (0.93, 1.51), "seven": (1.95, 2.61)}  # by eye, from the waveform
+words = {
+    "two": (0.06, 0.49),
+    "four": (0.93, 1.51),
+    "seven": (1.95, 2.61),
+}  # by eye, from the waveform
 
 
 def heard(seconds):
-    return [next((word for word, (a, b) in words.items() if a <= s <= b), "-") for s in seconds.tolist()]
+    return [
+        next((word for word, (a, b) in words.items() if a <= s <= b), "-") for s in seconds.tolist()
+    ]
 
 
 for layer, head in best:
@@ -131,7 +143,7 @@ layer, head = np.transpose(best)
 mean = weights[layer, head].mean(0).numpy()  # (3, 82)
 path = align.dtw(1 - mean)
 frame = align.peaks(mean, monotone=True)
-times = align.extents((frame + 0.5) * end / 82, end)
+times = align.token_extents((frame + 0.5) * end / 82, end)
 
 figure, (above, below) = plt.subplots(2, 1, figsize=(9, 4.2), sharex=True, height_ratios=(1, 1.4))
 above.imshow(mean, cmap="Oranges", aspect="auto", extent=(0, end, 3, 0), interpolation="nearest")
@@ -165,7 +177,9 @@ mean = weights[layer, head].mean(0).numpy()
 frame = align.peaks(mean, monotone=False)
 
 figure, (above, below) = plt.subplots(2, 1, figsize=(9, 4.2), sharex=True, height_ratios=(2, 1))
-above.imshow(mean, cmap="Oranges", aspect="auto", extent=(0, end, len(names), 0), interpolation="nearest")
+above.imshow(
+    mean, cmap="Oranges", aspect="auto", extent=(0, end, len(names), 0), interpolation="nearest"
+)
 above.plot((frame + 0.5) * end / 82, np.arange(len(names)) + 0.5, "o-", color=BLUE, lw=1)
 above.set(yticks=np.arange(len(names)) + 0.5, yticklabels=names, title=german.text)
 below.plot(np.arange(len(waveform)) / stt.sample_rate, waveform, color=GREY, lw=0.5)

@@ -17,7 +17,7 @@ from safetensors import safe_open
 
 import nanos2t
 from nanos2t import pretrained, remap
-from nanos2t.apps import parity
+from nanos2t.inspection import parity
 
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
@@ -27,7 +27,7 @@ torch.set_grad_enabled(False)
 
 stt = nanos2t.load()
 folder = Path(nanos2t.__file__).parent / "assets" / "spoken-numbers"
-waveform = stt.read(folder.parent / "sample.wav")
+waveform = stt.load_audio(folder.parent / "sample.wav")
 values, _ = stt.prepare([waveform])
 
 # %% [markdown]
@@ -57,9 +57,9 @@ print(f"{'ours':<28} theirs")
 for ours, right, words in remap.read_table("wav2vec2").tensors[8:18]:
     print(f"{ours:<28} {right}   {' '.join(words)}")
 
-rows = pretrained.rows_of(["wav2vec2", "bert"])
+rows = pretrained.table_rows(["wav2vec2", "bert"])
 model = pretrained.empty_model(folder)  # shapes without numbers
-state = remap.load(rows, theirs, model.state_dict(), "model.safetensors")
+state = remap.import_state(rows, theirs, model.state_dict(), "model.safetensors")
 model.load_state_dict(state, assign=True)
 model.eval()
 assert torch.allclose(model(values).memory, stt.model(values).memory, atol=1e-4)
@@ -71,9 +71,12 @@ assert torch.allclose(model(values).memory, stt.model(values).memory, atol=1e-4)
 
 # %%
 name = "encoder.encoder.layers.3.attention.out_proj.weight"
-renamed = {key.replace("out_proj", "o_proj") if key == name else key: value for key, value in theirs.items()}
+renamed = {
+    key.replace("out_proj", "o_proj") if key == name else key: value
+    for key, value in theirs.items()
+}
 try:
-    remap.load(rows, renamed, model.state_dict(), "model.safetensors")
+    remap.import_state(rows, renamed, model.state_dict(), "model.safetensors")
 except ValueError as error:
     print("remap.load:    ", error)
 else:
@@ -84,7 +87,10 @@ torch.manual_seed(0)
 careless = copy.deepcopy(model)
 careless.encoder.blocks[3].self_attn.out_proj.reset_parameters()  # what stands there before loading
 careless.load_state_dict({key: value for key, value in state.items() if key != ours}, strict=False)
-print("strict=False:   no word, and then it writes", repr(stt.text(careless.generate(values)[0].tolist())))
+print(
+    "strict=False:   no word, and then it writes",
+    repr(stt.text(careless.generate(values)[0].tolist())),
+)
 assert stt.text(careless.generate(values)[0].tolist()) == "two four seven"
 
 # %% [markdown]
@@ -111,11 +117,13 @@ old = {}
 for name, value in theirs.items():
     name = name.replace("parametrizations.weight.original0", "weight_g")
     old[name.replace("parametrizations.weight.original1", "weight_v")] = value
-again = remap.load(rows, old, model.state_dict(), "an old file")
+again = remap.import_state(rows, old, model.state_dict(), "an old file")
 assert old.keys() != theirs.keys() and all(torch.equal(again[name], state[name]) for name in state)
 
-written = remap.export(rows, state, aliases=False)
-assert written.keys() == theirs.keys() and all(torch.equal(written[name], theirs[name]) for name in theirs)
+written = remap.export_state(rows, state, aliases=False)
+assert written.keys() == theirs.keys() and all(
+    torch.equal(written[name], theirs[name]) for name in theirs
+)
 
 # %% [markdown]
 # ## Same names, same shapes, same numbers?
@@ -202,7 +210,10 @@ for (name, difference), colour in zip(found.items(), COLOURS):
         first = [*difference].index(first_departure(difference))
         axis.plot(first, share[first], "o", color=colour, ms=10)
 axis.set(
-    yscale="log", ylim=(1e-9, 10), ylabel="difference / largest number", title="the dot: first to depart"
+    yscale="log",
+    ylim=(1e-9, 10),
+    ylabel="difference / largest number",
+    title="the dot: first to depart",
 )
 axis.set_xticks(places, reference, rotation=60, ha="right")
 axis.legend(frameon=False, loc="upper left", fontsize=9)
@@ -210,11 +221,15 @@ plt.show()
 
 written = {name: stt.text(other.generate(values)[0].tolist()) for name, other in models.items()}
 for name, difference in found.items():
-    print(f"{name:<30} departs at {first_departure(difference) or 'none':<16} and writes {written[name]!r}")
+    print(
+        f"{name:<30} departs at {first_departure(difference) or 'none':<16} and writes {written[name]!r}"
+    )
 departs = [first_departure(difference) for difference in found.values()]
 assert departs == ["positions", "encoder block 2", "encoder block 3", "embedding", None]
 assert sum(text == "two four seven" for text in written.values()) == 3
-assert all(difference["embedding"] < 1e-6 for name, difference in found.items() if "text" not in name)
+assert all(
+    difference["embedding"] < 1e-6 for name, difference in found.items() if "text" not in name
+)
 
 # %% [markdown]
 # Three things are worth a look.
@@ -229,7 +244,9 @@ assert all(difference["embedding"] < 1e-6 for name, difference in found.items() 
 # %%
 epsilon = found["eps 1e-4 in three conv norms"]
 assert epsilon["conv 4"] > 10 * noise["conv 4"] and epsilon["logits"] < 10 * noise["logits"]
-model64, fault64 = (copy.deepcopy(x).double() for x in (model, models["eps 1e-4 in three conv norms"]))
+model64, fault64 = (
+    copy.deepcopy(x).double() for x in (model, models["eps 1e-4 in three conv norms"])
+)
 reference = dict(parity.stages(model64, values.double(), tokens))
 limit = parity.TOLERANCE[torch.float64]
 print(
@@ -264,7 +281,9 @@ for name, hearing in ("new", new), ("trained", model):
     deaf(changed)
     after = changed(values, decoder_input_ids=tokens).logits[0].double()
     shares[name] = float((before.argmax(1) != after.argmax(1)).double().mean())
-    print(f"{name:<8} logits change by {(after - before).abs().max():.3f}, {shares[name]:.0%} of the tokens")
+    print(
+        f"{name:<8} logits change by {(after - before).abs().max():.3f}, {shares[name]:.0%} of the tokens"
+    )
 assert shares["new"] == 0 and shares["trained"] > 0.1
 
 # %% [markdown]

@@ -20,8 +20,9 @@ import torch
 
 import nanos2t
 from nanos2t import DecoderConfig, GenerationConfig, SpeechEncoderDecoder, generate
-from nanos2t.apps import align, train
 from nanos2t.model import IGNORED, cross_entropy, shift_right
+from nanos2t.training import loop as train
+from nanos2t.transcription import alignment as align
 
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
@@ -31,7 +32,7 @@ torch.manual_seed(0)
 
 stt = nanos2t.load()
 rate = stt.sample_rate
-waveform = stt.read(Path(nanos2t.__file__).parent / "assets" / "sample.wav")
+waveform = stt.load_audio(Path(nanos2t.__file__).parent / "assets" / "sample.wav")
 
 # %% [markdown]
 # ## Data
@@ -45,7 +46,9 @@ waveform = stt.read(Path(nanos2t.__file__).parent / "assets" / "sample.wav")
 
 # %%
 WORDS = {"two": (0.06, 0.49), "four": (0.93, 1.51), "seven": (1.95, 2.61)}  # seconds, from lesson 6
-clips = {word: waveform[int(start * rate) : int(stop * rate)] for word, (start, stop) in WORDS.items()}
+clips = {
+    word: waveform[int(start * rate) : int(stop * rate)] for word, (start, stop) in WORDS.items()
+}
 rng = np.random.default_rng(0)
 
 
@@ -79,9 +82,16 @@ assert len(texts) == 120 and not set(unseen) & set(seen)
 PAD, START, END = range(3)
 VOCABULARY = ("", "", "", *WORDS)
 config = DecoderConfig.gpt2(
-    len(VOCABULARY), hidden_size=64, num_layers=2, num_heads=4, intermediate_size=256, max_positions=8
+    len(VOCABULARY),
+    hidden_size=64,
+    num_layers=2,
+    num_heads=4,
+    intermediate_size=256,
+    max_positions=8,
 )
-ids = GenerationConfig(decoder_start_token_id=START, eos_token_id=END, pad_token_id=PAD, max_length=8)
+ids = GenerationConfig(
+    decoder_start_token_id=START, eos_token_id=END, pad_token_id=PAD, max_length=8
+)
 model = SpeechEncoderDecoder.from_configs(stt.model.encoder.config, config, ids)
 model.encoder = stt.model.encoder.requires_grad_(False)
 parts = torch.nn.ModuleList([model.bridge, model.decoder])
@@ -129,14 +139,17 @@ def edits(a, b):
     return row[-1]
 
 
-assert edits("two four".split(), "two".split()) == 1 and edits("two four".split(), "four two".split()) == 2
+assert (
+    edits("two four".split(), "two".split()) == 1
+    and edits("two four".split(), "four two".split()) == 2
+)
 
 
 @torch.no_grad()
 def test():
     """The word error rate on unseen texts, and where all heads look when the first long one is written."""
     model.eval()
-    found = generate.decode(model, model.bridge(test_memory), test_frames, {}).sequences
+    found = generate.decode_memory(model, model.bridge(test_memory), test_frames, {}).sequences
     written = [[VOCABULARY[i] for i in row if VOCABULARY[i]] for row in found.tolist()]
     wrong = sum(edits(row, [*reversed(text)]) for row, text in zip(written, unseen))
     one = next(i for i, text in enumerate(unseen) if len(set(text)) == 3 and len(text) == 4)
@@ -158,7 +171,7 @@ for step in range(STEPS):
     batch = torch.randint(len(said), (32,))
     mask = model.memory_mask(memory[batch], frames[batch])
     inputs = shift_right(labels[batch], START, PAD)
-    logits = model.decoder(inputs, model.decoder.read(model.bridge(memory[batch])), mask)
+    logits = model.decoder(inputs, model.decoder.project_memory(model.bridge(memory[batch])), mask)
     loss = cross_entropy(logits, labels[batch])
     optimizer.zero_grad()
     loss.backward()
@@ -167,7 +180,9 @@ for step in range(STEPS):
     losses.append(loss.item())
     if (step + 1) % 20 == 0:
         rates[step + 1], views[step + 1], text = test()
-        print(f"step {step + 1:>3}   loss {np.mean(losses[-20:]):.3f}   errors {rates[step + 1]:.0%}")
+        print(
+            f"step {step + 1:>3}   loss {np.mean(losses[-20:]):.3f}   errors {rates[step + 1]:.0%}"
+        )
 
 assert rates[0] > 0.6 and rates[STEPS] < 0.25
 assert np.mean(losses[-20:]) < 0.1 * np.mean(losses[:10])
@@ -185,7 +200,9 @@ deaf = np.log(len(seen)) / (np.mean([len(text) for text in seen]) + 1)
 assert abs(deaf - 0.99) < 0.02
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
 left.plot(losses, color=GREY, lw=0.6)
-left.plot(np.arange(9, STEPS - 10), np.convolve(losses, np.ones(20) / 20, "valid"), color=BLUE, lw=2)
+left.plot(
+    np.arange(9, STEPS - 10), np.convolve(losses, np.ones(20) / 20, "valid"), color=BLUE, lw=2
+)
 for level, name in (np.log(6), "knows nothing"), (deaf, "knows all texts, hears nothing"):
     left.axhline(level, color=ORANGE, ls=":", lw=1)
     left.text(STEPS, level + 0.03, name, color=ORANGE, ha="right", fontsize=9)
@@ -207,7 +224,9 @@ views = {step: weights[layer, head].mean(0) for step, weights in views.items()}
 moments = [0, 40, 80, 120, 160, STEPS]
 figure, axes = plt.subplots(2, 3, figsize=(9, 4), sharex=True, sharey=True)
 for axis, moment in zip(axes.flat, moments):
-    axis.imshow(views[moment], cmap="Oranges", aspect="auto", interpolation="nearest", vmin=0, vmax=0.3)
+    axis.imshow(
+        views[moment], cmap="Oranges", aspect="auto", interpolation="nearest", vmin=0, vmax=0.3
+    )
     axis.set(title=f"step {moment}", yticks=range(4), yticklabels=reversed(text))
 for axis in axes[1]:
     axis.set(xlabel="frame")

@@ -38,20 +38,30 @@ def curves(logs: dict[str, list[dict]]) -> Curves:
     panels: Curves = {}
     for name, lines in logs.items():
         for key in dict.fromkeys(key for line in lines for key in line):
-            points = [(line["step"], line[key]) for line in lines if isinstance(line.get(key), (int, float))]
+            points = [
+                (line["step"], line[key])
+                for line in lines
+                if isinstance(line.get(key), (int, float))
+            ]
             if key not in LEFT_OUT and points:
                 label = f"{name}, dev" if key in DEV else name
                 panels.setdefault(DEV.get(key, key), {})[label] = tuple(map(list, zip(*points)))
-    return dict(sorted(panels.items(), key=lambda panel: (panel[0] == "learning_rate", panel[0] != "loss")))
+    return dict(
+        sorted(panels.items(), key=lambda panel: (panel[0] == "learning_rate", panel[0] != "loss"))
+    )
 
 
 def draw(panels: Curves, path: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
-    runs = dict.fromkeys(label.removesuffix(", dev") for lines in panels.values() for label in lines)
+    runs = dict.fromkeys(
+        label.removesuffix(", dev") for lines in panels.values() for label in lines
+    )
     colours = {run: f"C{i}" for i, run in enumerate(runs)}
-    for axes, (name, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+    for axes, (name, lines) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels.items()
+    ):
         for label, (steps, values) in lines.items():
             style, run = "--" if label.endswith(", dev") else "-", label.removesuffix(", dev")
             marker = "." if len(steps) < 50 else ""
@@ -59,7 +69,9 @@ def draw(panels: Curves, path: Path) -> None:
         axes.set(title=name.replace("_", " "), xlabel="step")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small")
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize="small"
+    )
     figure.savefig(path, dpi=80)
 
 
@@ -71,11 +83,17 @@ def names(paths: list[Path]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("logs", nargs="+", type=Path, metavar="LOG")
-    parser.add_argument("-o", "--output", type=Path, default=Path("curves.png"), help="PNG, SVG or PDF")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("curves.png"), help="PNG, SVG or PDF"
+    )
     options = parser.parse_args()
-    logs = list(dict.fromkeys(path / "log.jsonl" if path.is_dir() else path for path in options.logs))
+    logs = list(
+        dict.fromkeys(path / "log.jsonl" if path.is_dir() else path for path in options.logs)
+    )
     try:
         draw(curves(dict(zip(names(logs), map(read, logs)))), options.output)
     except ImportError:

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 
 from nanos2t import audio
-from nanos2t.apps.manifest import Item
+from nanos2t.training.manifest import Item
 
 RATE = 8000
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -45,7 +45,9 @@ def alone(recordings: list[Recording]) -> list[Item]:
     return [Item(str(path.resolve()), DIGITS[digit]) for digit, _, path in recordings]
 
 
-def rows(recordings: list[Recording], most: int, rng: np.random.Generator) -> Iterator[list[Recording]]:
+def rows(
+    recordings: list[Recording], most: int, rng: np.random.Generator
+) -> Iterator[list[Recording]]:
     """Each recording once, in rows of 1 to `most` by one speaker."""
     for speaker in sorted({recording[1] for recording in recordings}):
         own = [recording for recording in recordings if recording[1] == speaker]
@@ -56,7 +58,9 @@ def rows(recordings: list[Recording], most: int, rng: np.random.Generator) -> It
             del left[:size]
 
 
-def joined(recordings: list[Recording], most: int, times: int, seed: int, folder: Path) -> list[Item]:
+def joined(
+    recordings: list[Recording], most: int, times: int, seed: int, folder: Path
+) -> list[Item]:
     """Files in `folder` with rows of recordings of equal loudness, 0.05 to 0.3 s apart: all, `times` over."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,20 +68,31 @@ def joined(recordings: list[Recording], most: int, times: int, seed: int, folder
     for row in (row for _ in range(times) for row in rows(recordings, most, rng)):
         pieces = []
         for _, _, path in row:
-            clip = audio.load(path, RATE)
-            pieces += [np.zeros(int(rng.uniform(0.05, 0.3) * RATE)), 0.1 * clip / (clip.std() + 1e-4)]
+            clip = audio.load_audio(path, RATE)
+            pieces += [
+                np.zeros(int(rng.uniform(0.05, 0.3) * RATE)),
+                0.1 * clip / (clip.std() + 1e-4),
+            ]
         path = folder / f"{len(items):05d}.wav"
         soundfile.write(path, np.concatenate([*pieces, pieces[0]]), RATE)
-        items.append(Item(f"{folder.name}/{path.name}", " ".join(DIGITS[digit] for digit, _, _ in row)))
+        items.append(
+            Item(f"{folder.name}/{path.name}", " ".join(DIGITS[digit] for digit, _, _ in row))
+        )
     return items
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("recordings", type=Path)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--join", type=int, default=0, metavar="N", help="recordings in a row, at most")
-    parser.add_argument("--times", type=int, default=1, help="how often train.jsonl has each of them then")
+    parser.add_argument(
+        "--join", type=int, default=0, metavar="N", help="recordings in a row, at most"
+    )
+    parser.add_argument(
+        "--times", type=int, default=1, help="how often train.jsonl has each of them then"
+    )
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     if options.join < 0 or options.times < 1:
@@ -92,7 +107,9 @@ def write(options: argparse.Namespace) -> None:
     """The manifests and, of rows, their recordings."""
     found = {part: find(options.recordings, part) for part in PARTS}
     if not any(found.values()):
-        raise ValueError(f"{options.recordings}: no recordings named {{digit}}_{{speaker}}_{{index}}.wav")
+        raise ValueError(
+            f"{options.recordings}: no recordings named {{digit}}_{{speaker}}_{{index}}.wav"
+        )
     options.folder.mkdir(parents=True, exist_ok=True)
     for number, (part, recordings) in enumerate(found.items()):
         if recordings and options.join:

@@ -36,7 +36,12 @@ def notebook(text: str) -> dict:
     made = []
     for number, (kind, source) in enumerate(cells(text)):
         name = hashlib.sha256(f"{number} {kind} {source}".encode()).hexdigest()[:12]
-        cell = {"cell_type": kind, "id": name, "metadata": {}, "source": source.splitlines(keepends=True)}
+        cell = {
+            "cell_type": kind,
+            "id": name,
+            "metadata": {},
+            "source": source.splitlines(keepends=True),
+        }
         made.append(cell | ({"execution_count": None, "outputs": []} if kind == "code" else {}))
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
     metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
@@ -49,14 +54,18 @@ def write(folder: Path) -> list[Path]:
     written = []
     for lesson in lessons():
         written.append(folder / f"{lesson.stem}.ipynb")
-        content = json.dumps(notebook(lesson.read_text(encoding="utf-8")), indent=1, ensure_ascii=False)
+        content = json.dumps(
+            notebook(lesson.read_text(encoding="utf-8")), indent=1, ensure_ascii=False
+        )
         written[-1].write_text(content + "\n", encoding="utf-8")
     return written
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the lessons as Jupyter notebooks.")
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("notebooks"), help="default: notebooks")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=Path("notebooks"), help="default: notebooks"
+    )
     for path in write(parser.parse_args().folder):
         print(path)
 

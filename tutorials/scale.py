@@ -32,10 +32,14 @@ class Step:
     clips: int = 8
     samples: int = 15 * 16_000
     tokens: int = 64
-    bfloat16: bool = True  # autocast: matrices are multiplied in bfloat16, norms and sums are float32
+    bfloat16: bool = (
+        True  # autocast: matrices are multiplied in bfloat16, norms and sums are float32
+    )
     frozen: bool = True  # the convolutions are not trained: nothing of them is kept
     checkpoint: bool = False  # of each block only its input is kept, the rest is computed again
-    cpu: bool = False  # there a dropout keeps factors, not bytes, and autocast lets norms be bfloat16
+    cpu: bool = (
+        False  # there a dropout keeps factors, not bytes, and autocast lets norms be bfloat16
+    )
 
     @property
     def narrow(self) -> int:
@@ -75,14 +79,18 @@ class Stage:
 
 def count(module: nn.Module | None) -> int:
     """Parameters that are trained."""
-    return sum(p.numel() for p in module.parameters() if p.requires_grad) if module is not None else 0
+    return (
+        sum(p.numel() for p in module.parameters() if p.requires_grad) if module is not None else 0
+    )
 
 
 def frames_of(model: SpeechEncoderDecoder, samples: int) -> list[int]:
     """How long the sequence is behind each convolution of the feature encoder, then of the adapter."""
     lengths = [samples]
     for conv in (*model.encoder.feature_encoder.convs, *model.encoder.adapter.convs):
-        lengths.append((lengths[-1] + 2 * conv.padding[0] - conv.kernel_size[0]) // conv.stride[0] + 1)
+        lengths.append(
+            (lengths[-1] + 2 * conv.padding[0] - conv.kernel_size[0]) // conv.stride[0] + 1
+        )
     return lengths[1:]
 
 
@@ -98,7 +106,12 @@ def attention(rows: int, config, step: Step, wide: int = FLOAT, sources: int = 0
     norm = rows * size * wide + 2 * rows * FLOAT
     inside = (copies + 2) * rows * size + 2 * (sources or rows) * size
     heads = rows * config.num_heads * FLOAT
-    return norm + inside * step.narrow + heads + dropped(rows * size, config.training.hidden_dropout, step)
+    return (
+        norm
+        + inside * step.narrow
+        + heads
+        + dropped(rows * size, config.training.hidden_dropout, step)
+    )
 
 
 def mlp(rows: int, config, step: Step, wide: int = FLOAT) -> int:
@@ -132,7 +145,9 @@ def encoder_stages(model: SpeechEncoderDecoder, step: Step) -> Iterator[Stage]:
         numbers, normed = step.clips * length * channels, i == 0 or config.conv_norm == "layer"
         kept += numbers * (2 * wide if normed else narrow)  # the norm's input; the activation's
         kept += numbers * narrow if i + 1 < convs else 0  # the next convolution's
-        kept += 2 * FLOAT * step.clips * (length if config.conv_norm == "layer" else channels) * normed
+        kept += (
+            2 * FLOAT * step.clips * (length if config.conv_norm == "layer" else channels) * normed
+        )
     yield Stage("feature encoder", count(encoder.feature_encoder), 0 if step.frozen else kept)
     channels = config.conv_channels[-1]
     kept = rows * (channels * wide + 2 * FLOAT) * config.feat_proj_norm + rows * channels * narrow
@@ -141,9 +156,13 @@ def encoder_stages(model: SpeechEncoderDecoder, step: Step) -> Iterator[Stage]:
     weight = encoder.positions.direction.numel()
     padded = step.clips * (frames + 1 - config.position_kernel % 2) * size
     kept = weight * (FLOAT + narrow) + (rows * size + padded) * narrow
-    kept += rows * (size * wide + 2 * FLOAT) * (not config.pre_norm)  # the norm in front of the blocks
+    kept += (
+        rows * (size * wide + 2 * FLOAT) * (not config.pre_norm)
+    )  # the norm in front of the blocks
     kept += dropped(rows * size, config.training.hidden_dropout, step)
-    yield Stage("positions", count(encoder.positions), kept, 6 * weight * FLOAT)  # through the weight norm
+    yield Stage(
+        "positions", count(encoder.positions), kept, 6 * weight * FLOAT
+    )  # through the weight norm
     kept = attention(rows, config, step, wide) + mlp(rows, config, step, wide)
     for i, block in enumerate(encoder.blocks):
         yield checkpointed(f"encoder block {i}", block, rows * size, kept, step)
@@ -209,14 +228,20 @@ def groups(model: SpeechEncoderDecoder) -> tuple[list[int], int]:
     """Parameters of what fully_shard gathers at a time, blocks, keys, values, and of the rest, the root."""
     own = []
     for block in (*model.encoder.blocks, *model.decoder.blocks):
-        apart = [block.cross_attn.k_proj, block.cross_attn.v_proj] if hasattr(block, "cross_attn") else []
+        apart = (
+            [block.cross_attn.k_proj, block.cross_attn.v_proj]
+            if hasattr(block, "cross_attn")
+            else []
+        )
         total = sum(p.numel() for p in block.parameters())
         inside = [sum(p.numel() for p in part.parameters()) for part in apart]
         own += [*inside, total - sum(inside)]
     return own, sum(p.numel() for p in model.parameters()) - sum(own)
 
 
-def memory(model: SpeechEncoderDecoder, step: Step, size: int = 1, shard: bool = False) -> dict[str, int]:
+def memory(
+    model: SpeechEncoderDecoder, step: Step, size: int = 1, shard: bool = False
+) -> dict[str, int]:
     """Bytes on each of `size` GPUs at the fullest moment of a step, the first one excepted.
 
     Alone, gradients appear as activations go; DDP keeps them all the time, in its buckets. Sharded, each GPU
@@ -225,11 +250,15 @@ def memory(model: SpeechEncoderDecoder, step: Step, size: int = 1, shard: bool =
     """
     kept, total = 0, count(model)
     left = total
-    moments = [0 if step.cpu else total * FLOAT // (size if shard else 1)]  # bytes, with gradients if alone
+    moments = [
+        0 if step.cpu else total * FLOAT // (size if shard else 1)
+    ]  # bytes, with gradients if alone
     moments[0] += total * FLOAT * (size == 1)
     for stage in stages(model, step):
         kept, left = kept + stage.kept, left - stage.parameters
-        moments.append(kept + copies(model, step) + stage.passing + (left * FLOAT if size == 1 else 0))
+        moments.append(
+            kept + copies(model, step) + stage.passing + (left * FLOAT if size == 1 else 0)
+        )
     weights = sum(p.numel() for p in model.parameters()) * FLOAT
     found = {"weights": weights, "AdamW": total * ADAM, "gradients": 0, "in flight": 0}
     if size > 1 and not shard:
@@ -272,15 +301,25 @@ def is_block(name: str) -> bool:
     return len(parts) > 1 and parts[-1].isdecimal() and parts[-2] == "blocks"
 
 
-def seconds(model: SpeechEncoderDecoder, step: Step, machine: Machine, size: int, shard: bool) -> dict:
+def seconds(
+    model: SpeechEncoderDecoder, step: Step, machine: Machine, size: int, shard: bool
+) -> dict:
     """Seconds of a step: computing, sending, what of sending can not hide behind computing, the update."""
     forward, backward = (work / (machine.flops * machine.efficiency) for work in flops(model, step))
     speed = machine.link if size <= machine.node else machine.network
     sending = wire(model, size, shard) / speed if size > 1 else 0.0
     waiting = max(0.0, sending - machine.overlap * (backward + (forward if shard else 0)))
-    update = count(model) / (size if shard else 1) * 28 / machine.stream  # 4 numbers read, 3 written
+    update = (
+        count(model) / (size if shard else 1) * 28 / machine.stream
+    )  # 4 numbers read, 3 written
     total = forward + backward + waiting + update
-    return {"compute": forward + backward, "send": sending, "wait": waiting, "update": update, "step": total}
+    return {
+        "compute": forward + backward,
+        "send": sending,
+        "wait": waiting,
+        "update": update,
+        "step": total,
+    }
 
 
 def pair(config: Path | None) -> SpeechEncoderDecoder:
@@ -293,13 +332,20 @@ def pair(config: Path | None) -> SpeechEncoderDecoder:
         return SpeechEncoderDecoder(encoder, DecoderConfig.mbart(activation="relu"))
 
 
-def table(model: SpeechEncoderDecoder, step: Step, machine: Machine, sizes: list[int]) -> Iterator[str]:
+def table(
+    model: SpeechEncoderDecoder, step: Step, machine: Machine, sizes: list[int]
+) -> Iterator[str]:
     """A row for each number of GPUs and way to share, as Markdown."""
-    names = "weights, AdamW, gradients, in flight, activations, **GB**, sent GB, compute ms, send, wait"
+    names = (
+        "weights, AdamW, gradients, in flight, activations, **GB**, sent GB, compute ms, send, wait"
+    )
     rows = [["GPUs", "shared by", *names.split(", "), "update", "**step ms**", "audio s/s"]]
     for size in sizes:
         for shard in (False, True) if size > 1 else (False,):
-            bytes_of, time = memory(model, step, size, shard), seconds(model, step, machine, size, shard)
+            bytes_of, time = (
+                memory(model, step, size, shard),
+                seconds(model, step, machine, size, shard),
+            )
             fits = "" if bytes_of["total"] < machine.memory else " (!)"
             heard = size * step.clips * step.samples / 16_000 / time["step"]
             rows.append([str(size), "fully_shard" if shard else "DDP" if size > 1 else "-",
@@ -312,7 +358,9 @@ def table(model: SpeechEncoderDecoder, step: Step, machine: Machine, sizes: list
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--config", type=Path, help="config.json of another pair")
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64])
     parser.add_argument("--seconds", type=float, default=15.0, help="of a clip")
@@ -329,7 +377,9 @@ def main() -> None:
     machine = Machine(**{key: options[key] for key in vars(Machine())})
     if step.frozen:
         model.freeze_feature_encoder()
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {count(model):,} of them trained\n")
+    print(
+        f"{sum(p.numel() for p in model.parameters()):,} parameters, {count(model):,} of them trained\n"
+    )
     print("\n".join(table(model, step, machine, options["gpus"])))
 
 

@@ -21,8 +21,9 @@ import torch
 from tqdm import tqdm
 
 from nanos2t import audio
-from nanos2t.apps import transcribe
-from nanos2t.generate import decode
+from nanos2t.generate import decode_memory
+from nanos2t.transcription import loading
+from nanos2t.transcription import transcriber as transcribe
 
 RATE = 8000
 LANGUAGES = ("verbatim", "en", "de", "fr", "es", "it", "nl", "pt", "da")
@@ -63,12 +64,14 @@ class Recordings:
     `parts` by the speakers that `heard` says yes to.
     """
 
-    def __init__(self, folders: list[Path], *parts: str, heard: Callable[[str], bool] = lambda speaker: True):
+    def __init__(
+        self, folders: list[Path], *parts: str, heard: Callable[[str], bool] = lambda speaker: True
+    ):
         self.clips: dict[str, list[list[np.ndarray]]] = {}
         for path in sorted(path for folder in folders for path in Path(folder).glob("*_*_*.wav")):
             digit, speaker, index = named(path)
             if part_of(speaker, int(index)) in parts and heard(speaker):
-                clip = audio.load(path, RATE)
+                clip = audio.load_audio(path, RATE)
                 clips = self.clips.setdefault(speaker, [[] for _ in DIGITS])
                 clips[int(digit)].append(clip / (np.sqrt(np.mean(clip**2)) + 1e-4) * 0.1)
         where, what = ", ".join(map(str, folders)), " or ".join(parts)
@@ -78,14 +81,18 @@ class Recordings:
             )
         for speaker, said in self.clips.items():
             if not all(said):
-                raise ValueError(f"{where}: {speaker} says no {DIGITS[said.index([])]} in a {what} recording")
+                raise ValueError(
+                    f"{where}: {speaker} says no {DIGITS[said.index([])]} in a {what} recording"
+                )
         self.people = [name for name in self.clips if "-" not in name]
         self.voices = [name for name in self.clips if "-" in name]
 
 
 def draw_digits(rng: np.random.Generator, most: int) -> Digits:
     """A number of up to `most` digits without leading zeros; now and then any digits at all, or silence."""
-    count = int(rng.choice(np.arange(1, most + 1), p=np.arange(1, most + 1) / (most * (most + 1) / 2)))
+    count = int(
+        rng.choice(np.arange(1, most + 1), p=np.arange(1, most + 1) / (most * (most + 1) / 2))
+    )
     if rng.random() < 0.02:
         return ()
     if count > 1 and rng.random() < 0.15:
@@ -116,7 +123,9 @@ def band(x: np.ndarray, low: float, high: float) -> np.ndarray:
     """Keep the frequencies from `low` to `high` Hz, with soft edges, as a telephone does."""
     spectrum = np.fft.rfft(x, fast_size(len(x)))
     hertz = np.linspace(0, RATE / 2, len(spectrum))
-    return np.fft.irfft(spectrum / (1 + (low / (hertz + 1)) ** 6) / (1 + (hertz / high) ** 12))[: len(x)]
+    return np.fft.irfft(spectrum / (1 + (low / (hertz + 1)) ** 6) / (1 + (hertz / high) ** 12))[
+        : len(x)
+    ]
 
 
 def noise(samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -129,7 +138,11 @@ def noise(samples: int, rng: np.random.Generator) -> np.ndarray:
 def reverberate(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A small room: convolution with decaying noise."""
     samples = int(rng.uniform(0.03, 0.25) * RATE)
-    room = rng.standard_normal(samples) * np.exp(-6.9 * np.arange(samples) / samples) * rng.uniform(0.05, 0.3)
+    room = (
+        rng.standard_normal(samples)
+        * np.exp(-6.9 * np.arange(samples) / samples)
+        * rng.uniform(0.05, 0.3)
+    )
     room[0] = 1.0
     size = fast_size(len(x) + samples)
     return np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(room, size), size)[: len(x)]
@@ -158,7 +171,9 @@ class Conditions:
     tight: float = 0.0  # share of utterances that begin, and that end, with the word itself
 
 
-TRAINING = Conditions(strength=0.6, people=0.85, speed=0.08, clean=1.0, cut=0.04)  # noise: nanos2t train
+TRAINING = Conditions(
+    strength=0.6, people=0.85, speed=0.08, clean=1.0, cut=0.04
+)  # noise: nanos2t train
 
 
 def conditions(text: str) -> Conditions:
@@ -166,11 +181,15 @@ def conditions(text: str) -> Conditions:
     given = json.loads(text)
     known, numbers = {field.name for field in fields(Conditions)}, {float: 1, tuple: 2}
     if not isinstance(given, dict) or not given.keys() <= known:
-        raise argparse.ArgumentTypeError(f"expected an object with some of {sorted(known)}, found {text}")
+        raise argparse.ArgumentTypeError(
+            f"expected an object with some of {sorted(known)}, found {text}"
+        )
     for name, value in given.items():
         many = np.atleast_1d(value)
         if many.dtype.kind not in "fi" or many.shape != (numbers[type(getattr(TRAINING, name))],):
-            raise argparse.ArgumentTypeError(f"{name} is {value!r}, expected {getattr(TRAINING, name)} or so")
+            raise argparse.ArgumentTypeError(
+                f"{name} is {value!r}, expected {getattr(TRAINING, name)} or so"
+            )
     return replace(TRAINING, **given)
 
 
@@ -180,7 +199,9 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def utter(digits: Digits, recordings: Recordings, rng: np.random.Generator, how: Conditions) -> np.ndarray:
+def utter(
+    digits: Digits, recordings: Recordings, rng: np.random.Generator, how: Conditions
+) -> np.ndarray:
     """Recordings of the digits by one speaker, joined with pauses, gains, colour, room and noise: (L,)."""
     human = rng.random() < how.people
     speakers = (recordings.people if human else recordings.voices) or [*recordings.clips]
@@ -194,7 +215,9 @@ def utter(digits: Digits, recordings: Recordings, rng: np.random.Generator, how:
         if how.cut and rng.random() < how.cut:
             clip = cut_badly(clip, speaker[digit][rng.integers(len(speaker[digit]))], rng)
         gain = 10 ** (rng.normal(0, 2 * how.strength) / 20)
-        part = stretch(clip, speed * np.exp(rng.normal(0, 0.03 * how.strength))) if how.speed else clip
+        part = (
+            stretch(clip, speed * np.exp(rng.normal(0, 0.03 * how.strength))) if how.speed else clip
+        )
         parts += [part * gain, np.zeros(int(min(rng.exponential(pause), 0.8) * RATE))]
     parts.append(np.zeros(int(rng.uniform(0.02, 0.5) * RATE)))
     x = np.concatenate(parts[int(tight[0]) : len(parts) - 2 * int(tight[1])])
@@ -224,26 +247,39 @@ def validation_set(
 
 
 @torch.no_grad()
-def write(stt: transcribe.SpeechToText, items: list[tuple[Digits, np.ndarray]]) -> dict[str, list[str]]:
+def write(
+    stt: transcribe.SpeechToText, items: list[tuple[Digits, np.ndarray]]
+) -> dict[str, list[str]]:
     """The texts of the utterances in each language that the model writes; greedy."""
     texts = {language: [] for language in LANGUAGES if language in stt.languages}
     for i in range(0, len(items), 50):
-        memory, frames = stt.model.encode(*stt.prepare([waveform for _, waveform in items[i : i + 50]]))
+        memory, frames = stt.model.encode(
+            *stt.prepare([waveform for _, waveform in items[i : i + 50]])
+        )
         for language in texts:
-            rows = decode(stt.model, memory, frames, stt.options(language, {"num_beams": 1})).sequences
+            rows = decode_memory(
+                stt.model, memory, frames, stt.options(language, {"num_beams": 1})
+            ).sequences
             texts[language] += [stt.text(row) for row in rows.tolist()]
     return texts
 
 
 def shares(texts: dict[str, list[str]], expected: dict[str, list[str]]) -> dict[str, float]:
     """The share of texts that are exactly as expected, over all languages ("exact") and in each."""
-    found = {name: float(np.mean([a == b for a, b in zip(texts[name], expected[name])])) for name in texts}
-    return {"exact": round(float(np.mean([*found.values()])), 4)} | {k: round(v, 4) for k, v in found.items()}
+    found = {
+        name: float(np.mean([a == b for a, b in zip(texts[name], expected[name])]))
+        for name in texts
+    }
+    return {"exact": round(float(np.mean([*found.values()])), 4)} | {
+        k: round(v, 4) for k, v in found.items()
+    }
 
 
 def score(stt: transcribe.SpeechToText, items: list[tuple[Digits, np.ndarray]]) -> dict[str, float]:
     """The share of utterances written exactly right."""
-    expected = {language: [spell(digits, language) for digits, _ in items] for language in LANGUAGES}
+    expected = {
+        language: [spell(digits, language) for digits, _ in items] for language in LANGUAGES
+    }
     return shares(write(stt, items), expected)
 
 
@@ -259,7 +295,9 @@ def manifest(items: Iterable[tuple[Digits, np.ndarray]], name: str, output: Path
     with open(output / f"{name}.jsonl", "w") as file:
         for i, (digits, waveform) in enumerate(items):
             path = f"{name}/{i:05d}.wav"
-            soundfile.write(output / path, waveform * (0.9 / np.abs(waveform).max()), RATE, "PCM_16")
+            soundfile.write(
+                output / path, waveform * (0.9 / np.abs(waveform).max()), RATE, "PCM_16"
+            )
             for language, text in texts_of(digits).items():
                 file.write(json.dumps({"audio": path, "text": text, "language": language}) + "\n")
 
@@ -275,14 +313,16 @@ def prepare(options: argparse.Namespace) -> None:
         return digits, utter(digits, recordings, rng, options.conditions)
 
     manifest(
-        tqdm(map(draw, range(options.count)), total=options.count, disable=None), "train", options.output
+        tqdm(map(draw, range(options.count)), total=options.count, disable=None),
+        "train",
+        options.output,
     )
     manifest(validation_set(held_out, 100, 7, options.most), "dev", options.output)
 
 
 def pack(options: argparse.Namespace) -> None:
     """Copy a trained model with its weights rounded to float16, to be small."""
-    stt = transcribe.load(options.model)
+    stt = loading.load_transcriber(options.model)
     stt.model.half()
     stt.save_pretrained(options.output)
     path = options.output / "config.json"
@@ -292,14 +332,14 @@ def pack(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Numbers of 1 to 4 digits by people, joined from recordings of `--part`; print a line of JSON."""
-    stt = transcribe.load(options.model)
+    stt = loading.load_transcriber(options.model)
     recordings = Recordings(
         options.data, *options.part, heard=lambda name: name in (options.speaker or [name])
     )
     items = validation_set(recordings, options.count, options.seed, options.most)
     found = {"count": options.count, "speakers": recordings.people}
     if options.compare:
-        other = transcribe.load(options.model, dtype=options.compare)
+        other = loading.load_transcriber(options.model, dtype=options.compare)
         found |= {"the same in": options.compare, **shares(write(other, items), write(stt, items))}
     else:
         found |= score(stt, items)
@@ -320,7 +360,9 @@ def main() -> None:
         )
     for name in "prepare", "pack":
         parsers[name].add_argument("--output", type=Path, required=True)
-    parsers["prepare"].add_argument("--count", type=positive, default=24000, help="utterances to train on")
+    parsers["prepare"].add_argument(
+        "--count", type=positive, default=24000, help="utterances to train on"
+    )
     parsers["prepare"].add_argument("--leave-out", default="", metavar="SPEAKER")
     parsers["prepare"].add_argument(
         "--conditions",

@@ -18,7 +18,9 @@ import soxr
 
 RATE = 8000
 WORDS = "zero one two three four five six seven eight nine".split()
-DIALECTS = "en-us en-gb en-gb-scotland en-gb-x-rp en-029 en-gb-x-gbclan en-gb-x-gbcwmd en-us-nyc".split()
+DIALECTS = (
+    "en-us en-gb en-gb-scotland en-gb-x-rp en-029 en-gb-x-gbclan en-gb-x-gbcwmd en-us-nyc".split()
+)
 VARIANTS = (
     "m1 f1 m2 f2 m3 f3 m4 f4 m5 f5 m6 m7 m8 Alex Alicia Andrea Andy Annie Denis Diogo Gene Jacky Lee "
     "Mario Michael Mike Nguyen antonio aunty belinda benjamin david ed edward grandma grandpa gustave linda "
@@ -70,7 +72,9 @@ def espeak(seed: int, wav: Path) -> Iterator[Utterance]:
 
 def flite(seed: int, wav: Path) -> Iterator[Utterance]:
     """Speak with flite's built-in voices, at varied duration and, for the voices that obey it, pitch."""
-    for name in sorted({"awb", "kal", "kal16", "rms", "slt"} & set(command("flite", "-lv").split())):
+    for name in sorted(
+        {"awb", "kal", "kal16", "rms", "slt"} & set(command("flite", "-lv").split())
+    ):
         for rng, digit, index in takes(f"flite-{name}", 12, seed):
             command(
                 "flite",
@@ -113,7 +117,9 @@ def hibari(seed: int, wav: Path) -> Iterator[Utterance]:
 
     model = Hibari()
     for rng, digit, index in takes("hibari-heart", 12, seed):
-        audio = model.from_phonemes(HIBARI[digit], speed=rng.uniform(0.75, 1.35), seed=rng.getrandbits(32))
+        audio = model.from_phonemes(
+            HIBARI[digit], speed=rng.uniform(0.75, 1.35), seed=rng.getrandbits(32)
+        )
         yield digit, "hibari-heart", index, audio, 24000
 
 
@@ -139,7 +145,9 @@ def main() -> None:
     for engine in (espeak, flite, festival, hibari):
         with tempfile.TemporaryDirectory() as folder:
             try:
-                for digit, voice, index, audio, rate in engine(arguments.seed, Path(folder) / "speech.wav"):
+                for digit, voice, index, audio, rate in engine(
+                    arguments.seed, Path(folder) / "speech.wav"
+                ):
                     path = arguments.output / f"{digit}_{voice}_{index}.wav"
                     soundfile.write(path, trimmed(audio, rate), RATE, subtype="PCM_16")
             except (ImportError, FileNotFoundError) as missing:

@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 
 EVENTS = "socket. subprocess. os.system os.exec os.posix_spawn os.fork pty. webbrowser.".split()
-CHANGES = (
-    "os.remove os.rename os.mkdir os.rmdir os.chmod os.chown os.truncate os.symlink os.link shutil.".split()
-)
-TWO_PATHS = ("os.rename", "os.symlink", "os.link", "shutil.copyfile", "shutil.move")  # the second is made
+CHANGES = "os.remove os.rename os.mkdir os.rmdir os.chmod os.chown os.truncate os.symlink os.link shutil.".split()
+TWO_PATHS = (
+    "os.rename",
+    "os.symlink",
+    "os.link",
+    "shutil.copyfile",
+    "shutil.move",
+)  # the second is made
 SOCKET = {"x86_64": 41, "aarch64": 198}  # the number of the system call
 
 

@@ -29,6 +29,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nanos2t import remap_config
+from nanos2t.transcription import loading
 from tests.benchmarks.forbidden import Forbidden
 from tests.benchmarks.mutants import ROOT, SHARES, Mutant, Mutants, build, is_past_header
 
@@ -56,20 +58,21 @@ def refused(call: Callable, *arguments: object, **more: object) -> str:
 
 def command(*arguments: object, codes: tuple[int, ...]) -> None:
     """A command line, in this process: its exit code must be one of these, what it says must fit."""
-    from nanos2t.apps import cli
+    from nanos2t.cli import main as cli
 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = cli.main([*map(str, arguments)])
     said = [
-        line for line in err.getvalue().splitlines() if line.startswith("nanos2t: ") and "warning" not in line
+        line
+        for line in err.getvalue().splitlines()
+        if line.startswith("nanos2t: ") and "warning" not in line
     ]
     if code not in codes or len(said) != (code != 0) or "Traceback" in err.getvalue():
         raise Wrong(f"exit {code}, expected {codes}: {arguments[0]} said {err.getvalue()[-400:]!r}")
 
 
 def do_audio(mutant: Mutant, seeds: Path, stt) -> str:
-    from nanos2t.apps import transcribe
 
     path = Path(f"in{Path(mutant.file).suffix}")
     path.write_bytes(mutant.content)
@@ -78,11 +81,11 @@ def do_audio(mutant: Mutant, seeds: Path, stt) -> str:
         raise Wrong(f"does not name the file: {problem}")
     if bool(problem) != bool(refused(stt.transcribe, mutant.content)):
         raise Wrong("from memory it is another thing")
-    transcribe.load, load = lambda *_, **__: stt, transcribe.load
+    loading.load_transcriber, load = lambda *_, **__: stt, loading.load_transcriber
     try:
         command("transcribe", path, "--output", "out", "--format", "json", codes=(bool(problem),))
     finally:
-        transcribe.load = load
+        loading.load_transcriber = load
     if not problem:
         json.loads(Path("out/in.json").read_text())
     return problem
@@ -91,7 +94,7 @@ def do_audio(mutant: Mutant, seeds: Path, stt) -> str:
 def do_model(mutant: Mutant, seeds: Path, stt) -> str:
     """Load it, let it hear and align, then the command line."""
     import nanos2t
-    from nanos2t.apps import align
+    from nanos2t.transcription import alignment as align
 
     for path in (seeds / mutant.base).iterdir():
         os.symlink(path, path.name)
@@ -103,7 +106,9 @@ def do_model(mutant: Mutant, seeds: Path, stt) -> str:
         [stt] = found
         language = stt.languages[0] if stt.languages else None
         problem = refused(stt.transcribe, SOUND, sample_rate=8000, words=True)
-        problem = problem or refused(stt.transcribe, SOUND, sample_rate=8000, num_beams=2, language=language)
+        problem = problem or refused(
+            stt.transcribe, SOUND, sample_rate=8000, num_beams=2, language=language
+        )
         refused(align.align_text, stt, np.tile(SOUND, 2), "w7 the <s> größer", language)
     audio = seeds / "audio/00-pcm_16.wav"
     failed = bool(found) and bool(refused(found[0].transcribe, audio))
@@ -128,20 +133,30 @@ def do_table(mutant: Mutant, seeds: Path, stt) -> str:
         remap.read_table(mutant.file[:-4]),
     )
     problem = refused(
-        remap.read_config, table.config, remap.write_config(real.config, remap.read_config(real.config, {}))
+        remap_config.read_config,
+        table.config,
+        remap_config.write_config(real.config, remap_config.read_config(real.config, {})),
     )
-    problem = problem or refused(remap.write_config, table.config, remap.read_config(real.config, {}))
+    problem = problem or refused(
+        remap_config.write_config, table.config, remap_config.read_config(real.config, {})
+    )
     part = "encoder" if real.part == "encoder" else "decoder"
     ours = {
         name.removeprefix(f"{part}."): value
         for name, value in stt.model.state_dict().items()
         if name.startswith(part)
     }
-    problem = problem or refused(remap.export, table.tensors, ours)
-    return problem or refused(remap.load, table.tensors, dict(list(ours.items())[:5]), ours)
+    problem = problem or refused(remap.export_state, table.tensors, ours)
+    return problem or refused(remap.import_state, table.tensors, dict(list(ours.items())[:5]), ours)
 
 
-DO = {"audio": do_audio, "config": do_model, "weights": do_model, "tokenizer": do_model, "table": do_table}
+DO = {
+    "audio": do_audio,
+    "config": do_model,
+    "weights": do_model,
+    "tokenizer": do_model,
+    "table": do_table,
+}
 
 
 # the worker
@@ -185,14 +200,18 @@ def work(seeds: Path, seed: int) -> None:
     import torch
 
     import nanos2t
-    from nanos2t.apps import align, fast, info, parity  # noqa: F401
+    from nanos2t.fast import kernels as fast  # noqa: F401
+    from nanos2t.inspection import info, parity  # noqa: F401
+    from nanos2t.transcription import alignment as align  # noqa: F401
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     here, mutants, stt = Path.cwd(), Mutants(seeds, seed), nanos2t.load(seeds / "json")
     for base in ("bert", "gpt2", "mbart", "s2t"):
         nanos2t.load(seeds / base).transcribe(SOUND, sample_rate=8000)
-    do_audio(Mutant("audio", "audio", "a.wav", (seeds / "audio/01-float.wav").read_bytes()), seeds, stt)
+    do_audio(
+        Mutant("audio", "audio", "a.wav", (seeds / "audio/01-float.wav").read_bytes()), seeds, stt
+    )
     forbidden = Forbidden(here)
     for line in sys.stdin:
         os.chdir(here)
@@ -230,9 +249,16 @@ class Worker:
             "--seed",
             str(seed),
         ]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
-        self.process = subprocess.Popen(command, cwd=self.folder, env=environment, text=True, **pipes)
+        self.process = subprocess.Popen(
+            command, cwd=self.folder, env=environment, text=True, **pipes
+        )
 
     def ask(self, index: int, seconds: float) -> dict:
         self.process.stdin.write(f"{index}\n")
@@ -242,7 +268,13 @@ class Worker:
             first = self.cpu_seconds() if first is None else first
             if self.cpu_seconds() - first > seconds or time.monotonic() - started > 20 * seconds:
                 self.close()
-                return {"outcome": "failed", "why": "hangs", "seconds": seconds, "megabytes": 0, "past": True}
+                return {
+                    "outcome": "failed",
+                    "why": "hangs",
+                    "seconds": seconds,
+                    "megabytes": 0,
+                    "past": True,
+                }
         if answer := self.process.stdout.readline():
             return json.loads(answer)
         code = self.process.wait()
@@ -261,7 +293,9 @@ class Worker:
         self.process.wait()
 
 
-def fuzz(output: Path, indices: list[int], seed: int, seconds: float, megabytes: float) -> Iterator[dict]:
+def fuzz(
+    output: Path, indices: list[int], seed: int, seconds: float, megabytes: float
+) -> Iterator[dict]:
     """The inputs that are not done, one by one; failures are kept."""
     output.mkdir(parents=True, exist_ok=True)
     if not (output / "seeds").exists():
@@ -286,7 +320,12 @@ def fuzz(output: Path, indices: list[int], seed: int, seconds: float, megabytes:
                 found["seconds"] > seconds or found["megabytes"] > megabytes
             ):
                 found |= {"outcome": "failed", "why": f"too long or too large: {found['why']}"}
-            found = {"index": index, "kind": mutant.kind, "file": f"{mutant.base}/{mutant.file}", **found}
+            found = {
+                "index": index,
+                "kind": mutant.kind,
+                "file": f"{mutant.base}/{mutant.file}",
+                **found,
+            }
             if found["outcome"] == "failed":
                 keep(output / "failures" / str(index), mutant, found)
             print(json.dumps(found), file=results, flush=True)
@@ -314,7 +353,11 @@ def summary(found: list[dict]) -> dict:
             **{name: counts[name] for name in ("ok", "refused", "failed")},
         }
     most = {key: max((one[key] for one in found), default=0) for key in ("seconds", "megabytes")}
-    return {**rows, "most": most, "failures": [one["index"] for one in found if one["outcome"] == "failed"]}
+    return {
+        **rows,
+        "most": most,
+        "failures": [one["index"] for one in found if one["outcome"] == "failed"],
+    }
 
 
 def main() -> int:
@@ -325,22 +368,32 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="the number of the first")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--seconds", type=float, default=10.0, help="of processor time, for one; default: %(default)s"
+        "--seconds",
+        type=float,
+        default=10.0,
+        help="of processor time, for one; default: %(default)s",
     )
     parser.add_argument(
         "--megabytes", type=float, default=2000.0, help="of the process; default: %(default)s"
     )
-    parser.add_argument("--output", type=Path, default=Path("build/fuzz"), help="default: %(default)s")
+    parser.add_argument(
+        "--output", type=Path, default=Path("build/fuzz"), help="default: %(default)s"
+    )
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         work(options.worker, options.seed)
         return 0
     found, indices = [], list(range(options.first, options.first + options.inputs))
-    for one in fuzz(options.output.absolute(), indices, options.seed, options.seconds, options.megabytes):
+    for one in fuzz(
+        options.output.absolute(), indices, options.seed, options.seconds, options.megabytes
+    ):
         found.append(one)
         if one["outcome"] == "failed":
-            print(f"{one['index']} {one['file']}: {one['why'].strip().splitlines()[-1][:200]}", flush=True)
+            print(
+                f"{one['index']} {one['file']}: {one['why'].strip().splitlines()[-1][:200]}",
+                flush=True,
+            )
         if len(found) % 100 == 0:
             counts = summary(found)["all"]
             print(" ".join(f"{name} {count}" for name, count in counts.items()), flush=True)

@@ -45,7 +45,9 @@ print(json.dumps([statistics.median(taken), int(words[words.index("VmHWM:") + 1]
 """
 
 
-def measure(side: str, axis: str, value: int, folder: Path, threads: int, repeat: int) -> tuple[float, float]:
+def measure(
+    side: str, axis: str, value: int, folder: Path, threads: int, repeat: int
+) -> tuple[float, float]:
     """Milliseconds and megabytes at one point."""
     how = {"rows": 1, "samples": 11 * RATE, "beams": 1, "tokens": [], "repeat": repeat}
     if axis.startswith("encode"):
@@ -88,10 +90,14 @@ def draw(found: dict, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="keep the model there; default: a temporary folder")
+    parser.add_argument(
+        "--folder", type=Path, help="keep the model there; default: a temporary folder"
+    )
     parser.add_argument("--output", type=Path, metavar="PNG", help="a picture, with matplotlib")
     parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
-    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="turns; default: %(default)s")
+    parser.add_argument(
+        "--repeat", type=int, default=3, metavar="N", help="turns; default: %(default)s"
+    )
     options = parser.parse_args()
     found = {}
     with tempfile.TemporaryDirectory() as temporary:

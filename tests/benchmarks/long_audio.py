@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 
 import nanos2t
-from nanos2t.apps.transcribe import BUNDLED
+from nanos2t.transcription.loading import BUNDLED
 
 RATE = 8000
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[10, 60, 180])
     options = parser.parse_args()
     stt = nanos2t.load()
-    sample = stt.read(BUNDLED.parent / "sample.wav")
+    sample = stt.load_audio(BUNDLED.parent / "sample.wav")
     text = str(stt.transcribe(sample, sample_rate=RATE))
     with tempfile.TemporaryDirectory() as folder:
         for minutes in options.minutes:
@@ -57,7 +57,10 @@ def main() -> None:
             found |= {"megabytes": round(usage.ru_maxrss / 1024, 1), "seconds": round(seconds, 1)}
             found |= {"cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1)}
             found |= {"times_real_time": round(minutes * 60 / seconds, 1)}
-            print(json.dumps(found | {"heard_right": said.split() == text.split() * count}), flush=True)
+            print(
+                json.dumps(found | {"heard_right": said.split() == text.split() * count}),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

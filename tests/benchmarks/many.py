@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 
 import nanos2t
-from nanos2t.apps.transcribe import BUNDLED
+from nanos2t.transcription.loading import BUNDLED
 
 RATE = 8000
 KINDS = ("wav", "flac", "ogg", "wav", "mp3")
@@ -28,12 +28,16 @@ ROOT = Path(__file__).parents[2]
 def sound(random: np.random.Generator, most: float) -> np.ndarray:
     """A part of the bundled sample at any speed, in noise, of 0.1 to `most` seconds."""
     sample = soundfile.read(BUNDLED.parent / "sample.wav", dtype="float32")[0]
-    speed = random.uniform(0.7, 1.4) * soundfile.info(BUNDLED.parent / "sample.wav").samplerate / RATE
+    speed = (
+        random.uniform(0.7, 1.4) * soundfile.info(BUNDLED.parent / "sample.wav").samplerate / RATE
+    )
     spoken = np.interp(np.arange(0, len(sample), speed), np.arange(len(sample)), sample)
     size = round(random.uniform(0.1, most) * RATE)
     start = random.integers(0, max(1, len(spoken) - size))
     spoken = np.resize(spoken, start + size)[start:]
-    return (random.uniform(0.2, 1) * spoken + 0.002 * random.standard_normal(size)).astype(np.float32)
+    return (random.uniform(0.2, 1) * spoken + 0.002 * random.standard_normal(size)).astype(
+        np.float32
+    )
 
 
 def write(path: Path, waveform: np.ndarray) -> Path:
@@ -66,7 +70,9 @@ def spoil(path: Path, number: int) -> Path:
     return path
 
 
-def make(folder: Path, count: int, broken: int, most: float, seed: int = 0) -> tuple[list[str], list[str]]:
+def make(
+    folder: Path, count: int, broken: int, most: float, seed: int = 0
+) -> tuple[list[str], list[str]]:
     """Files of any length, those that are broken anywhere among them: all names, and the broken ones'."""
     random = np.random.default_rng(seed)
     bad = {*random.choice(count, broken, replace=False).tolist()}
@@ -83,7 +89,15 @@ def make(folder: Path, count: int, broken: int, most: float, seed: int = 0) -> t
 def run(names: list[str], spoiled: list[str], folder: Path, *options: str) -> dict:
     """One run of the command line over all: counts, and a list of what is not as promised."""
     (folder / "list").write_text("\n".join(names))
-    command = [sys.executable, "-m", "nanos2t", "transcribe", "--files-from", folder / "list", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "nanos2t",
+        "transcribe",
+        "--files-from",
+        folder / "list",
+        *options,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = time.perf_counter()
     command += ["--output", folder / "out"]
@@ -91,14 +105,20 @@ def run(names: list[str], spoiled: list[str], folder: Path, *options: str) -> di
     seconds = time.perf_counter() - started
     said, files = done.stderr.splitlines(), sorted(os.listdir(folder / "out"))
     good = [name for name in names if name not in spoiled]
-    problems = [name for name in spoiled if sum(line.startswith(f"nanos2t: {name}: ") for line in said) != 1]
+    problems = [
+        name for name in spoiled if sum(line.startswith(f"nanos2t: {name}: ") for line in said) != 1
+    ]
     problems += [line for line in said if not line.startswith("nanos2t: ")]
     problems += ["files"] * (files != [f"{Path(name).stem}.txt" for name in good])
     written = "".join((folder / "out" / file).read_text() for file in files)
     problems += ["stdout is not what the files say"] * (written != done.stdout)
     problems += [f"exit code {done.returncode}"] * (done.returncode != bool(spoiled))
     problems += [f"{len(said)} lines on stderr"] * (len(said) != len(spoiled))
-    counts = {"files": len(names), "transcripts": len(done.stdout.splitlines()), "lines_on_stderr": len(said)}
+    counts = {
+        "files": len(names),
+        "transcripts": len(done.stdout.splitlines()),
+        "lines_on_stderr": len(said),
+    }
     return {**counts, "exit": done.returncode, "seconds": round(seconds, 1), "problems": problems}
 
 
@@ -109,7 +129,12 @@ def compare(stt, names: list[str], **options) -> dict:
     differing = [name for name, one, other in zip(names, alone, together) if one.text != other.text]
     scores = [abs(one.score - other.score) for one, other in zip(alone, together)]
     texts = len({one.text for one in alone})
-    return {"compared": len(together), "texts": texts, "differ": differing, "score_difference": max(scores)}
+    return {
+        "compared": len(together),
+        "texts": texts,
+        "differ": differing,
+        "score_difference": max(scores),
+    }
 
 
 def main() -> int:
@@ -118,16 +143,24 @@ def main() -> int:
     )
     parser.add_argument("--files", type=int, default=1000, help="default: %(default)s")
     parser.add_argument("--broken", type=int, default=50, help="of these; default: %(default)s")
-    parser.add_argument("--compare", type=int, default=200, help="files of up to 12 s; default: %(default)s")
+    parser.add_argument(
+        "--compare", type=int, default=200, help="files of up to 12 s; default: %(default)s"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found = run(*make(Path(folder), options.files, options.broken, 2.0, options.seed), Path(folder))
+        found = run(
+            *make(Path(folder), options.files, options.broken, 2.0, options.seed), Path(folder)
+        )
         (longer := Path(folder, "longer")).mkdir()
         names, _ = make(longer, options.compare, 0, 12.0, options.seed + 1)
         found |= compare(nanos2t.load(), names) if names else {}
     print(json.dumps(found))
-    return 1 if found["problems"] or found.get("differ") or found.get("score_difference", 0) > 1e-4 else 0
+    return (
+        1
+        if found["problems"] or found.get("differ") or found.get("score_difference", 0) > 1e-4
+        else 0
+    )
 
 
 if __name__ == "__main__":

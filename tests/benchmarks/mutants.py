@@ -23,18 +23,24 @@ import torch
 from safetensors.torch import load_file, save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from helpers import ADAPTER, spread_
-from test_transcribe import LANGUAGES, save_tiny
-from test_vocabularies import bert, fast_bpe, gpt2, mbart50
+from helpers.pairs import ADAPTER, spread_
+from helpers.tiny import LANGUAGES, save_tiny
+from helpers.vocabularies import bert, fast_bpe, gpt2, mbart50
 
 from nanos2t import audio, pretrained
-from nanos2t.apps.transcribe import BUNDLED
 from nanos2t.decoder import DecoderConfig
-from nanos2t.generate import GenerationConfig
+from nanos2t.generation_config import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder
+from nanos2t.transcription.loading import BUNDLED
 
 ROOT = Path(__file__).parents[2]
-SIZES = {"hidden_size": 28, "num_layers": 1, "num_heads": 4, "intermediate_size": 33, "max_positions": 37}
+SIZES = {
+    "hidden_size": 28,
+    "num_layers": 1,
+    "num_heads": 4,
+    "intermediate_size": 33,
+    "max_positions": 37,
+}
 SOUNDS = [  # format, subtype, rate, channels
     ("WAV", "PCM_16", 8000, 1), ("WAV", "FLOAT", 11_025, 2), ("WAV", "PCM_U8", 8000, 1),
     ("WAV", "IMA_ADPCM", 8000, 1), ("WAV", "GSM610", 8000, 1), ("WAVEX", "PCM_24", 16_000, 2),
@@ -62,7 +68,12 @@ class Mutant:
 def build(folder: Path) -> None:
     """Audio of the bundled sample and of a synthesis, models of five sorts, the tables."""
     write_sounds(folder / "audio")
-    ids = {"lang_to_id": LANGUAGES, "forced_bos_token_id": 4, "num_beams": 2, "no_repeat_ngram_size": 3}
+    ids = {
+        "lang_to_id": LANGUAGES,
+        "forced_bos_token_id": 4,
+        "num_beams": 2,
+        "no_repeat_ngram_size": 3,
+    }
     save_tiny(folder / "json", **ids)
     gpt = {"pre_norm": True, "embed_norm": False, "activation": "gelu_tanh", "pad_token_id": None}
     bart = {"position_offset": 2, "embed_scale": 28**0.5, "pre_norm": True}
@@ -73,11 +84,15 @@ def build(folder: Path) -> None:
         "s2t": (fast_bpe, DecoderConfig.bert(160, **SIZES)),
     }
     for name, (vocabulary, decoder) in families.items():
-        generation = GenerationConfig(decoder_start_token_id=1, eos_token_id=2, pad_token_id=0, max_length=9)
+        generation = GenerationConfig(
+            decoder_start_token_id=1, eos_token_id=2, pad_token_id=0, max_length=9
+        )
         model = spread_(SpeechEncoderDecoder.from_configs(ADAPTER, decoder, generation))
         pretrained.save_pretrained(model, folder / name)
         vocabulary(folder / name)
-        (folder / name / "preprocessor_config.json").write_text('{"sampling_rate": 8000, "chunk_length": 20}')
+        (folder / name / "preprocessor_config.json").write_text(
+            '{"sampling_rate": 8000, "chunk_length": 20}'
+        )
     tensors = load_file(folder / "gpt2/model.safetensors")
     (folder / "gpt2/model.safetensors").unlink()
     torch.save(tensors, folder / "gpt2/pytorch_model.bin")
@@ -91,7 +106,10 @@ def build(folder: Path) -> None:
 def shard(folder: Path) -> None:
     """A model of one file as one of two files with an index."""
     tensors = load_file(folder / "model.safetensors")
-    files = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(sorted(tensors))}
+    files = {
+        name: f"model-0000{1 + i % 2}-of-00002.safetensors"
+        for i, name in enumerate(sorted(tensors))
+    }
     for file in {*files.values()}:
         save_file({name: tensors[name] for name in files if files[name] == file}, folder / file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
@@ -101,11 +119,11 @@ def shard(folder: Path) -> None:
 def write_sounds(folder: Path) -> None:
     folder.mkdir(parents=True)
     for number, (kind, subtype, rate, channels) in enumerate(SOUNDS):
-        sample = audio.load(BUNDLED.parent / "sample.wav", rate)[: rate * 3 // 2]
+        sample = audio.load_audio(BUNDLED.parent / "sample.wav", rate)[: rate * 3 // 2]
         times = np.arange(rate // 2) / rate
-        tone = 0.3 * np.sin(2 * np.pi * 440 * times) + 0.01 * np.random.default_rng(number).standard_normal(
-            rate // 2
-        )
+        tone = 0.3 * np.sin(2 * np.pi * 440 * times) + 0.01 * np.random.default_rng(
+            number
+        ).standard_normal(rate // 2)
         sound = np.repeat(np.concatenate([sample, tone])[:, None], channels, 1)
         path = folder / f"{number:02}-{subtype.lower()}.{kind.lower()}"
         with soundfile.SoundFile(path, "w", rate, channels, subtype, format=kind) as file:
@@ -209,7 +227,13 @@ def any_value(draw: random.Random) -> object:
 
 def places(tree: object) -> list[tuple[dict | list, object]]:
     """Every (container, key) in it."""
-    pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    pairs = (
+        tree.items()
+        if isinstance(tree, dict)
+        else enumerate(tree)
+        if isinstance(tree, list)
+        else ()
+    )
     return [place for key, value in pairs for place in [(tree, key), *places(value)]]
 
 
@@ -271,7 +295,9 @@ def of_safetensors(draw: random.Random, data: bytes, others: list[bytes]) -> byt
             }
             entry["dtype"] = draw.choice(list(bits))
             span = entry["data_offsets"][1] - entry["data_offsets"][0]
-            entry["shape"] = [span // bits[entry["dtype"]]] if draw.random() < 0.5 else entry["shape"][::-1]
+            entry["shape"] = (
+                [span // bits[entry["dtype"]]] if draw.random() < 0.5 else entry["shape"][::-1]
+            )
             header[draw.choice([name, f"{name}.x", ""])] = header.pop(name)
         else:
             header = change(draw, header)
@@ -302,7 +328,9 @@ def of_pickle(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
         return of_bytes(draw, data, others, draw.choice([0, 60, len(data) // 2]))
     written, old = io.BytesIO(), zipfile.ZipFile(io.BytesIO(data))
     names = old.namelist()
-    chosen = draw.choice([next(name for name in names if name.endswith("data.pkl")), draw.choice(names)])
+    chosen = draw.choice(
+        [next(name for name in names if name.endswith("data.pkl")), draw.choice(names)]
+    )
     with zipfile.ZipFile(written, "w") as new:
         for name in names:
             content = old.read(name)
@@ -336,14 +364,18 @@ def of_lines(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
         elif kind == 2 and len(lines) > 1:
             del lines[at]
         elif kind == 3 and words:
-            words[draw.randrange(len(words))] = draw.choice([*ODD, draw.choice(lines).partition(" ")[0]])
+            words[draw.randrange(len(words))] = draw.choice(
+                [*ODD, draw.choice(lines).partition(" ")[0]]
+            )
             lines[at] = " ".join(words)
         elif kind == 4 and words:
             lines[at] = " ".join([*words[:-1], words[0], draw.choice(ODD), words[-1]])
         elif lines[at]:
             where = draw.randrange(len(lines[at]))
             lines[at] = (
-                lines[at][:where] + draw.choice("{}[]#,.:=-\t\0éx") + lines[at][where + draw.randrange(2) :]
+                lines[at][:where]
+                + draw.choice("{}[]#,.:=-\t\0éx")
+                + lines[at][where + draw.randrange(2) :]
             )
     return "\n".join(lines).encode("utf-8", "surrogatepass")
 
@@ -356,7 +388,12 @@ def maker(kind: str, name: str) -> Callable[[random.Random, bytes, list[bytes]],
     """What damages a file of this kind and name."""
     if kind in ("audio", "table"):
         return of_audio if kind == "audio" else of_lines
-    ends = {".json": of_json, ".txt": of_lines, ".model": of_sentencepiece, ".safetensors": of_safetensors}
+    ends = {
+        ".json": of_json,
+        ".txt": of_lines,
+        ".model": of_sentencepiece,
+        ".safetensors": of_safetensors,
+    }
     return ends.get(Path(name).suffix, of_pickle)
 
 
@@ -365,7 +402,11 @@ def kind_of(base: str, name: str) -> str:
         return base.removesuffix("s")
     if name.endswith((".safetensors", ".bin", ".index.json")):
         return "weights"
-    return "tokenizer" if name.startswith(("tok", "vocab", "merges", "sentence", "special")) else "config"
+    return (
+        "tokenizer"
+        if name.startswith(("tok", "vocab", "merges", "sentence", "special"))
+        else "config"
+    )
 
 
 class Mutants:
@@ -381,7 +422,9 @@ class Mutants:
         draw = random.Random(f"{self.seed} {index}")
         [kind] = draw.choices(list(SHARES), list(SHARES.values()))
         base, name, content = draw.choice(self.files[kind])
-        others = [other for _, file, other in self.files[kind] if Path(file).suffix == Path(name).suffix]
+        others = [
+            other for _, file, other in self.files[kind] if Path(file).suffix == Path(name).suffix
+        ]
         return Mutant(kind, base, name, maker(kind, name)(draw, content, others))
 
 

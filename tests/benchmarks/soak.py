@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import nanos2t
-from nanos2t.apps.formats import FORMATS, render
+from nanos2t.transcription.formats import FORMATS, render
 from tests.benchmarks.many import RATE, make, sound
 
 
@@ -39,9 +39,16 @@ def work(stt, folder: Path, number: int) -> float:
     done: list[float] = []
     for size, beams in (1, 1), (3, 2), (8, 3), (8, 1):
         language = stt.languages[(number + size) % len(stt.languages)]
-        options = {"num_beams": beams, "words": size == 3, "language": language, "progress": done.append}
+        options = {
+            "num_beams": beams,
+            "words": size == 3,
+            "language": language,
+            "progress": done.append,
+        }
         sources = [long, *names] if beams > 1 else names
-        for outcome in stt.transcribe_many(sources, size, sample_rate=RATE, return_errors=True, **options):
+        for outcome in stt.transcribe_many(
+            sources, size, sample_rate=RATE, return_errors=True, **options
+        ):
             if not isinstance(outcome, ValueError):
                 render(outcome, list(FORMATS)[number % len(FORMATS)])
     return sum(done)
@@ -62,11 +69,18 @@ def main() -> int:
             minute = int((time.monotonic() - started) // 60)
             if minute not in samples and minute:
                 found = {"minute": minute, "megabytes": round(samples[max(samples)][-1], 1)}
-                print(json.dumps(found | {"rounds": number, "audio_seconds": round(seconds)}), flush=True)
+                print(
+                    json.dumps(found | {"rounds": number, "audio_seconds": round(seconds)}),
+                    flush=True,
+                )
             samples[minute].append(megabytes())
             if time.monotonic() - started > 60 * options.minutes:
                 break
-    late = [statistics.median(values) for minute, values in samples.items() if minute >= options.minutes / 5]
+    late = [
+        statistics.median(values)
+        for minute, values in samples.items()
+        if minute >= options.minutes / 5
+    ]
     growth = max(late) / min(late) - 1
     found = {"minutes": options.minutes, "rounds": number + 1, "audio_seconds": round(seconds)}
     print(json.dumps(found | {"megabytes": round(late[-1], 1), "spread": round(growth, 4)}))

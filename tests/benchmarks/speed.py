@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 
 import nanos2t
-from nanos2t.generate import decode
-from tests.helpers import spread_
+from nanos2t.generate import decode_memory
+from tests.helpers.pairs import spread_
 
 RATE, SECONDS, TOKENS, UTTERANCES = 16_000, 11, 40, 16
 LOAD = {
@@ -105,13 +105,18 @@ class Bench:
         self.fast = nanos2t.load(folder, dtype=options.fast, **where) if options.fast else None
         noise = torch.Generator().manual_seed(0)
         self.waveform = torch.randn(1, SECONDS * RATE, generator=noise).to(options.device)  # (1, L)
-        lengths = torch.linspace(3, 15, UTTERANCES)[torch.randperm(UTTERANCES, generator=noise)] * RATE
+        lengths = (
+            torch.linspace(3, 15, UTTERANCES)[torch.randperm(UTTERANCES, generator=noise)] * RATE
+        )
         self.utterances = [torch.randn(int(length), generator=noise).numpy() for length in lengths]
 
-    def against(self, name: str, unit: str, reach: tuple, sides: dict, scale: float = 1.0) -> list[Row]:
+    def against(
+        self, name: str, unit: str, reach: tuple, sides: dict, scale: float = 1.0
+    ) -> list[Row]:
         """Rows for float32 and the fast mode out of turns; `scale` seconds are one unit."""
         taken = {
-            side: [s / scale for s in times] for side, times in turns(sides, self.options.repeat).items()
+            side: [s / scale for s in times]
+            for side, times in turns(sides, self.options.repeat).items()
         }
         rows = [Row(f"{name}, float32", unit, reach[0], taken["transformers"], taken["nanos2t"])]
         if "fast" in taken:
@@ -143,13 +148,15 @@ class Bench:
             return self.theirs.generate(encoder_outputs=BaseModelOutput(memory.clone()), **how)
 
         def ours():
-            return decode(self.stt.model, memory, None, how).sequences
+            return decode_memory(self.stt.model, memory, None, how).sequences
 
-        assert ours().shape[1] == TOKENS + 1 and torch.equal(ours(), theirs()), f"{beams} beams: other tokens"
+        assert ours().shape[1] == TOKENS + 1 and torch.equal(ours(), theirs()), (
+            f"{beams} beams: other tokens"
+        )
         sides = {"transformers": theirs, "nanos2t": ours}
         if self.fast:
             heard = memory.to(self.fast.model.decoder.embed.tokens.weight.dtype)
-            sides["fast"] = lambda: decode(self.fast.model, heard, None, how)
+            sides["fast"] = lambda: decode_memory(self.fast.model, heard, None, how)
         name = "greedy, a token" if beams == 1 else f"beam {beams}, a token"
         return self.against(name, "ms", reach, sides, 1e-3 * TOKENS)
 
@@ -171,7 +178,9 @@ class Bench:
             found = {}
             for i in range(0, UTTERANCES, 4):
                 waveforms = [self.utterances[number] for number in order[i : i + 4]]
-                found |= zip(order[i : i + 4], stt.model.generate(*stt.prepare(waveforms), **how).tolist())
+                found |= zip(
+                    order[i : i + 4], stt.model.generate(*stt.prepare(waveforms), **how).tolist()
+                )
             return found
 
         found = ours(self.stt)
@@ -199,7 +208,9 @@ class Bench:
             seconds, peaks = found.setdefault(side, ([], []))
             for _ in range(self.options.repeat):
                 started = time.perf_counter()
-                done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+                done = subprocess.run(
+                    [sys.executable, "-c", code], stdout=subprocess.PIPE, check=True
+                )
                 seconds.append(time.perf_counter() - started)
                 peaks.append(float(done.stdout))
         return found
@@ -227,10 +238,16 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, metavar="N", help="turns; default: 7, with --quick 2")
     parser.add_argument("--quick", action="store_true", help="few turns")
     parser.add_argument("--json", action="store_true", help="a JSON object for each row")
-    parser.add_argument("--fast", help='of the fast mode, "" for none; default: int8, on a GPU bfloat16')
+    parser.add_argument(
+        "--fast", help='of the fast mode, "" for none; default: int8, on a GPU bfloat16'
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda; default: %(default)s")
-    parser.add_argument("--folder", type=Path, help="keep the model there; default: a temporary folder")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
+    parser.add_argument(
+        "--folder", type=Path, help="keep the model there; default: a temporary folder"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s"
+    )
     options = parser.parse_args()
     options.repeat = options.repeat or (2 if options.quick else 7)
     if options.device.startswith("cuda") and not torch.cuda.is_available():

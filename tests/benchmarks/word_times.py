@@ -27,7 +27,7 @@ def joined(folder: Path, seconds: float, seed: int, most_pause: float) -> tuple[
         speaker = speakers[rng.integers(len(speakers))]
         for last in (False, False, True):
             digit, index = rng.integers(10), rng.choice(HELD_OUT)
-            clip = audio.load(folder / f"{digit}_{speaker}_{index}.wav", RATE)
+            clip = audio.load_audio(folder / f"{digit}_{speaker}_{index}.wav", RATE)
             pause = 2 * RATE if last else int(rng.uniform(0, most_pause) * RATE)
             words.append((done / RATE, (done + len(clip)) / RATE, DIGITS[digit]))
             parts += [clip, np.zeros(pause)]
@@ -50,7 +50,9 @@ def main() -> None:
     parser.add_argument("--model", help="folder; default: the bundled model")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--runs", type=int, default=3, help="recordings, each with another seed")
-    parser.add_argument("--pause", type=float, default=0.3, help="most seconds between the digits of a group")
+    parser.add_argument(
+        "--pause", type=float, default=0.3, help="most seconds between the digits of a group"
+    )
     options = parser.parse_args()
     stt, wrong, count, errors = nanos2t.load(options.model), [], 0, []
     for seed in range(options.runs):

@@ -11,7 +11,9 @@ KEY = pytest.StashKey[list]()
 def results(request):
     """Gives the result of an exercise. Those that pytest has selected are graded in one child process."""
     folder = grader.WORK if grader.prepare() else None
-    running = grader.grade([item.callspec.params["exercise"] for item in request.session.items], folder)
+    running = grader.grade(
+        [item.callspec.params["exercise"] for item in request.session.items], folder
+    )
     known = request.config.stash[KEY] = []
 
     def result(exercise):
@@ -37,4 +39,6 @@ def pytest_report_teststatus(report):
 
 def pytest_sessionfinish(session):
     if results := session.config.stash.get(KEY, []):
-        write(session.config, grader.summary(results, grader.WORK if grader.STUBS.is_dir() else None))
+        write(
+            session.config, grader.summary(results, grader.WORK if grader.STUBS.is_dir() else None)
+        )

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nanos2t.decoder import Block, Cache, Decoder, DecoderConfig, Decoding, Embedding
-from nanos2t.generate import Beams, GenerationConfig
+from nanos2t.decoder import Block, Decoder, DecoderConfig, Embedding, KVCache
+from nanos2t.generate import Beams, DecoderSession
+from nanos2t.generation_config import GenerationConfig
 from nanos2t.remap import parse_table
 from nanos2t.wav2vec2 import Attention, EncoderConfig, FeatureEncoder
 from nanos2t.wav2vec2 import Block as EncoderBlock
@@ -24,7 +25,7 @@ TORCH = "import torch\nfrom torch import Tensor\nfrom torch.nn import functional
 
 @dataclass(frozen=True)
 class Exercise:
-    """`checks` maps a function, written "wav2vec2:Attention.split" for nanos2t/wav2vec2.py, to its check.
+    """`checks` maps a function, written "wav2vec2:Attention.split_heads" for nanos2t/wav2vec2.py, to its check.
 
     `laws` maps some of them to (test, sentence): the sentence is said if the values are wrong and the test,
     which calls the function, gives False.
@@ -72,13 +73,29 @@ def spread(module: nn.Module, seed: int) -> nn.Module:
 
 
 def encoder_config(**fields) -> EncoderConfig:
-    small = {"hidden_size": 12, "num_layers": 1, "num_heads": 3, "intermediate_size": 7, "conv_bias": True}
+    small = {
+        "hidden_size": 12,
+        "num_layers": 1,
+        "num_heads": 3,
+        "intermediate_size": 7,
+        "conv_bias": True,
+    }
     small |= {"conv_channels": (4, 5, 6), "conv_kernels": (5, 3, 2), "conv_strides": (3, 2, 1)}
     return EncoderConfig(**(small | {"position_kernel": 4, "position_groups": 3} | fields))
 
 
-SMALL = {"hidden_size": 12, "num_layers": 2, "num_heads": 3, "intermediate_size": 7, "max_positions": 9}
-BERT, GPT2, MBART = DecoderConfig.bert(11, **SMALL), DecoderConfig.gpt2(11, **SMALL), DecoderConfig.mbart
+SMALL = {
+    "hidden_size": 12,
+    "num_layers": 2,
+    "num_heads": 3,
+    "intermediate_size": 7,
+    "max_positions": 9,
+}
+BERT, GPT2, MBART = (
+    DecoderConfig.bert(11, **SMALL),
+    DecoderConfig.gpt2(11, **SMALL),
+    DecoderConfig.mbart,
+)
 MBART = MBART(11, **(SMALL | {"embed_scale": 2.5}))
 
 
@@ -116,7 +133,7 @@ def normalise(f):
     yield "eps=0.5", f(noise[:5], 0.5)
 
 
-def fewer_frames(f):
+def conv_output_lengths(f):
     samples = torch.tensor([400, 719, 720, 799, 16000, 160001])
     yield "10 taps, stride 5", f(samples, nn.Conv1d(1, 1, 10, 5))
     yield "3 taps, stride 2, padding 1", f(samples, nn.Conv1d(1, 1, 3, 2, padding=1))
@@ -134,7 +151,7 @@ def zero_padding(f):
     yield "frames is None", f(draw(3, 2, 4, 3), None)
 
 
-def clip_norm(f):
+def masked_group_norm(f):
     weight, bias = 1 + 0.3 * draw(4, 3), 0.3 * draw(5, 3)
     yield "with padding", f(draw(6, 2, 3, 6) + 1, torch.tensor([6, 4]), weight, bias)
     yield "no padding", f(draw(7, 2, 3, 5), None, weight, bias)
@@ -149,7 +166,9 @@ def clip_norm_law(f) -> bool:
 
 
 def feature_encoder(f):
-    group, layer = (spread(FeatureEncoder(encoder_config(conv_norm=norm)), 10) for norm in ("group", "layer"))
+    group, layer = (
+        spread(FeatureEncoder(encoder_config(conv_norm=norm)), 10) for norm in ("group", "layer")
+    )
     relu = spread(FeatureEncoder(encoder_config(conv_activation="relu")), 11)
     x, samples = 2 * draw(12, 2, 43), torch.tensor([43, 30])
     yield "group norm, with padding", real(f(group, x, samples))
@@ -163,7 +182,9 @@ def feature_encoder(f):
 def real(result):
     """(x, frames) with zeros behind each item's end: what stands there is free."""
     try:
-        return result[0] * (torch.arange(result[0].shape[1]) < result[1][:, None])[..., None], result[1]
+        return result[0] * (torch.arange(result[0].shape[1]) < result[1][:, None])[
+            ..., None
+        ], result[1]
     except (TypeError, AttributeError, RuntimeError, IndexError):
         return result
 
@@ -217,7 +238,7 @@ def attend_law(f) -> bool:
 
 def attention(f):
     module, memory = attention_module(18), draw(23, 2, 6, 12)
-    keys, values = module.keys_values(memory)
+    keys, values = module.project_keys_values(memory)
     yield "4 queries, 6 keys", f(module, draw(24, 2, 4, 12), keys, values)
     yield "with a mask", f(module, draw(24, 2, 4, 12), keys, values, valid(6, 4)[:, None, None])
     keys, values = keys[:, :, :4], values[:, :, :4]
@@ -244,7 +265,10 @@ def embedding(f):
     for name, config in ("BERT", BERT), ("GPT-2", GPT2), ("mBART", MBART):
         yield name, f(spread(Embedding(config), 28), tokens, 0)
         yield f"{name}, 3 tokens in the cache", f(spread(Embedding(config), 28), tokens[:, :2], 3)
-    yield "mBART without its norm", f(spread(Embedding(replace(MBART, embed_norm=False)), 28), tokens, 0)
+    yield (
+        "mBART without its norm",
+        f(spread(Embedding(replace(MBART, embed_norm=False)), 28), tokens, 0),
+    )
 
 
 def causal_mask(f):
@@ -253,7 +277,7 @@ def causal_mask(f):
 
 
 def memory_of(block: Block, seed: int) -> tuple[Tensor, Tensor]:
-    return block.cross_attn.keys_values(draw(seed, 2, 5, 12))
+    return block.cross_attn.project_keys_values(draw(seed, 2, 5, 12))
 
 
 def attend_memory(f):
@@ -267,7 +291,10 @@ def attend_memory(f):
 def attend_memory_law(f) -> bool:
     block, x, heard = spread(Block(BERT), 29), draw(30, 1, 3, 12), draw(31, 1, 5, 12)
     other = torch.cat([heard[:, :3], 9 + heard[:, 3:]], 1)
-    both = [f(block, x, block.cross_attn.keys_values(y), valid(5, 3)[1:, None, None]) for y in (heard, other)]
+    both = [
+        f(block, x, block.cross_attn.project_keys_values(y), valid(5, 3)[1:, None, None])
+        for y in (heard, other)
+    ]
     return torch.allclose(*both)
 
 
@@ -275,8 +302,11 @@ def decoder_block(f):
     mask = valid(5, 3)[:, None, None]
     for name, config in ("BERT", BERT), ("GPT-2", GPT2):
         block = spread(Block(config), 33)
-        yield f"{name}, with padding", f(block, draw(34, 2, 4, 12), memory_of(block, 35), mask, None)
-        cache = Cache(2, config, 6, draw(36, 1))
+        yield (
+            f"{name}, with padding",
+            f(block, draw(34, 2, 4, 12), memory_of(block, 35), mask, None),
+        )
+        cache = KVCache(2, config, 6, draw(36, 1))
         steps = [f(block, x, memory_of(block, 35), mask, cache) for x in draw(37, 3, 2, 1, 12)]
         yield f"{name}, token by token with a cache", steps
 
@@ -302,22 +332,25 @@ def cross_entropy(f):
 
 
 def cache_append(f):
-    cache = Cache(2, BERT, 6, draw(41, 1))
+    cache = KVCache(2, BERT, 6, draw(41, 1))
     for i, new in enumerate((2, 1, 1)):
         result = f(cache, draw(42 + i, 2, 3, new, 4), draw(52 + i, 2, 3, new, 4))
         yield f"call {i + 1}: {new} new tokens", (result, cache.length)
 
 
 def decoding(f):
-    decoder, search = spread(Decoder(BERT), 43), Decoding.__new__(Decoding)
-    search.decoder, search.memory = decoder, decoder.read(draw(44, 2, 5, 12))
+    decoder, search = spread(Decoder(BERT), 43), DecoderSession.__new__(DecoderSession)
+    search.decoder, search.memory = decoder, decoder.project_memory(draw(44, 2, 5, 12))
     search.mask, search.cache = valid(5, 3)[:, None, None], decoder.new_cache(4, 8)
     tokens = torch.tensor([[1, 5, 7, 5, 3], [1, 8, 3, 9, 4], [1, 4, 2, 6, 6], [1, 9, 9, 3, 8]])
     parents = torch.tensor([1, 1, 3, 2])
     moved = torch.cat([tokens[parents, :3], tokens[:, 3:]], 1)
     yield "first call: 2 tokens", (f(search, tokens[:, :2], None), search.cache[0].length)
     yield "second call: 1 token more", (f(search, tokens[:, :3], None), search.cache[0].length)
-    yield "third call: rows change places", (f(search, moved[:, :4], parents), search.cache[0].length)
+    yield (
+        "third call: rows change places",
+        (f(search, moved[:, :4], parents), search.cache[0].length),
+    )
     yield "fourth call", (f(search, moved, None), search.cache[0].length)
 
 
@@ -326,12 +359,14 @@ def greedy(f):
     config = GenerationConfig(max_length=9, eos_token_id=2, pad_token_id=6)
     for seed in GREEDY:
         yield f"model {seed}", f(Toy(seed), start, config)
-    config = GenerationConfig(max_length=6, min_length=5, eos_token_id=2, pad_token_id=0, length_penalty=2.0)
+    config = GenerationConfig(
+        max_length=6, min_length=5, eos_token_id=2, pad_token_id=0, length_penalty=2.0
+    )
     yield "min_length=5, length_penalty=2", f(Toy(GREEDY[0]), start, config)
 
 
 def cache_reorder(f):
-    cache = Cache(3, BERT, 5, draw(45, 1))
+    cache = KVCache(3, BERT, 5, draw(45, 1))
     cache.append(draw(46, 3, 3, 4, 4), draw(47, 3, 3, 4, 4))
     f(cache, torch.tensor([2, 0, 0]))
     yield "rows 2, 0, 0", (cache.keys[:, :, :4], cache.values[:, :, :4], cache.length)
@@ -357,7 +392,10 @@ def beam_search(f):
         yield f"model {seed}, 3 beams", f(Toy(seed), start, GenerationConfig(**shared))
     more = shared | {"num_beams": 4, "num_return_sequences": 3, "length_penalty": 2.0}
     yield "length_penalty=2, 3 of 4 beams wanted", f(Toy(BEAMS[0]), start, GenerationConfig(**more))
-    yield "early_stopping=True", f(Toy(BEAMS[1]), start, GenerationConfig(**shared, early_stopping=True))
+    yield (
+        "early_stopping=True",
+        f(Toy(BEAMS[1]), start, GenerationConfig(**shared, early_stopping=True)),
+    )
     more = shared | {"max_length": 12, "length_penalty": 3.0}
     yield "length_penalty=3", f(Toy(BEAMS[2]), start, GenerationConfig(**more))
 
@@ -379,7 +417,10 @@ def remap_split(f):
     yield "transpose, a bias", f(draw(56, 5), [torch.zeros(5)], words({"transpose"}), "file: b")
     yield "q, k and v in one, transpose", f(draw(57, 5, 12), three, words({"transpose"}), "file: w")
     yield "another shape", f(draw(58, 5, 4), [torch.zeros(4, 5)], words(), "file: w")
-    yield "whole numbers", f(torch.zeros(4, 5, dtype=torch.long), [torch.zeros(4, 5)], words(), "file: w")
+    yield (
+        "whole numbers",
+        f(torch.zeros(4, 5, dtype=torch.long), [torch.zeros(4, 5)], words(), "file: w"),
+    )
 
 
 TABLE = """
@@ -395,15 +436,26 @@ embed.tokens                        lm_head         alias
 
 
 def remap_load(f):
-    rows, qkv = parse_table(TABLE).tensors, [f"blocks.1.self_attn.{part}_proj.weight" for part in "qkv"]
+    rows, qkv = (
+        parse_table(TABLE).tensors,
+        [f"blocks.1.self_attn.{part}_proj.weight" for part in "qkv"],
+    )
     ours = {
         "embed.tokens.weight": torch.zeros(7, 4),
         "spare": torch.zeros(3),
         "blocks.1.mlp.weight": torch.zeros(5, 4),
     }
     ours |= {"blocks.1.norm.bias": torch.zeros(4)} | {name: torch.zeros(4, 4) for name in qkv}
-    theirs = {"wte.weight": draw(59, 7, 4), "h.1.ln.bias": draw(60, 4), "h.1.c_attn.weight": draw(61, 4, 12)}
-    theirs |= {"h.1.fc.weight": draw(62, 5, 4), "lm_head.weight": draw(59, 7, 4), "spare": draw(63, 3)}
+    theirs = {
+        "wte.weight": draw(59, 7, 4),
+        "h.1.ln.bias": draw(60, 4),
+        "h.1.c_attn.weight": draw(61, 4, 12),
+    }
+    theirs |= {
+        "h.1.fc.weight": draw(62, 5, 4),
+        "lm_head.weight": draw(59, 7, 4),
+        "spare": draw(63, 3),
+    }
     theirs["h.1.mask"] = draw(64, 2, 2)
 
     def without(*names: str) -> dict:
@@ -416,7 +468,10 @@ def remap_load(f):
     yield "an older name", f(rows, older, ours, "file")
     yield "one missing", f(rows, without("h.1.ln.bias"), ours, "file")
     yield "an unknown one", f(rows, theirs | {"h.1.adapter": draw(66, 2)}, ours, "file")
-    yield "an alias with other values", f(rows, theirs | {"lm_head.weight": draw(67, 7, 4)}, ours, "file")
+    yield (
+        "an alias with other values",
+        f(rows, theirs | {"lm_head.weight": draw(67, 7, 4)}, ours, "file"),
+    )
 
 
 # The texts
@@ -448,7 +503,7 @@ EXERCISES = (
         be None: then nothing is padded.""",
         "import torch\nfrom torch import Tensor, nn\n",
         {
-            "wav2vec2:fewer_frames": fewer_frames,
+            "wav2vec2:conv_output_lengths": conv_output_lengths,
             "wav2vec2:valid_frames": valid_frames,
             "wav2vec2:zero_padding": zero_padding,
         },
@@ -467,12 +522,15 @@ EXERCISES = (
         "conv block",
         """\
         The feature encoder: convolution, norm, activation, several times, from samples to frames.
-        wav2vec2-base normalises each channel over time (`clip_norm`, after the first convolution only), the
+        wav2vec2-base normalises each channel over time (`masked_group_norm`, after the first convolution only), the
         large models each frame over its channels (after all). Padding must not enter any statistics.
         Given in the module: `self.convs`, `self.norms` (call them with x and frames; there may be fewer of
         them than convolutions), `self.activation`, `self.min_samples`: shorter clips are padded to it.""",
-        TORCH + "\nfrom nanos2t.wav2vec2 import fewer_frames, valid_frames, zero_padding\n",
-        {"wav2vec2:clip_norm": clip_norm, "wav2vec2:FeatureEncoder.forward": feature_encoder},
+        TORCH + "\nfrom nanos2t.wav2vec2 import conv_output_lengths, valid_frames, zero_padding\n",
+        {
+            "wav2vec2:masked_group_norm": masked_group_norm,
+            "wav2vec2:FeatureEncoder.forward": feature_encoder,
+        },
         (
             "A mean over the real frames is a sum of the real frames over their number: multiply by the "
             "mask, sum over time, divide by `frames`. The variance goes the same way, and masks once more.",
@@ -482,7 +540,10 @@ EXERCISES = (
             "item shorter than one frame counts as min_samples long, zeros and all. The result is (B, T, C).",
         ),
         {
-            "wav2vec2:clip_norm": (clip_norm_law, "what stands in the padding changes the real frames"),
+            "wav2vec2:masked_group_norm": (
+                clip_norm_law,
+                "what stands in the padding changes the real frames",
+            ),
             "wav2vec2:FeatureEncoder.forward": (
                 feature_encoder_law,
                 "what stands in the padding changes the real frames",
@@ -522,7 +583,7 @@ EXERCISES = (
         `self.attention_dropout` (a number, for training only).""",
         "import math\n\n" + TORCH,
         {
-            "wav2vec2:Attention.split": split,
+            "wav2vec2:Attention.split_heads": split,
             "wav2vec2:attention_weights": attention_weights,
             "wav2vec2:attend": attend,
             "wav2vec2:Attention.forward": attention,
@@ -537,7 +598,10 @@ EXERCISES = (
         ),
         {
             "wav2vec2:attention_weights": (attention_weights_law, "the rows do not sum to 1"),
-            "wav2vec2:attend": (attend_law, "is_causal=True, and yet later tokens change earlier ones"),
+            "wav2vec2:attend": (
+                attend_law,
+                "is_causal=True, and yet later tokens change earlier ones",
+            ),
         },
     ),
     Exercise(
@@ -546,7 +610,7 @@ EXERCISES = (
         """\
         Attention, then the MLP, each with a residual and a norm. wav2vec2-base normalises the sum
         (`pre_norm` False), the large models what goes in (`pre_norm` True). Keys and values come from what
-        the queries come from: `self.self_attn.keys_values(source)` makes both, and `self.self_attn(x, keys,
+        the queries come from: `self.self_attn.project_keys_values(source)` makes both, and `self.self_attn(x, keys,
         values, mask)` attends.
         Given in the module: `self.pre_norm`, `self.self_attn`, `self.self_attn_norm`, `self.mlp`,
         `self.mlp_norm`.""",
@@ -558,7 +622,12 @@ EXERCISES = (
             "Queries, keys and values all come from the same tensor: in the pre-norm block, the "
             "normalised one.",
         ),
-        {"wav2vec2:Block.forward": (encoder_block_law, "what stands in the padding changes the real frames")},
+        {
+            "wav2vec2:Block.forward": (
+                encoder_block_law,
+                "what stands in the padding changes the real frames",
+            )
+        },
     ),
     Exercise(
         "ex07_embeddings",
@@ -607,7 +676,7 @@ EXERCISES = (
         Given: `self.cross_attn(x, keys, values, mask)`; `self.attend_past(x, cache)`, the causal
         self-attention; `self.attend_memory(x, memory, memory_mask)`, yours; `self.mlp`;
         `self.self_attn_norm`, `self.cross_attn_norm`, `self.mlp_norm`; `self.pre_norm`.""",
-        TORCH + "\nfrom nanos2t.decoder import Cache\n",
+        TORCH + "\nfrom nanos2t.decoder import KVCache\n",
         {"decoder:Block.attend_memory": attend_memory, "decoder:Block.forward": decoder_block},
         (
             "Cross-attention needs no causal mask: all of the sound has been heard before the first token.",
@@ -621,7 +690,10 @@ EXERCISES = (
                 attend_memory_law,
                 "the padding of the memory changes the result",
             ),
-            "decoder:Block.forward": (decoder_block_law, "later tokens change the result at earlier ones"),
+            "decoder:Block.forward": (
+                decoder_block_law,
+                "later tokens change the result at earlier ones",
+            ),
         },
     ),
     Exercise(
@@ -647,29 +719,30 @@ EXERCISES = (
         """\
         The simplest search: take the likeliest token, again and again. Keys and values of past tokens do
         not change, so a cache keeps them, and each step reads one new token only.
-        `Cache.append` stores keys and values of new tokens behind the `self.length` stored before, in
+        `KVCache.append` stores keys and values of new tokens behind the `self.length` stored before, in
         `self.keys` and `self.values` (B, N, size, D), and returns all that are filled.
-        `Decoding` is called with all tokens so far, and gives the decoder those that the cache lacks:
+        `DecoderSession` is called with all tokens so far, and gives the decoder those that the cache lacks:
         `self.decoder(new, self.memory, self.mask, self.cache)` returns logits (R, T, V). `self.cache` is a
-        list with a Cache for each block; each has `.length` and `.reorder(parents)`, for rows that changed
+        list with a KVCache for each block; each has `.length` and `.reorder(parents)`, for rows that changed
         places.
-        `greedy` calls `next_logits(tokens, None)` for logits (R, V), and lets `constrain(logits, tokens,
-        config)` (given) forbid tokens. It ends at `config.longest` tokens, start included, or when each row
+        `greedy_search` calls `next_logits(tokens, None)` for logits (R, V), and lets `process_logits(logits, tokens,
+        config)` (given) forbid tokens. It ends at `config.max_total_length` tokens, start included, or when each row
         has a token of `config.eos_ids`. Behind its EOS a row has pads, with log-probability 0, which count
         for nothing.
         The score is the sum of log-probabilities / length ** config.length_penalty; the length counts EOS,
         not the start token. Sampling (config.do_sample) and `trace` (for pictures) are not asked
         for here.""",
-        TORCH + "\nfrom nanos2t.generate import Generated, GenerationConfig, NextLogits, constrain\n",
+        TORCH
+        + "\nfrom nanos2t.generate import Generated, NextLogits\nfrom nanos2t.generation_config import GenerationConfig\nfrom nanos2t.logits_processing import process_logits\n",
         {
-            "decoder:Cache.append": cache_append,
-            "decoder:Decoding.__call__": decoding,
-            "generate:greedy": greedy,
+            "decoder:KVCache.append": cache_append,
+            "generate:DecoderSession.__call__": decoding,
+            "generate:greedy_search": greedy,
         },
         (
             "append: the new ones go to places length ... length + T - 1; then length grows, then slice.",
-            "Decoding: tokens[:, self.cache[0].length:] are new. The logits of the last place are wanted.",
-            "greedy: keep `done`, a bool for each row. A row that is done gets config.pad_token_id and adds "
+            "DecoderSession: tokens[:, self.cache[0].length:] are new. The logits of the last place are wanted.",
+            "greedy_search: keep `done`, a bool for each row. A row that is done gets config.pad_token_id and adds "
             "0 to its sum and to its length; set `done` after the EOS is counted.",
         ),
         {},
@@ -678,7 +751,7 @@ EXERCISES = (
         "ex12_beam_search",
         "beam search",
         """\
-        Keep the K best beginnings instead of one. `Cache.reorder` gives row i of the cache what row rows[i]
+        Keep the K best beginnings instead of one. `KVCache.reorder` gives row i of the cache what row rows[i]
         had.
         `continuations` adds each possible token to each beam of an utterance and returns the best C = 2 K
         of the K * V results, best first, as Beams (B, C), and which beam each comes from (B, C): with 2 K,
@@ -691,19 +764,19 @@ EXERCISES = (
         length_penalty; the length counts EOS, not the start token.
         STEP 4: stop when in every utterance K have ended and the best that runs, at its present length, is
         no better than the worst of them (with early_stopping True: as soon as K have ended), or when all
-        ended at config.longest. Rows always stay B * K. Sampling, early_stopping="never" and `trace` are
+        ended at config.max_total_length. Rows always stay B * K. Sampling, early_stopping="never" and `trace` are
         not asked for here.
-        Given: Beams with `pick` and `join`; `first_beams(start, K)`: the running beams, of which only the
-        first counts as all are the same, and K empty places; `constrain(logprobs, tokens, config)`;
+        Given: Beams with `pick` and `join`; `initial_beams(start, K)`: the running beams, of which only the
+        first counts as all are the same, and K empty places; `process_logits(logprobs, tokens, config)`;
         IMPOSSIBLE. Behind the end of a sequence stands the pad (EOS if that is 0 or None), with
         log-probability 0.""",
         TORCH
-        + "\nfrom nanos2t.decoder import Cache\n"
-        + "from nanos2t.generate import IMPOSSIBLE, Beams, Generated, GenerationConfig, NextLogits\n"
-        + "from nanos2t.generate import constrain, first_beams\n",
+        + "\nfrom nanos2t.decoder import KVCache\n"
+        + "from nanos2t.generate import IMPOSSIBLE, Beams, Generated, NextLogits, initial_beams\n"
+        + "from nanos2t.generation_config import GenerationConfig\nfrom nanos2t.logits_processing import process_logits\n",
         {
-            "decoder:Cache.reorder": cache_reorder,
-            "generate:continuations": continuations,
+            "decoder:KVCache.reorder": cache_reorder,
+            "generate:best_continuations": continuations,
             "generate:beam_search": beam_search,
         },
         (
@@ -724,7 +797,7 @@ EXERCISES = (
         path through a table cost (T tokens, S frames), from the first token and frame to the last of both,
         that never goes back. The result lists all its cells in order, as rows (token, frame).""",
         "import numpy as np\n",
-        {"apps.align:dtw": dtw},
+        {"transcription.alignment:dtw": dtw},
         (
             "Fill a table: the cheapest way to cell (t, s) is its own cost plus the cheapest of the ways to "
             "the three cells before it: (t - 1, s - 1), (t - 1, s), (t, s - 1).",
@@ -746,15 +819,15 @@ EXERCISES = (
         `load` fills all tensors of ours, or raises a ValueError that names the tensor: nothing is ever
         skipped in silence. Words: "alias" (a second name: must be equal if both are there, fills in if the
         first is not), "legacy" (an older name), "optional" (may be absent), "drop" (theirs only).
-        Given: `expand(rows, ours)` yields (our names, their name, words) for each tensor, aliases last;
+        Given: `match_rows(rows, ours)` yields (our names, their name, words) for each tensor, aliases last;
         `pattern(theirs).fullmatch(name)` tells whether a row covers a name of theirs; `some(names)` lists
-        names; `join(parts, words)` is `split` backwards, and on the meta device tells the shape to
+        names; `fuse(parts, words)` is `unfuse` backwards, and on the meta device tells the shape to
         expect.""",
         "from collections.abc import Mapping\n\nimport torch\nfrom torch import Tensor, equal\n\n"
-        "from nanos2t.remap import Row, Words, expand, join, pattern, some\n",
-        {"remap:split": remap_split, "remap:load": remap_load},
+        "from nanos2t.remap import Row, Words, fuse, match_rows, pattern\nfrom nanos2t.remap_config import shorten\n",
+        {"remap:unfuse": remap_split, "remap:import_state": remap_load},
         (
-            "split: check the shape first. Transpose, then cut along the rows: value.split([4, 4, 4]).",
+            "unfuse: check the shape first. Transpose, then cut along the rows: value.split([4, 4, 4]).",
             "load: two lists of what is left over decide whether it may end well: tensors of ours that "
             "nothing filled, and tensors of theirs that nothing read.",
             "Missing is what a row without alias, legacy and optional should have filled. Unknown is what "

@@ -67,7 +67,7 @@ class Raised:
 
 
 def resolve(target: str) -> tuple[object, str]:
-    """ "wav2vec2:Attention.split" -> the class, "split"; "audio:normalise" -> the module, "normalise" """
+    """ "wav2vec2:Attention.split_heads" -> the class, "split"; "audio:normalise" -> the module, "normalise" """
     module, _, path = target.partition(":")
     owner = importlib.import_module(f"nanos2t.{module}")
     *classes, name = path.split(".")
@@ -113,7 +113,9 @@ def find_function(module: object, target: str, exercise: Exercise) -> Callable:
     for part in short(target).split("."):
         found = getattr(found, part, None)
     if not callable(found):
-        raise Problem(f"{short(target)} is gone from the file (nanos2t exercises reset {exercise.number})")
+        raise Problem(
+            f"{short(target)} is gone from the file (nanos2t exercises reset {exercise.number})"
+        )
     codes = {reference(other).__code__ for other in exercise.checks}
     for value in (found, *vars(module).values()):
         value = inspect.unwrap(getattr(value, "func", value)) if callable(value) else value
@@ -151,11 +153,15 @@ def imported_answer(tree: ast.Module, exercise: Exercise) -> str:
             and isinstance(node.args[-1], ast.Constant)
         ):
             used = (
-                f"{full(node.args[0])}.{node.args[1].value}" if isinstance(node.args[1], ast.Constant) else ""
+                f"{full(node.args[0])}.{node.args[1].value}"
+                if isinstance(node.args[1], ast.Constant)
+                else ""
             )
         if used in answers | BACK_DOORS or used.partition(".")[0] in BACK_DOORS:
             return used.removeprefix("nanos2t.")
-    found = [name for name in names.values() if name in answers or name.partition(".")[0] in BACK_DOORS]
+    found = [
+        name for name in names.values() if name in answers or name.partition(".")[0] in BACK_DOORS
+    ]
     return found[0].removeprefix("nanos2t.") if found else ""
 
 
@@ -173,7 +179,9 @@ def in_place(functions: dict[str, Callable]) -> Iterator[None]:
             original = vars(owner)[name]
             places = [owner]
             if inspect.ismodule(owner):
-                modules = [sys.modules[key] for key in list(sys.modules) if key.split(".")[0] == "nanos2t"]
+                modules = [
+                    sys.modules[key] for key in list(sys.modules) if key.split(".")[0] == "nanos2t"
+                ]
                 places = [module for module in modules if vars(module).get(name) is original]
             for place in places:
                 undo.append((place, name, original))
@@ -191,7 +199,9 @@ def load_folder(folder: Path, say: Callable[[str], None]) -> dict[str, Callable]
     """
     exercises = [exercise for exercise in EXERCISES if file_of(exercise, folder).exists()]
     if not exercises:
-        raise ValueError(f"{folder}: expected files of exercises, as {EXERCISES[0].name}.py, found none")
+        raise ValueError(
+            f"{folder}: expected files of exercises, as {EXERCISES[0].name}.py, found none"
+        )
     functions = {}
     for exercise in exercises:
         try:
@@ -207,7 +217,9 @@ def load_folder(folder: Path, say: Callable[[str], None]) -> dict[str, Callable]
 def student(functions: dict[str, Callable]) -> Iterator[None]:
     """The package with these functions in place. What they raise becomes a ValueError that says where."""
     files = {function.__code__.co_filename for function in functions.values()}
-    with in_place(functions | {"apps.fast:speed_up_": lambda model: model}):  # which has its own kernels
+    with in_place(
+        functions | {"fast.kernels:optimise_": lambda model: model}
+    ):  # which has its own kernels
         try:
             yield
         except Exception as error:
@@ -240,7 +252,9 @@ def flatten(value: object, name: str = "") -> dict[str, np.ndarray]:
         parts = {f"[{i}]": part for i, part in enumerate(value)}
     else:
         return {f"{name} is {value if value is None else type(value).__name__}": np.zeros(0)}
-    return {key: array for part in parts for key, array in flatten(parts[part], name + part).items()}
+    return {
+        key: array for part in parts for key, array in flatten(parts[part], name + part).items()
+    }
 
 
 def kind(array: np.ndarray) -> str:
@@ -306,7 +320,9 @@ def read_key(exercise: Exercise, target: str) -> tuple[dict[str, dict], dict[str
     """
     key = json.loads((KEYS / f"{exercise.id}.json").read_text(encoding="utf-8"))[target]
     arrays = {
-        sentence: {case: {n: np.asarray(a) for n, a in parts.items()} for case, parts in cases.items()}
+        sentence: {
+            case: {n: np.asarray(a) for n, a in parts.items()} for case, parts in cases.items()
+        }
         for sentence, cases in key.items()
     }
     right = arrays.pop("")
@@ -329,10 +345,14 @@ def check_function(exercise: Exercise, target: str, function: Callable) -> None:
                 sentence = broken_law(exercise, target, function, found)
         if not sentence:
             sentence = worst(found[case], right[case], f"{short(target)}, {case}")
-        sentence = sentence if sentence.startswith(short(target)) else f"{short(target)}: {sentence}"
+        sentence = (
+            sentence if sentence.startswith(short(target)) else f"{short(target)}: {sentence}"
+        )
         raise Problem(sentence, own_traceback(probe.error) if probe.error else "")
     if probe.changed:
-        raise Problem(f"{short(target)}: the values are right, but it changes its arguments in place")
+        raise Problem(
+            f"{short(target)}: the values are right, but it changes its arguments in place"
+        )
 
 
 def known_mistake(found: dict, bad: list[str], right: dict, wrong: dict) -> str:
@@ -341,7 +361,11 @@ def known_mistake(found: dict, bad: list[str], right: dict, wrong: dict) -> str:
     def same(answers: dict, case: str) -> bool:
         return distance(found[case], answers[case]) <= TOLERANCE
 
-    whole = [sentence for sentence, answers in wrong.items() if all(same(answers, case) for case in right)]
+    whole = [
+        sentence
+        for sentence, answers in wrong.items()
+        if all(same(answers, case) for case in right)
+    ]
     alone = [
         s
         for s, answers in wrong.items()
@@ -406,17 +430,24 @@ def worst(found: dict, wanted: dict, where: str) -> str:
 def explained(error: BaseException, where: str) -> tuple[str, str]:
     """A sentence about an exception of the student's, and its traceback as far as it is theirs."""
     if isinstance(error, RecursionError):
-        return f"{where}: it calls itself without end; it stands in the place of the package's function", ""
+        return (
+            f"{where}: it calls itself without end; it stands in the place of the package's function",
+            "",
+        )
     detail = own_traceback(error)
     line = re.findall(r"line (\d+)", detail)
     message = " ".join(str(error).split())[:200]
-    return f"{where}: {type(error).__name__}: {message}" + (f" (line {line[-1]})" if line else ""), detail
+    return f"{where}: {type(error).__name__}: {message}" + (
+        f" (line {line[-1]})" if line else ""
+    ), detail
 
 
 def own_traceback(error: BaseException) -> str:
     """The lines of a traceback that are the student's, or the package's that called them."""
     frames = traceback.extract_tb(error.__traceback__)
-    frames = [f for f in frames if Path(f.filename).parent != HERE and "site-packages" not in f.filename]
+    frames = [
+        f for f in frames if Path(f.filename).parent != HERE and "site-packages" not in f.filename
+    ]
     lines = [f"{Path(f.filename).name}, line {f.lineno}, in {f.name}: {f.line}" for f in frames]
     return "\n".join([*lines[-6:], f"{type(error).__name__}: {error}"])
 
@@ -447,12 +478,18 @@ def check(exercise: Exercise, folder: Path | None, result: Result) -> None:
                 check_function(exercise, target, function)
             except NotImplementedError as error:
                 other = re.fullmatch(r"ex(\d\d)", str(error))
-                needs = f" (it needs exercise {int(other[1])})" if other and str(error) != exercise.id else ""
+                needs = (
+                    f" (it needs exercise {int(other[1])})"
+                    if other and str(error) != exercise.id
+                    else ""
+                )
                 todo.append(short(target) + needs)
     done = len(functions) - len(todo)
     if todo:
         result.status = TODO
-        result.sentence = f"write {' and '.join([', '.join(todo[:-1])] * (len(todo) > 1) + todo[-1:])}"
+        result.sentence = (
+            f"write {' and '.join([', '.join(todo[:-1])] * (len(todo) > 1) + todo[-1:])}"
+        )
         result.sentence += f"; {done} of {len(functions)} are right" if done else ""
     else:
         result.sentence = f"compare with {location(next(iter(functions)))}"
@@ -478,7 +515,9 @@ def worker(folder: str, ids: list[str]) -> None:
         print(json.dumps(vars(result)), file=out, flush=True)
 
 
-def grade(exercises: list[Exercise], folder: Path | None, seconds: float = SECONDS) -> Iterator[Result]:
+def grade(
+    exercises: list[Exercise], folder: Path | None, seconds: float = SECONDS
+) -> Iterator[Result]:
     """Results in order. The code of `folder`, None: the package, runs in child processes."""
     waiting = list(exercises)
     while waiting:
@@ -488,7 +527,9 @@ def grade(exercises: list[Exercise], folder: Path | None, seconds: float = SECON
             while waiting and ready is not None:
                 limit = f"it took longer than {seconds:g} s: is there a loop without end?"
                 line = receive(lines, seconds)
-                failed = limit if line is None else "" if line else "it ended Python (exit, or a crash)"
+                failed = (
+                    limit if line is None else "" if line else "it ended Python (exit, or a crash)"
+                )
                 first = waiting.pop(0)
                 if failed:
                     yield Result(first.id, first.title, FAIL, failed)
@@ -505,7 +546,13 @@ def grade(exercises: list[Exercise], folder: Path | None, seconds: float = SECON
 def start(folder: Path | None, exercises: list[Exercise]) -> tuple[subprocess.Popen, queue.Queue]:
     """A child that grades, and the lines that it writes as they come, "" at its end."""
     code = "import sys; from exercises import grader; grader.worker(sys.argv[1], sys.argv[2:])"
-    command = [sys.executable, "-c", code, str(folder or ""), *(exercise.id for exercise in exercises)]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(folder or ""),
+        *(exercise.id for exercise in exercises),
+    ]
     path = os.pathsep.join(
         filter(None, [str(HERE.parent), str(HERE.parents[1]), os.environ.get("PYTHONPATH")])
     )
@@ -546,7 +593,9 @@ def select(words: list[str]) -> list[Exercise]:
         match = [e for e in match if e.name[5:] == name] or match
         if len(match) != 1:
             which = f", of which {' and '.join(e.name for e in match)} fit" if match else ""
-            raise ValueError(f"{word!r}: expected an exercise, 1 to {len(EXERCISES)}, or its name{which}")
+            raise ValueError(
+                f"{word!r}: expected an exercise, 1 to {len(EXERCISES)}, or its name{which}"
+            )
         found += match
     return found or list(EXERCISES)
 
@@ -579,12 +628,18 @@ def summary(results: list[Result], folder: Path | None) -> str:
     if not left and total < len(EXERCISES):
         return text + "Now all of them: nanos2t exercises\n"
     if not left:
-        return text + (f"All done: nanos2t transcribe FILE --with {relative(folder)}\n" if folder else "")
+        return text + (
+            f"All done: nanos2t transcribe FILE --with {relative(folder)}\n" if folder else ""
+        )
     first = ([result for result in left if result.status == FAIL] or left)[0]
     [exercise] = select([first.id])
     for detail in first.detail.splitlines():
         text += f"  | {detail}\n"
-    places = [relative(file_of(exercise, folder))] if folder else sorted({*map(location, exercise.checks)})
+    places = (
+        [relative(file_of(exercise, folder))]
+        if folder
+        else sorted({*map(location, exercise.checks)})
+    )
     text += f"Next: {' and '.join(places)}, then: nanos2t exercises {exercise.number}\n"
     return text + f"Stuck? nanos2t exercises hint {exercise.number}\n"
 
@@ -605,7 +660,9 @@ def run(
     """The command `nanos2t exercises`: 0 if all that was asked for passes, else 1. ValueError for usage."""
     actions = {"hint": hint, "solution": solution, "reset": reset, "export": export, "make": make}
     if words[:1] in (["export"], ["make"], ["reset"]) and not STUBS.is_dir():
-        raise ValueError(f"this copy of the package is an exercise itself: it has nothing to {words[0]}")
+        raise ValueError(
+            f"this copy of the package is an exercise itself: it has nothing to {words[0]}"
+        )
     if words and words[0] in actions:
         return actions[words[0]](words[1:], tell, yes)
     results, exercises, first = [], select(words), not WORK.exists()
@@ -618,7 +675,11 @@ def run(
             tell(line(result) + "\n")
     passed = sum(result.status == OK for result in results)
     if as_json:
-        found = {"passed": passed, "total": len(results), "exercises": [vars(result) for result in results]}
+        found = {
+            "passed": passed,
+            "total": len(results),
+            "exercises": [vars(result) for result in results],
+        }
         tell(json.dumps(found, indent=2) + "\n")
     else:
         tell(summary(results, folder))
@@ -680,7 +741,9 @@ def export(words: list[str], tell: Callable[[str], None], yes: bool) -> int:
     if len(words) != 1:
         raise ValueError("expected: nanos2t exercises export FOLDER")
     make.export(Path(words[0]))
-    tell(f"{words[0]}: the package without the bodies; nanos2t exercises there grades the package itself\n")
+    tell(
+        f"{words[0]}: the package without the bodies; nanos2t exercises there grades the package itself\n"
+    )
     return 0
 
 

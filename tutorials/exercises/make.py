@@ -60,9 +60,7 @@ def stub(exercise: Exercise) -> str:
     files = sorted({grader.location(target).partition(",")[0] for target in exercise.checks})
     text = f'"""Exercise {exercise.number} of {len(EXERCISES)}: {exercise.title}\n\n{task}\n\n'
     text += f"In the package this stands in {' and '.join(files)}; try it before you look.\n"
-    text += (
-        f"Check it: nanos2t exercises {exercise.number}    Stuck: nanos2t exercises hint {exercise.number}\n"
-    )
+    text += f"Check it: nanos2t exercises {exercise.number}    Stuck: nanos2t exercises hint {exercise.number}\n"
     text += f'"""\n\n{exercise.imports}'
     parts = {}  # a class stands where its last method does
     for target in exercise.checks:
@@ -123,7 +121,11 @@ def stored_answers(exercise: Exercise) -> dict[str, dict[str, dict]]:
         for sentence, text in wrong_sources(exercise).items():
             functions = functions_of(exercise, text, Path(folder))
             for target, cases in answers(exercise, functions):
-                far = {c: a for c, a in cases.items() if distance(a, right[target][c]) > grader.TOLERANCE}
+                far = {
+                    c: a
+                    for c, a in cases.items()
+                    if distance(a, right[target][c]) > grader.TOLERANCE
+                }
                 if far:
                     found[target][sentence] = far
                     break
@@ -169,7 +171,9 @@ def without_bodies(source: str, path: Path) -> str:
             if Path(reference(target).__code__.co_filename) == path:
                 node, _ = definition(target)
                 first = (
-                    node.body[0].lineno - 1 if ast.get_docstring(node) is None else node.body[0].end_lineno
+                    node.body[0].lineno - 1
+                    if ast.get_docstring(node) is None
+                    else node.body[0].end_lineno
                 )
                 gone = [None] * (node.end_lineno - first - 1)
                 lines[first : node.end_lineno] = [

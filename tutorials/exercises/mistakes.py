@@ -9,12 +9,18 @@ MISTAKES = {
             "the variance is divided by L - 1: divide by L, the number of samples",
             ("np.mean(centred**2)", "np.sum(centred**2) / (len(waveform) - 1)"),
         ),
-        ("silence becomes NaN: add eps to the variance before the root", ("(variance + eps)", "variance")),
+        (
+            "silence becomes NaN: add eps to the variance before the root",
+            ("(variance + eps)", "variance"),
+        ),
         (
             "eps is added to the standard deviation: add it to the variance, under the root",
             ("(variance + eps) ** 0.5", "(variance**0.5 + eps)"),
         ),
-        ("eps is a fixed 1e-5: use the argument, by default 1e-7", ("variance + eps", "variance + 1e-5")),
+        (
+            "eps is a fixed 1e-5: use the argument, by default 1e-7",
+            ("variance + eps", "variance + 1e-5"),
+        ),
         ("the mean is not subtracted", ("return centred", "return waveform")),
         (
             "it divides by the variance: divide by its square root",
@@ -40,27 +46,42 @@ MISTAKES = {
         ),
         (
             "frames are samples / stride: a window must fit as a whole, so the kernel comes off first",
-            ('conv.stride[0], rounding_mode="floor") + 1', 'conv.stride[0], rounding_mode="floor")'),
+            (
+                'conv.stride[0], rounding_mode="floor") + 1',
+                'conv.stride[0], rounding_mode="floor")',
+            ),
             ("padded - conv.kernel_size[0]", "padded"),
         ),
         (
             "it rounds up: a window that does not fit as a whole makes no frame",
             ("torch.div(padded - conv.kernel_size[0]", "-torch.div(conv.kernel_size[0] - padded"),
         ),
-        ("padding is added on one side: it stands on both", ("2 * conv.padding[0]", "conv.padding[0]")),
+        (
+            "padding is added on one side: it stands on both",
+            ("2 * conv.padding[0]", "conv.padding[0]"),
+        ),
         ("the padding of the convolution is left out", ("frames + 2 * conv.padding[0]", "frames")),
-        ("the result is not whole: divide with // and lose the rest", (', rounding_mode="floor"', "")),
+        (
+            "the result is not whole: divide with // and lose the rest",
+            (', rounding_mode="floor"', ""),
+        ),
         (
             "frames=None fails: None means that nothing is padded, so give it back",
             ("    if frames is None:\n        return None\n", ""),
         ),
         (
             "the mask has one True too many: frame number `frames` is the first of the padding",
-            ("arange(total, device=frames.device) < count", "arange(total, device=frames.device) <= count"),
+            (
+                "arange(total, device=frames.device) < count",
+                "arange(total, device=frames.device) <= count",
+            ),
         ),
         (
             "the mask is the wrong way round: True means real",
-            ("arange(total, device=frames.device) < count", "arange(total, device=frames.device) >= count"),
+            (
+                "arange(total, device=frames.device) < count",
+                "arange(total, device=frames.device) >= count",
+            ),
         ),
         (
             "the mask marks the end of the buffer: padding stands on the right, so real frames come first",
@@ -71,7 +92,10 @@ MISTAKES = {
         ),
         (
             "the mask is (T, B): items come first, (B, T)",
-            ("< count for count in frames])\n\n\ndef zero", "< count for count in frames], 1)\n\n\ndef zero"),
+            (
+                "< count for count in frames])\n\n\ndef zero",
+                "< count for count in frames], 1)\n\n\ndef zero",
+            ),
         ),
         (
             "the mask holds numbers: give bool, so that ~ and masked_fill work",
@@ -102,7 +126,7 @@ MISTAKES = {
             ("end = x.shape[2] if frames is None else int(frames[b])", "end = x.shape[2]"),
         ),
         (
-            "each frame is normalised over its channels: clip_norm goes over time, channel by channel",
+            "each frame is normalised over its channels: masked_group_norm goes over time, channel by channel",
             ("mean = real.mean(1, keepdim=True)", "mean = x[b].mean(0, keepdim=True)"),
             (
                 "variance = real.var(1, unbiased=False, keepdim=True)",
@@ -144,7 +168,10 @@ MISTAKES = {
                 "len(self.norms):\n                x = self.norms[i](x, frames)\n",
             ),
         ),
-        ("the activation is always ReLU: call self.activation", ("self.activation(x)", "torch.relu(x)")),
+        (
+            "the activation is always ReLU: call self.activation",
+            ("self.activation(x)", "torch.relu(x)"),
+        ),
         (
             "the activation is always the tanh approximation of GELU: call self.activation",
             ("self.activation(x)", 'torch.nn.functional.gelu(x, approximate="tanh")'),
@@ -206,7 +233,10 @@ MISTAKES = {
         (
             "the direction is normalised for each output channel: here each tap "
             "has its length, over dims 0 and 1",
-            ("direction.square().sum((0, 1)).sqrt()", "direction.square().sum((1, 2), keepdim=True).sqrt()"),
+            (
+                "direction.square().sum((0, 1)).sqrt()",
+                "direction.square().sum((1, 2), keepdim=True).sqrt()",
+            ),
         ),
         (
             "the whole direction is brought to length 1: each tap has a length of its own",
@@ -227,7 +257,10 @@ MISTAKES = {
         ("the bias is left out", ("torch.cat(results, 2) + bias", "torch.cat(results, 2)")),
         (
             "the taps run backwards: a convolution layer does not flip its kernel",
-            ("weight = gain * (direction / length)", "weight = (gain * (direction / length)).flip(2)"),
+            (
+                "weight = gain * (direction / length)",
+                "weight = (gain * (direction / length)).flip(2)",
+            ),
         ),
         (
             "GELU is applied here: the caller does that",
@@ -247,7 +280,10 @@ MISTAKES = {
         (
             "the heads are interleaved: head n has the columns n * D ... (n + 1) * "
             "D - 1, so N comes before D",
-            ("x.reshape(B, T, N, D).permute(0, 2, 1, 3)", "x.reshape(B, T, D, N).permute(0, 3, 1, 2)"),
+            (
+                "x.reshape(B, T, N, D).permute(0, 2, 1, 3)",
+                "x.reshape(B, T, D, N).permute(0, 3, 1, 2)",
+            ),
         ),
         (
             "T and N are not exchanged: (B, N, T, D) is wanted",
@@ -313,7 +349,10 @@ MISTAKES = {
                 "attention_weights(queries, keys, mask if is_causal else None)\n",
             ),
         ),
-        ("attend returns the weights: multiply them with the values", ("weights @ values", "weights")),
+        (
+            "attend returns the weights: multiply them with the values",
+            ("weights @ values", "weights"),
+        ),
         (
             "attend multiplies the weights with the keys: they belong to the values",
             ("weights @ values", "weights @ keys"),
@@ -327,7 +366,10 @@ MISTAKES = {
             ("heads.permute(0, 2, 1, 3)", "heads.permute(0, 2, 3, 1)"),
         ),
         ("out_proj is missing at the end", ("self.out_proj(merged)", "merged")),
-        ("x is not projected to queries: q_proj is missing", ("self.split(self.q_proj(x))", "self.split(x)")),
+        (
+            "x is not projected to queries: q_proj is missing",
+            ("self.split_heads(self.q_proj(x))", "self.split(x)"),
+        ),
         (
             "forward does not pass the mask on",
             (
@@ -353,7 +395,10 @@ MISTAKES = {
     "ex06": [
         (
             "pre-norm and post-norm are exchanged",
-            ("self.self_attn_norm(x) if self.pre_norm", "self.self_attn_norm(x) if not self.pre_norm"),
+            (
+                "self.self_attn_norm(x) if self.pre_norm",
+                "self.self_attn_norm(x) if not self.pre_norm",
+            ),
             ("self.mlp_norm(x) if self.pre_norm", "self.mlp_norm(x) if not self.pre_norm"),
             (
                 "if not self.pre_norm:\n            x = self.self_attn_norm(x)",
@@ -405,7 +450,10 @@ MISTAKES = {
             "with pre_norm keys and values are made of the input before the norm",
             ("keys_values(source)", "keys_values(x)"),
         ),
-        ("the residual around the attention is missing", ("x = x + self.self_attn", "x = self.self_attn")),
+        (
+            "the residual around the attention is missing",
+            ("x = x + self.self_attn", "x = self.self_attn"),
+        ),
         ("the residual around the MLP is missing", ("x = x + self.mlp", "x = self.mlp")),
         ("the MLP is missing", ("x = x + self.mlp(source)", "pass")),
         (
@@ -414,7 +462,10 @@ MISTAKES = {
                 "        source = self.self_attn_norm(x) if",
                 "        first = x\n        source = self.self_attn_norm(x) if",
             ),
-            ("self.mlp_norm(x) if self.pre_norm else x", "self.mlp_norm(first) if self.pre_norm else first"),
+            (
+                "self.mlp_norm(x) if self.pre_norm else x",
+                "self.mlp_norm(first) if self.pre_norm else first",
+            ),
         ),
         (
             "without pre_norm the norm comes before the sum: norm(x + f(x)), not x + norm(f(x))",
@@ -459,7 +510,10 @@ MISTAKES = {
         (
             "embed_scale multiplies the positions, too: it belongs to the tokens only",
             ("self.config.embed_scale * self.tokens(tokens)", "self.tokens(tokens)"),
-            ("x + self.positions(positions)", "self.config.embed_scale * (x + self.positions(positions))"),
+            (
+                "x + self.positions(positions)",
+                "self.config.embed_scale * (x + self.positions(positions))",
+            ),
         ),
         ("the positions are missing", ("x = x + self.positions(positions)", "pass")),
         ("the norm is missing", ("self.dropout(self.norm(x))", "self.dropout(x)")),
@@ -534,7 +588,7 @@ MISTAKES = {
             "keys and values are made of x: they come with the memory",
             (
                 "return self.cross_attn(x, keys, values, mask)",
-                "return self.cross_attn(x, *self.cross_attn.keys_values(x))",
+                "return self.cross_attn(x, *self.cross_attn.project_keys_values(x))",
             ),
         ),
         (
@@ -558,7 +612,10 @@ MISTAKES = {
             "beams look at another utterance's memory: rows of one utterance stand next to each other, so "
             "repeat_interleave, not repeat",
             ("keys = keys.repeat_interleave(beams, 0)", "keys = keys.repeat(beams, 1, 1, 1)"),
-            ("values = values.repeat_interleave(beams, 0)", "values = values.repeat(beams, 1, 1, 1)"),
+            (
+                "values = values.repeat_interleave(beams, 0)",
+                "values = values.repeat(beams, 1, 1, 1)",
+            ),
             ("mask = mask.repeat_interleave(beams, 0)", "mask = mask.repeat(beams, 1, 1, 1)"),
         ),
         (
@@ -585,20 +642,16 @@ MISTAKES = {
         (
             "pre-norm and post-norm are exchanged",
             (
-                "self.mlp_norm) if self.pre_norm else (same,) * 3",
-                "self.mlp_norm) if not self.pre_norm else (same,) * 3",
+                "norms if self.pre_norm else nothing",
+                "norms if not self.pre_norm else nothing",
             ),
-            ("(same,) * 3 if self.pre_norm", "(same,) * 3 if not self.pre_norm"),
+            ("nothing if self.pre_norm", "nothing if not self.pre_norm"),
         ),
         (
             "the norms of self-attention and cross-attention are exchanged",
             (
-                "pre = (self.self_attn_norm, self.cross_attn_norm",
-                "pre = (self.cross_attn_norm, self.self_attn_norm",
-            ),
-            (
-                "else (self.self_attn_norm, self.cross_attn_norm",
-                "else (self.cross_attn_norm, self.self_attn_norm",
+                "norms = (self.self_attn_norm, self.cross_attn_norm",
+                "norms = (self.cross_attn_norm, self.self_attn_norm",
             ),
         ),
         ("the memory's mask is not passed on", ("memory, memory_mask))", "memory, None))")),
@@ -621,7 +674,10 @@ MISTAKES = {
                 "torch.roll(labels, -1, dims=1)\n    shifted[:, -1] = start",
             ),
         ),
-        ("the first label is overwritten: shift first", ("torch.roll(labels, 1, dims=1)", "labels.clone()")),
+        (
+            "the first label is overwritten: shift first",
+            ("torch.roll(labels, 1, dims=1)", "labels.clone()"),
+        ),
         (
             "the start token is missing: the last label came round to the front",
             ("    shifted[:, 0] = start\n", ""),
@@ -650,7 +706,10 @@ MISTAKES = {
             "the sum is divided by all labels: divide by those that count",
             ("max(1, int(counts.sum()))", "labels.numel()"),
         ),
-        ("labels that are ignored count as token 0", ("counts = labels != -100", "counts = labels > -999")),
+        (
+            "labels that are ignored count as token 0",
+            ("counts = labels != -100", "counts = labels > -999"),
+        ),
         (
             "the loss is not divided: it is a mean over the labels that count",
             ("return loss / max(1, int(counts.sum()))", "return loss"),
@@ -662,8 +721,14 @@ MISTAKES = {
                 "return -((chosen * counts).sum(1) / counts.sum(1).clamp(min=1)).mean()",
             ),
         ),
-        ("if all labels are ignored the loss is NaN: it is 0", ("max(1, int(counts.sum()))", "counts.sum()")),
-        ("the logits are not normalised: take log_softmax", ("torch.log_softmax(logits, dim=-1)", "logits")),
+        (
+            "if all labels are ignored the loss is NaN: it is 0",
+            ("max(1, int(counts.sum()))", "counts.sum()"),
+        ),
+        (
+            "the logits are not normalised: take log_softmax",
+            ("torch.log_softmax(logits, dim=-1)", "logits"),
+        ),
         (
             "the softmax goes over time: it goes over the vocabulary, the last dimension",
             ("dim=-1)", "dim=1)"),
@@ -688,9 +753,15 @@ MISTAKES = {
     "ex11": [
         (
             "new ones always go to the start of the buffer: they go behind the length stored before",
-            ("start, end = self.length, self.length + keys.shape[2]", "start, end = 0, keys.shape[2]"),
+            (
+                "start, end = self.length, self.length + keys.shape[2]",
+                "start, end = 0, keys.shape[2]",
+            ),
         ),
-        ("length is not updated: the next ones overwrite these", ("        self.length = end\n", "")),
+        (
+            "length is not updated: the next ones overwrite these",
+            ("        self.length = end\n", ""),
+        ),
         (
             "only the new ones come back: attention needs all that are filled",
             ("return self.keys[:, :, :end], self.values[:, :, :end]", "return keys, values"),
@@ -760,16 +831,25 @@ MISTAKES = {
         ),
         (
             "a row goes on after its EOS: it gets pads from there",
-            ("done[r] = True", "done[r] = done[r] or len(rows[r]) == config.longest"),
+            ("done[r] = True", "done[r] = done[r] or len(rows[r]) == config.max_total_length"),
         ),
-        ("all rows stop when the first has its EOS: wait for all", ("not all(done)", "not any(done)")),
+        (
+            "all rows stop when the first has its EOS: wait for all",
+            ("not all(done)", "not any(done)"),
+        ),
         (
             "a finished row is filled with EOS: fill it with pad",
             ("rows[r].append(pad)", "rows[r].append(config.eos_ids[0])"),
         ),
         ("raw logits are added up: take log_softmax", ("logits.log_softmax(1)", "logits")),
-        ("probabilities are added up: sum log-probabilities", ("logits.log_softmax(1)", "logits.softmax(1)")),
-        ("the score is not divided by the length", ("sum(row) / length**config.length_penalty", "sum(row)")),
+        (
+            "probabilities are added up: sum log-probabilities",
+            ("logits.log_softmax(1)", "logits.softmax(1)"),
+        ),
+        (
+            "the score is not divided by the length",
+            ("sum(row) / length**config.length_penalty", "sum(row)"),
+        ),
         (
             "length_penalty is a factor: it is the exponent of the length",
             ("length**config.length_penalty", "(length * config.length_penalty)"),
@@ -778,7 +858,10 @@ MISTAKES = {
             "the length counts pads: count up to EOS",
             ("zip(logprobs, lengths)", "zip(logprobs, map(len, logprobs))"),
         ),
-        ("the length counts the start token", ("sum(row) / length**", "sum(row) / (length + 1) **")),
+        (
+            "the length counts the start token",
+            ("sum(row) / length**", "sum(row) / (length + 1) **"),
+        ),
         (
             "the length does not count EOS",
             (
@@ -796,12 +879,18 @@ MISTAKES = {
             ("Generated(torch.tensor(rows)", "Generated(torch.tensor(rows)[:, 1:]"),
         ),
         (
-            "the result is one token too long: config.longest counts the start token",
-            ("while len(rows[0]) < config.longest", "while len(rows[0]) <= config.longest"),
+            "the result is one token too long: config.max_total_length counts the start token",
+            (
+                "while len(rows[0]) < config.max_total_length",
+                "while len(rows[0]) <= config.max_total_length",
+            ),
         ),
         (
-            "constrain is not called: min_length and bans have no effect",
-            ("constrain(next_logits(tokens, None), tokens, config)", "next_logits(tokens, None)"),
+            "process_logits is not called: min_length and bans have no effect",
+            (
+                "process_logits(next_logits(tokens, None), tokens, config)",
+                "next_logits(tokens, None)",
+            ),
         ),
     ],
     "ex12": [
@@ -816,7 +905,10 @@ MISTAKES = {
         (
             "rows go the wrong way: row i gets what row rows[i] had",
             ("self.keys.index_select(0, rows)", "self.keys.index_copy(0, rows, self.keys.clone())"),
-            ("self.values.index_select(0, rows)", "self.values.index_copy(0, rows, self.values.clone())"),
+            (
+                "self.values.index_select(0, rows)",
+                "self.values.index_copy(0, rows, self.values.clone())",
+            ),
         ),
         (
             "rows are copied one after the other in place, so that a row is read after it was overwritten",
@@ -829,7 +921,10 @@ MISTAKES = {
                 "for i in range(len(rows)):\n            self.values[i] = self.values[rows[i]]",
             ),
         ),
-        ("raw logits are added up: take log_softmax", ("torch.log_softmax(logits, dim=1)", "logits")),
+        (
+            "raw logits are added up: take log_softmax",
+            ("torch.log_softmax(logits, dim=1)", "logits"),
+        ),
         (
             "probabilities are added up: sum log-probabilities",
             ("torch.log_softmax(logits, dim=1)", "torch.softmax(logits, dim=1)"),
@@ -872,12 +967,15 @@ MISTAKES = {
         ),
         ("EOS does not end a beam", ("ended |= token == eos", "pass")),
         (
-            "config.longest does not end a beam: there it ends without an EOS",
-            ("if T + 1 == config.longest", "if False"),
+            "config.max_total_length does not end a beam: there it ends without an EOS",
+            ("if T + 1 == config.max_total_length", "if False"),
         ),
         (
-            "beams end one token too early: config.longest is a length, start token included",
-            ("if T + 1 == config.longest", "if T + 1 >= config.longest - 1 or T + 5 == config.longest - 1"),
+            "beams end one token too early: config.max_total_length is a length, start token included",
+            (
+                "if T + 1 == config.max_total_length",
+                "if T + 1 >= config.max_total_length - 1 or T + 5 == config.max_total_length - 1",
+            ),
         ),
         (
             "the score is not divided by the length",
@@ -885,7 +983,10 @@ MISTAKES = {
         ),
         (
             "the score is multiplied by the length: divide",
-            ("score / length**config.length_penalty, *rest", "score * length**config.length_penalty, *rest"),
+            (
+                "score / length**config.length_penalty, *rest",
+                "score * length**config.length_penalty, *rest",
+            ),
         ),
         (
             "the length counts the start token",
@@ -919,20 +1020,23 @@ MISTAKES = {
         ),
         (
             "all K beams start with score 0, so they stay copies of each other: "
-            "only the first counts (first_beams)",
+            "only the first counts (initial_beams)",
             ("[IMPOSSIBLE] * (K - 1)", "[0.0] * (K - 1)"),
         ),
         (
             "candidates behind the first K may end, too: only among the first K",
             ("            for c in range(K):\n", "            for c in range(len(candidates)):\n"),
         ),
-        ("early_stopping is not looked at", ("if full and config.early_stopping is True", "if False")),
+        (
+            "early_stopping is not looked at",
+            ("if full and config.early_stopping is True", "if False"),
+        ),
         (
             "it always stops early: without early_stopping go on while a running beam may win",
             ("if full and config.early_stopping is True", "if full"),
         ),
         (
-            "the search always goes on to config.longest: stop when nothing that runs can win",
+            "the search always goes on to config.max_total_length: stop when nothing that runs can win",
             ("best <= finished[b][-1][0]", "False"),
         ),
         (
@@ -940,7 +1044,7 @@ MISTAKES = {
             ("best = running[b][0][0] / length**config.length_penalty", "best = running[b][0][0]"),
         ),
         (
-            "hypotheses that reach config.longest without EOS are lost",
+            "hypotheses that reach config.max_total_length without EOS are lost",
             (
                 "if ended[c] and candidates",
                 "if ended[c] and candidates[c][1][-1] in config.eos_ids and candidates",
@@ -969,7 +1073,10 @@ MISTAKES = {
     "ex13": [
         (
             "diagonal steps are missing: a step may go to the next token and the next frame at once",
-            ("[(t - 1, s - 1), (t - 1, s), (t, s - 1)]", "[(t - 1, s), (t, s - 1)] if t + s else [(-1, -1)]"),
+            (
+                "[(t - 1, s - 1), (t - 1, s), (t, s - 1)]",
+                "[(t - 1, s), (t, s - 1)] if t + s else [(-1, -1)]",
+            ),
         ),
         (
             "a token cannot last longer than a frame: steps to the next frame are missing",
@@ -1012,7 +1119,10 @@ MISTAKES = {
         ),
         (
             "of equal ways the diagonal one is not preferred",
-            ("[(t - 1, s - 1), (t - 1, s), (t, s - 1)]", "[(t, s - 1), (t - 1, s), (t - 1, s - 1)]"),
+            (
+                "[(t - 1, s - 1), (t - 1, s), (t, s - 1)]",
+                "[(t, s - 1), (t - 1, s), (t - 1, s - 1)]",
+            ),
         ),
         (
             "each token takes its cheapest frame, whatever the order: the path never goes back",
@@ -1020,11 +1130,17 @@ MISTAKES = {
         ),
         (
             "the way costs nothing but its last row: the sum is lost at a new token",
-            ("cost[t, s] + total[cheapest]", "cost[t, s] + (total[cheapest] if cheapest[0] == t else 0.0)"),
+            (
+                "cost[t, s] + total[cheapest]",
+                "cost[t, s] + (total[cheapest] if cheapest[0] == t else 0.0)",
+            ),
         ),
     ],
     "ex14": [
-        ("transpose is not done", ("        value = value.t()\n", "        value = value.reshape(shape)\n")),
+        (
+            "transpose is not done",
+            ("        value = value.t()\n", "        value = value.reshape(shape)\n"),
+        ),
         (
             "a fused tensor is cut before it is transposed: transpose first, then cut rows",
             (
@@ -1036,10 +1152,16 @@ MISTAKES = {
             "a fused tensor is cut interleaved: q, k and v stand one behind the other",
             ("value[first : first + len(part)]", "value[first // len(part) :: len(ours)]"),
         ),
-        ("q, k and v come in the wrong order", ("return tuple(parts)", "return tuple(parts[::-1])")),
+        (
+            "q, k and v come in the wrong order",
+            ("return tuple(parts)", "return tuple(parts[::-1])"),
+        ),
         (
             "a tensor of another shape is taken without a word: raise a ValueError",
-            ("list(value.shape) != list(expected)", "value.numel() != sum(part.numel() for part in ours)"),
+            (
+                "list(value.shape) != list(expected)",
+                "value.numel() != sum(part.numel() for part in ours)",
+            ),
             ("value.t()", "value.t()\n    else:\n        value = value.reshape(shape)"),
         ),
         (
@@ -1068,17 +1190,26 @@ MISTAKES = {
         ),
         (
             "a tensor that only its alias holds is missing: the alias fills in",
-            ("        if right not in theirs:", '        if right not in theirs or "alias" in words:'),
+            (
+                "        if right not in theirs:",
+                '        if right not in theirs or "alias" in words:',
+            ),
             ("if name not in read and", 'if name != "lm_head.weight" and name not in read and'),
         ),
-        ("optional tensors are demanded: they may be absent", ('if "optional" in words', "if False")),
+        (
+            "optional tensors are demanded: they may be absent",
+            ('if "optional" in words', "if False"),
+        ),
         (
             "rows with drop do not count: what they name may be there, and is not read",
             ('words & {"drop", "optional"}', 'words & {"optional"}'),
         ),
         (
             "an older name (legacy) is not read",
-            ("        if right not in theirs:", '        if right not in theirs or "legacy" in words:'),
+            (
+                "        if right not in theirs:",
+                '        if right not in theirs or "legacy" in words:',
+            ),
         ),
         (
             "an optional tensor that is there is not filled in",
@@ -1092,7 +1223,7 @@ MISTAKES = {
             (
                 "    return filled\n",
                 "    return {right: filled[names[0]] for names, right, _ in "
-                "expand(rows, ours) if names[0] in filled}\n",
+                "match_rows(rows, ours) if names[0] in filled}\n",
             ),
         ),
     ],

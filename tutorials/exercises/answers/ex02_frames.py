@@ -1,7 +1,7 @@
 import torch
 
 
-def fewer_frames(frames, conv):
+def conv_output_lengths(frames, conv):
     if frames is None:
         return None
     padded = frames + 2 * conv.padding[0]

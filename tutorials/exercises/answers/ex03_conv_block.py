@@ -1,9 +1,9 @@
 import torch
 
-from nanos2t.wav2vec2 import fewer_frames, zero_padding
+from nanos2t.wav2vec2 import conv_output_lengths, zero_padding
 
 
-def clip_norm(x, frames, weight, bias, eps=1e-5):
+def masked_group_norm(x, frames, weight, bias, eps=1e-5):
     result = torch.zeros_like(x)
     for b in range(len(x)):
         end = x.shape[2] if frames is None else int(frames[b])
@@ -25,7 +25,7 @@ class FeatureEncoder:
         x = x.unsqueeze(1)
         for i in range(len(self.convs)):
             x = self.convs[i](x)
-            frames = fewer_frames(frames, self.convs[i])
+            frames = conv_output_lengths(frames, self.convs[i])
             if i < len(self.norms):
                 x = self.norms[i](x, frames)
             x = self.activation(x)

@@ -18,13 +18,13 @@ def attend(queries, keys, values, mask=None, is_causal=False, dropout=0.0):
 
 
 class Attention:
-    def split(self, x):
+    def split_heads(self, x):
         B, T, H = x.shape
         N, D = self.num_heads, H // self.num_heads
         return x.reshape(B, T, N, D).permute(0, 2, 1, 3)
 
     def forward(self, x, keys, values, mask=None, is_causal=False):
-        queries = self.split(self.q_proj(x))
+        queries = self.split_heads(self.q_proj(x))
         heads = attend(queries, keys, values, mask, is_causal)
         B, N, T, D = heads.shape
         merged = heads.permute(0, 2, 1, 3).reshape(B, T, N * D)

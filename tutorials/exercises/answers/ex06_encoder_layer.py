@@ -1,7 +1,7 @@
 class Block:
     def forward(self, x, mask):
         source = self.self_attn_norm(x) if self.pre_norm else x
-        keys, values = self.self_attn.keys_values(source)
+        keys, values = self.self_attn.project_keys_values(source)
         x = x + self.self_attn(source, keys, values, mask)
         if not self.pre_norm:
             x = self.self_attn_norm(x)

@@ -12,8 +12,10 @@ class Block:
         def same(x):
             return x
 
-        pre = (self.self_attn_norm, self.cross_attn_norm, self.mlp_norm) if self.pre_norm else (same,) * 3
-        post = (same,) * 3 if self.pre_norm else (self.self_attn_norm, self.cross_attn_norm, self.mlp_norm)
+        norms = (self.self_attn_norm, self.cross_attn_norm, self.mlp_norm)
+        nothing = (same, same, same)
+        pre = norms if self.pre_norm else nothing
+        post = nothing if self.pre_norm else norms
         x = post[0](x + self.attend_past(pre[0](x), cache))
         x = post[1](x + self.attend_memory(pre[1](x), memory, memory_mask))
         x = post[2](x + self.mlp(pre[2](x)))

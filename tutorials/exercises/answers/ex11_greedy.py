@@ -1,9 +1,10 @@
 import torch
 
-from nanos2t.generate import Generated, constrain
+from nanos2t.generate import Generated
+from nanos2t.logits_processing import process_logits
 
 
-class Cache:
+class KVCache:
     def append(self, keys, values):
         start, end = self.length, self.length + keys.shape[2]
         self.keys[:, :, start:end] = keys
@@ -12,7 +13,7 @@ class Cache:
         return self.keys[:, :, :end], self.values[:, :, :end]
 
 
-class Decoding:
+class DecoderSession:
     def __call__(self, tokens, parents):
         if parents is not None:
             for cache in self.cache:
@@ -22,15 +23,17 @@ class Decoding:
         return logits[:, -1].float()
 
 
-def greedy(next_logits, start, config, trace=None):
+def greedy_search(next_logits, start, config, trace=None):
     rows = start.tolist()
     logprobs = [[] for _ in rows]
     done = [False for _ in rows]
     lengths = [0 for _ in rows]
-    pad = config.eos_ids[0] if config.pad_token_id is None and config.eos_ids else config.pad_token_id
-    while len(rows[0]) < config.longest and not all(done):
+    pad = (
+        config.eos_ids[0] if config.pad_token_id is None and config.eos_ids else config.pad_token_id
+    )
+    while len(rows[0]) < config.max_total_length and not all(done):
         tokens = torch.tensor(rows)
-        logits = constrain(next_logits(tokens, None), tokens, config)
+        logits = process_logits(next_logits(tokens, None), tokens, config)
         scores = logits.log_softmax(1)
         for r in range(len(rows)):
             token = int(scores[r].argmax())

@@ -1,20 +1,21 @@
 import torch
 
-from nanos2t.generate import IMPOSSIBLE, Beams, Generated, constrain
+from nanos2t.generate import IMPOSSIBLE, Beams, Generated
+from nanos2t.logits_processing import process_logits
 
 
-class Cache:
+class KVCache:
     def reorder(self, rows):
         self.keys[:] = self.keys.index_select(0, rows)
         self.values[:] = self.values.index_select(0, rows)
 
 
-def continuations(running, logits, config):
+def best_continuations(running, logits, config):
     B, K, T = running.tokens.shape
     V = logits.shape[1]
     count = max(2, 1 + len(config.eos_ids)) * K
     logprobs = torch.log_softmax(logits, dim=1)
-    logprobs = constrain(logprobs, running.tokens.reshape(B * K, T), config).view(B, K, V)
+    logprobs = process_logits(logprobs, running.tokens.reshape(B * K, T), config).view(B, K, V)
     totals = running.scores[:, :, None] + logprobs
     scores, index = torch.sort(totals.reshape(B, -1), dim=1, descending=True, stable=True)
     scores, index = scores[:, :count], index[:, :count]
@@ -26,7 +27,7 @@ def continuations(running, logits, config):
     ended = torch.zeros_like(token, dtype=torch.bool)
     for eos in config.eos_ids:
         ended |= token == eos
-    if T + 1 == config.longest:
+    if T + 1 == config.max_total_length:
         ended[:] = True
     return Beams(tokens, chosen, scores, ended), parents
 
@@ -35,7 +36,9 @@ def beam_search(next_logits, start, config, trace=None):
     B, K = len(start), config.num_beams
     fill = config.pad_token_id or (config.eos_ids[0] if config.eos_ids else 0)
     seeds = [0.0] + [IMPOSSIBLE] * (K - 1)
-    running = [[(seeds[k], row, []) for k in range(K)] for row in start.tolist()]  # (score, tokens, logprobs)
+    running = [
+        [(seeds[k], row, []) for k in range(K)] for row in start.tolist()
+    ]  # (score, tokens, logprobs)
     finished = [[] for _ in range(B)]
     open_ = [True] * B
     parents = None
@@ -48,11 +51,13 @@ def beam_search(next_logits, start, config, trace=None):
             torch.tensor([[item[0] for item in beams] for beams in running]),
             torch.zeros(B, K, dtype=torch.bool),
         )
-        new, source = continuations(beams, logits, config)
+        new, source = best_continuations(beams, logits, config)
         length = tokens.shape[1]
         parents = []
         for b in range(B):
-            candidates = list(zip(*(part[b].tolist() for part in (new.scores, new.tokens, new.logprobs))))
+            candidates = list(
+                zip(*(part[b].tolist() for part in (new.scores, new.tokens, new.logprobs)))
+            )
             ended = new.ended[b].tolist()
             onward = [c for c in range(len(candidates)) if not ended[c]][:K]
             onward = onward or list(range(K))

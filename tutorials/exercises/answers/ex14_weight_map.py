@@ -1,9 +1,9 @@
 from torch import equal
 
-from nanos2t.remap import expand, pattern
+from nanos2t.remap import match_rows, pattern
 
 
-def split(value, ours, words, where):
+def unfuse(value, ours, words, where):
     turned = "transpose" in words and value.ndim == 2
     shape = [sum(len(part) for part in ours), *ours[0].shape[1:]]
     expected = shape[::-1] if turned else shape
@@ -20,15 +20,15 @@ def split(value, ours, words, where):
     return tuple(parts)
 
 
-def load(rows, theirs, ours, where="state dict"):
+def import_state(rows, theirs, ours, where="state dict"):
     filled, read, may_lack = {}, set(), set()
-    for names, right, words in expand(rows, ours):
+    for names, right, words in match_rows(rows, ours):
         if "optional" in words:
             may_lack.update(names)
         if right not in theirs:
             continue
         read.add(right)
-        parts = split(theirs[right], [ours[name] for name in names], words, f"{where}: {right}")
+        parts = unfuse(theirs[right], [ours[name] for name in names], words, f"{where}: {right}")
         for name, part in zip(names, parts):
             if name not in filled:
                 filled[name] = part
@@ -36,11 +36,16 @@ def load(rows, theirs, ours, where="state dict"):
                 raise ValueError(f"{where}: {right} is a second tensor for our {name}")
     for name in ours:
         if name not in filled and name not in may_lack:
-            known = [right for names, right, words in expand(rows, ours) if name in names and not words]
+            known = [
+                right
+                for names, right, words in match_rows(rows, ours)
+                if name in names and not words
+            ]
             raise ValueError(f"{where}: nothing for our {name}, expected {' '.join(known)}")
     for name in theirs:
         covered = any(
-            words & {"drop", "optional"} and pattern(right).fullmatch(name) for _, right, words in rows
+            words & {"drop", "optional"} and pattern(right).fullmatch(name)
+            for _, right, words in rows
         )
         if name not in read and not covered:
             raise ValueError(f"{where}: no place in the model for {name}")

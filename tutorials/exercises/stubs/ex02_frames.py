@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 
-def fewer_frames(frames: Tensor | None, conv: nn.Conv1d) -> Tensor | None:
+def conv_output_lengths(frames: Tensor | None, conv: nn.Conv1d) -> Tensor | None:
     """Frames (B,) that a convolution makes of frames, or samples, (B,); None, all are real, stays None."""
     raise NotImplementedError("ex02")
 

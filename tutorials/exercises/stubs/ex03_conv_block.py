@@ -1,7 +1,7 @@
 """Exercise 3 of 14: conv block
 
 The feature encoder: convolution, norm, activation, several times, from samples to frames.
-wav2vec2-base normalises each channel over time (`clip_norm`, after the first convolution only), the
+wav2vec2-base normalises each channel over time (`masked_group_norm`, after the first convolution only), the
 large models each frame over its channels (after all). Padding must not enter any statistics.
 Given in the module: `self.convs`, `self.norms` (call them with x and frames; there may be fewer of
 them than convolutions), `self.activation`, `self.min_samples`: shorter clips are padded to it.
@@ -14,14 +14,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nanos2t.wav2vec2 import fewer_frames, valid_frames, zero_padding
+from nanos2t.wav2vec2 import conv_output_lengths, valid_frames, zero_padding
 
 
-def clip_norm(x: Tensor, frames: Tensor | None, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+def masked_group_norm(
+    x: Tensor, frames: Tensor | None, weight: Tensor, bias: Tensor, eps: float = 1e-5
+) -> Tensor:
     """Each channel of x (B, C, T) normalised over its item's real frames: group norm, C groups, masked."""
     raise NotImplementedError("ex03")
 
 
 class FeatureEncoder:  # this part of it
-    def forward(self, x: Tensor, samples: Tensor | None) -> tuple[Tensor, Tensor | None]:  # (B, L), (B,)
+    def forward(
+        self, x: Tensor, samples: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:  # (B, L), (B,)
         raise NotImplementedError("ex03")

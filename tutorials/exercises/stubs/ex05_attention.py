@@ -24,15 +24,27 @@ def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor | None = None)
     raise NotImplementedError("ex05")
 
 
-def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, is_causal: bool = False,
-           dropout: float = 0.0) -> Tensor:
+def attend(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+    dropout: float = 0.0,
+) -> Tensor:
     """softmax(Q K^T / sqrt(D)) V (Vaswani et al. 2017, eq. 1) of (B, N, T, D) and twice (B, N, S, D)."""
     raise NotImplementedError("ex05")
 
 
 class Attention:  # this part of it
-    def split(self, x: Tensor) -> Tensor:                                       # (B, T, H)
+    def split_heads(self, x: Tensor) -> Tensor:  # (B, T, H)
         raise NotImplementedError("ex05")
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None,
-                is_causal: bool = False) -> Tensor:                             # (B, T, H)
+    def forward(
+        self,
+        x: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:  # (B, T, H)
         raise NotImplementedError("ex05")

@@ -2,7 +2,7 @@
 
 Attention, then the MLP, each with a residual and a norm. wav2vec2-base normalises the sum
 (`pre_norm` False), the large models what goes in (`pre_norm` True). Keys and values come from what
-the queries come from: `self.self_attn.keys_values(source)` makes both, and `self.self_attn(x, keys,
+the queries come from: `self.self_attn.project_keys_values(source)` makes both, and `self.self_attn(x, keys,
 values, mask)` attends.
 Given in the module: `self.pre_norm`, `self.self_attn`, `self.self_attn_norm`, `self.mlp`,
 `self.mlp_norm`.
@@ -17,5 +17,5 @@ from torch.nn import functional as F
 
 
 class Block:  # this part of it
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:                # (B, T, H), (B, 1, 1, T)
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:  # (B, T, H), (B, 1, 1, T)
         raise NotImplementedError("ex06")

@@ -17,5 +17,5 @@ from torch.nn import functional as F
 
 
 class Embedding:  # this part of it
-    def forward(self, tokens: Tensor, past: int) -> Tensor:                     # (B, T)
+    def forward(self, tokens: Tensor, past: int) -> Tensor:  # (B, T)
         raise NotImplementedError("ex07")

@@ -17,13 +17,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nanos2t.decoder import Cache
+from nanos2t.decoder import KVCache
 
 
 class Block:  # this part of it
-    def attend_memory(self, x: Tensor, memory: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+    def attend_memory(
+        self, x: Tensor, memory: tuple[Tensor, Tensor], mask: Tensor | None
+    ) -> Tensor:
         """The K beams of an utterance stand in one row: its keys and values are never copied."""
         raise NotImplementedError("ex09")
-    def forward(self, x: Tensor, memory: tuple[Tensor, Tensor], memory_mask: Tensor | None,
-                cache: Cache | None) -> Tensor:                                 # (B * K, T, H)
+    def forward(
+        self,
+        x: Tensor,
+        memory: tuple[Tensor, Tensor],
+        memory_mask: Tensor | None,
+        cache: KVCache | None,
+    ) -> Tensor:  # (B * K, T, H)
         raise NotImplementedError("ex09")

@@ -2,14 +2,14 @@
 
 The simplest search: take the likeliest token, again and again. Keys and values of past tokens do
 not change, so a cache keeps them, and each step reads one new token only.
-`Cache.append` stores keys and values of new tokens behind the `self.length` stored before, in
+`KVCache.append` stores keys and values of new tokens behind the `self.length` stored before, in
 `self.keys` and `self.values` (B, N, size, D), and returns all that are filled.
-`Decoding` is called with all tokens so far, and gives the decoder those that the cache lacks:
+`DecoderSession` is called with all tokens so far, and gives the decoder those that the cache lacks:
 `self.decoder(new, self.memory, self.mask, self.cache)` returns logits (R, T, V). `self.cache` is a
-list with a Cache for each block; each has `.length` and `.reorder(parents)`, for rows that changed
+list with a KVCache for each block; each has `.length` and `.reorder(parents)`, for rows that changed
 places.
-`greedy` calls `next_logits(tokens, None)` for logits (R, V), and lets `constrain(logits, tokens,
-config)` (given) forbid tokens. It ends at `config.longest` tokens, start included, or when each row
+`greedy_search` calls `next_logits(tokens, None)` for logits (R, V), and lets `process_logits(logits, tokens,
+config)` (given) forbid tokens. It ends at `config.max_total_length` tokens, start included, or when each row
 has a token of `config.eos_ids`. Behind its EOS a row has pads, with log-probability 0, which count
 for nothing.
 The score is the sum of log-probabilities / length ** config.length_penalty; the length counts EOS,
@@ -24,19 +24,23 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nanos2t.generate import Generated, GenerationConfig, NextLogits, constrain
+from nanos2t.generate import Generated, NextLogits
+from nanos2t.generation_config import GenerationConfig
+from nanos2t.logits_processing import process_logits
 
 
-class Cache:  # this part of it
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:    # 2 x (B, N, T, D)
+class KVCache:  # this part of it
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:  # 2 x (B, N, T, D)
         raise NotImplementedError("ex11")
 
 
-class Decoding:  # this part of it
-    def __call__(self, tokens: Tensor, parents: Tensor | None) -> Tensor:       # (R, T), (R,)
+class DecoderSession:  # this part of it
+    def __call__(self, tokens: Tensor, parents: Tensor | None) -> Tensor:  # (R, T), (R,)
         raise NotImplementedError("ex11")
 
 
-def greedy(next_logits: NextLogits, start: Tensor, config: GenerationConfig, trace=None) -> Generated:
+def greedy_search(
+    next_logits: NextLogits, start: Tensor, config: GenerationConfig, trace=None
+) -> Generated:
     """The likeliest next token, or with do_sample a drawn one, until each row (R, 1) has its EOS."""
     raise NotImplementedError("ex11")

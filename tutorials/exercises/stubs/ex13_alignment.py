@@ -4,7 +4,7 @@ When was each word said? The cross-attention tells, blurred. Dynamic time warpin
 path through a table cost (T tokens, S frames), from the first token and frame to the last of both,
 that never goes back. The result lists all its cells in order, as rows (token, frame).
 
-In the package this stands in apps/align.py; try it before you look.
+In the package this stands in transcription/alignment.py; try it before you look.
 Check it: nanos2t exercises 13    Stuck: nanos2t exercises hint 13
 """
 

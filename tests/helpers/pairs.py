@@ -1,0 +1,191 @@
+"""What the parity tests share: spread weights, and a tiny random pair of transformers' that we load."""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nanos2t.model import SpeechEncoderDecoder
+from nanos2t.wav2vec2 import EncoderConfig
+
+ENCODER = {
+    "hidden_size": 15,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 19,
+    "conv_dim": [6, 8, 10],
+    "conv_kernel": [5, 3, 2],
+    "conv_stride": [3, 2, 1],
+    "num_conv_pos_embeddings": 4,
+    "num_conv_pos_embedding_groups": 5,
+    "layer_norm_eps": 1e-4,
+}
+DECODER = {
+    "hidden_size": 28,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 33,
+    "vocab_size": 43,
+    "max_position_embeddings": 37,
+    "layer_norm_eps": 1e-3,
+}
+LARGE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True}
+BART = {
+    "d_model": 28,
+    "decoder_layers": 2,
+    "decoder_attention_heads": 4,
+    "decoder_ffn_dim": 33,
+    "encoder_layers": 2,  # transformers sizes the decoder's cache by it
+    "encoder_attention_heads": 4,
+    "encoder_ffn_dim": 21,
+    "vocab_size": 43,
+    "max_position_embeddings": 37,
+}
+GPT2 = {"n_embd": 28, "n_layer": 2, "n_head": 4, "n_inner": 33, "n_positions": 37, "vocab_size": 43}
+SINUSOIDAL = {
+    "use_learned_position_embeddings": False,
+    "layernorm_embedding": False,
+    "scale_embedding": True,
+}
+ENCODERS = {  # name: model_type, what is not as in ENCODER
+    "base": ("wav2vec2", ENCODER),
+    "xlsr-53": ("wav2vec2", ENCODER | LARGE),
+    "xls-r with adapter": (
+        "wav2vec2",
+        ENCODER | LARGE | {"add_adapter": True, "num_adapter_layers": 2},
+    ),
+    "xls-r with projection": (
+        "wav2vec2",
+        ENCODER | LARGE | {"add_adapter": True, "output_hidden_size": 28},
+    ),
+    "hubert": ("hubert", ENCODER),
+    "hubert without a norm": ("hubert", ENCODER | LARGE | {"feat_proj_layer_norm": False}),
+    "unispeech": ("unispeech", ENCODER | LARGE),
+    "unispeech-sat": ("unispeech-sat", ENCODER),
+}
+DECODERS = {  # name: model_type, its config
+    "bert": ("bert", DECODER),
+    "roberta": ("roberta", DECODER),
+    "xlm-roberta": ("xlm-roberta", DECODER | {"type_vocab_size": 1}),
+    "camembert": ("camembert", DECODER),
+    "gpt2": ("gpt2", GPT2 | {"layer_norm_epsilon": 1e-3}),
+    "gpt2, untied": ("gpt2", GPT2 | {"tie_word_embeddings": False, "n_inner": None}),
+    "bart": ("bart", BART | {"scale_embedding": False}),
+    "mbart": ("mbart", BART | {"scale_embedding": True, "activation_function": "relu"}),
+    "mbart, untied": ("mbart", BART | {"tie_word_embeddings": False}),
+    "trocr": ("trocr", BART),
+    "trocr, sinusoidal, untied": (
+        "trocr",
+        BART | SINUSOIDAL | {"activation_function": "relu", "tie_word_embeddings": False},
+    ),
+}
+ADAPTER = EncoderConfig(
+    hidden_size=15, num_layers=1, num_heads=3, intermediate_size=19, position_kernel=4, position_groups=5,
+    conv_channels=(6, 8), conv_kernels=(5, 3), conv_strides=(3, 2), adapter_layers=1,
+)  # fmt: skip
+IDS = {"pad_token_id": 1, "decoder_start_token_id": 2, "eos_token_id": 3}
+
+
+@torch.no_grad()
+def spread_(module: nn.Module, generator: torch.Generator | None = None) -> nn.Module:
+    """Weights under which a mistake shows (design.md, section 7), in place; our modules or transformers'.
+
+    Matrices and convolutions 1.5 / sqrt(fan_in) * N(0, 1), biases 0.3 N(0, 1), norm weights 1 + 0.3 N(0, 1),
+    weight-norm gains uniform in 0.5 .. 1.5, embeddings N(0, 1). Seed 0 unless a generator is given.
+    """
+    generator = generator or torch.Generator().manual_seed(0)
+    drawn = set()
+    for part in module.modules():
+        for name, weight in part.named_parameters(recurse=False):
+            if id(weight) in drawn:  # tied to one that is done
+                continue
+            drawn.add(id(weight))
+            noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+            if name in ("gain", "original0", "weight_g"):
+                noise = 0.5 + torch.rand(weight.shape, generator=generator, dtype=torch.float64)
+            elif name in ("direction", "original1", "weight_v"):
+                pass  # its length has no effect
+            elif isinstance(part, (nn.LayerNorm, nn.GroupNorm)) and name == "weight":
+                noise = 1 + 0.3 * noise
+            elif weight.ndim == 1:
+                noise = 0.3 * noise
+            elif not isinstance(part, nn.Embedding):
+                fan_in = weight.shape[0] if type(part).__name__ == "Conv1D" else weight[0].numel()
+                noise = 1.5 / fan_in**0.5 * noise
+            weight.copy_(noise)
+    return module
+
+
+def tiny_pair(
+    encoder_type: str = "wav2vec2",
+    decoder_type: str = "bert",
+    encoder: dict | None = None,
+    decoder: dict | None = None,
+    seed: int = 0,
+    **config,
+):
+    """A tiny spread float64 SpeechEncoderDecoderModel of transformers, in eval mode, with ids as in IDS.
+
+    `encoder`, `decoder` and `config` change fields of the two parts' configs and of the whole's (HF's names):
+    tiny_pair(encoder={"do_stable_layer_norm": True}, decoder={"tie_word_embeddings": False}, eos_token_id=5).
+    """
+    from transformers import AutoConfig, SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
+
+    encoder = AutoConfig.for_model(encoder_type, **(ENCODER | (encoder or {})))
+    words = DECODER if "bert" in decoder_type else {}
+    decoder = words | {"is_decoder": True, "add_cross_attention": True} | IDS | (decoder or {})
+    decoder = AutoConfig.for_model(decoder_type, **decoder)
+    whole = SpeechEncoderDecoderConfig(
+        encoder=encoder.to_dict(), decoder=decoder.to_dict(), **(IDS | config)
+    )
+    model = SpeechEncoderDecoderModel(whole).double().eval()
+    spread_(model, torch.Generator().manual_seed(seed))
+    if hasattr(model.decoder, "cls"):
+        predictions = model.decoder.cls.predictions  # untied: the first is unused
+        predictions.bias.data.copy_(predictions.decoder.bias.data)
+    return model
+
+
+def ours_from(hf_model, folder: str | Path) -> SpeechEncoderDecoder:
+    """The same model as ours, in float64: saved by transformers, loaded by nanos2t."""
+    from nanos2t.pretrained import from_pretrained
+
+    hf_model.save_pretrained(folder)
+    return from_pretrained(folder, dtype=torch.float64)
+
+
+def pair_of(encoder: str, decoder: str):
+    """transformers' pair of one of ENCODERS and one of DECODERS, spread, in float64."""
+    (encoder_type, encoder_config), (decoder_type, decoder_config) = (
+        ENCODERS[encoder],
+        DECODERS[decoder],
+    )
+    return tiny_pair(encoder_type, decoder_type, encoder_config, decoder_config)
+
+
+def s2t_folder(theirs, folder: Path) -> None:
+    """A TrOCR pair as facebook/s2t-wav2vec2-large-en-de was published: names, files, config of 2021."""
+    config = theirs.config.to_dict()
+    decoder = config["decoder"]
+    decoder |= {
+        "model_type": "speech_to_text_2",
+        "max_target_positions": decoder["max_position_embeddings"],
+    }
+    for key in (
+        "use_learned_position_embeddings",
+        "layernorm_embedding",
+        "max_position_embeddings",
+    ):
+        del decoder[key]
+    config |= {"encoder": config["encoder"], "decoder": decoder, "torch_dtype": "float64"}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    tensors = {
+        name.replace("output_projection", "lm_head")
+        .replace("parametrizations.weight.original0", "weight_g")
+        .replace("parametrizations.weight.original1", "weight_v"): value
+        for name, value in theirs.state_dict().items()
+    }
+    tensors["decoder.model.decoder.embed_positions.weights"] = torch.zeros(39, 28)
+    torch.save(tensors, folder / "pytorch_model.bin")

@@ -1,0 +1,139 @@
+# pytest tests/test_train_config.py
+"""One dataclass: its flags, its config files, and which of them goes before which."""
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import pytest
+
+from nanos2t.training import config as train_config
+from nanos2t.training.config import TrainConfig
+
+GIVEN = {"model": "m", "train": "a.jsonl", "output": "run"}
+
+
+def parse(*arguments: str) -> dict:
+    parser = argparse.ArgumentParser()
+    train_config.add_flags(parser)
+    return vars(parser.parse_args(arguments))
+
+
+def test_every_field_has_a_flag_and_only_given_ones_count():
+    assert parse() == {}
+    for option in fields(TrainConfig):
+        name, kind = train_config.flag(option.name), train_config.kind(option)
+        value = (
+            option.metadata["choices"][-1]
+            if option.metadata["choices"]
+            else {bool: True}.get(kind, "1")
+        )
+        found = parse(*([name] if kind is bool else [name, value]))
+        assert found == {option.name: kind(value)}
+        if kind is bool:
+            assert parse("--no-" + name.removeprefix("--")) == {option.name: False}
+        train_config.check_config(option, found[option.name])
+        train_config.check_config(option, option.default)
+
+
+def test_flags_go_before_the_file_before_the_run_before_the_defaults(tmp_path: Path):
+    old = train_config.resolve_config(
+        GIVEN | {"output": str(tmp_path), "steps": 5, "seed": 6, "workers": 7}
+    )
+    (tmp_path / "train.json").write_text(train_config.render_config(old))
+    assert json.loads((tmp_path / "train.json").read_text()) == asdict(old)
+    (tmp_path / "c.json").write_text('{"seed": 60, "learning-rate": 1}')
+    found = train_config.resolve_config({"workers": 700}, str(tmp_path / "c.json"), str(tmp_path))
+    assert (found.steps, found.seed, found.workers, found.learning_rate) == (5, 60, 700, 1)
+    assert found.output == str(tmp_path) and found.model == "m" and found.accumulate == 1
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib")
+def test_a_config_may_be_toml(tmp_path: Path):
+    (tmp_path / "c.toml").write_text('steps = 5\nbfloat16 = true\nschedule = "cosine"\n')
+    found = train_config.resolve_config(GIVEN, str(tmp_path / "c.toml"))
+    assert found.steps == 5 and found.bfloat16 is True and found.schedule == "cosine"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('{"stepz": 5}', "stepz is no option of train"),
+        ('{"steps": "5"}', "--steps is '5', expected int"),
+        ('{"steps": true}', "--steps is True, expected int"),
+        ('{"steps": -1}', "--steps is -1, expected int, at least 1"),
+        ('{"bfloat16": 1}', "--bfloat16 is 1, expected bool$"),
+        ('{"schedule": "none"}', "--schedule is 'none', expected one of linear, cosine, constant"),
+        ('{"hidden_dropout": -0.1}', "--hidden-dropout is -0.1, expected float, 0 to 1"),
+        ('{"label_smoothing": 2}', "--label-smoothing is 2, expected float, 0 to 1"),
+        ('{"mask_time_length": 0}', "--mask-time-length is 0, expected int, at least 1"),
+        ('{"seed": 1e20}', "--seed is 1e"),
+        ('{"seed": 100000000000000000000}', "--seed is 1.*, expected int, 0 to 4294967296"),
+        ('{"learning_rate": NaN}', "--learning-rate is nan"),
+        ('{"encoder": 3}', "--encoder is 3, expected str$"),
+        ("[1]", "c.json: list, expected an object"),
+        ("{", "c.json: .*expected a config"),
+    ],
+)
+def test_what_a_config_must_not_say(tmp_path: Path, content, reason):
+    (tmp_path / "c.json").write_text(content)
+    with pytest.raises(ValueError, match=reason):
+        train_config.resolve_config(GIVEN, str(tmp_path / "c.json"))
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"model": "m", "train": "a"}, "expected --train and --output"),
+        ({"model": "m", "output": "a"}, "expected --train and --output"),
+        ({"train": "a", "output": "b"}, "expected --encoder and --decoder, or --model"),
+        (
+            {"train": "a", "output": "b", "encoder": "c"},
+            "expected --encoder and --decoder, or --model",
+        ),
+        (GIVEN | {"encoder": "c", "decoder": "d"}, "expected --encoder and --decoder, or --model"),
+        (GIVEN | {"decoder": "d"}, "expected --encoder and --decoder, or --model"),
+    ],
+)
+def test_what_must_be_given(given, reason):
+    with pytest.raises(ValueError, match=reason):
+        train_config.resolve_config(given)
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"model": "other"}, "--model is 'other', expected 'm', as .* began"),
+        ({"ctc": 0.5}, "--ctc is 0.5, expected 0.0, as"),
+        ({"output": "other"}, "--output is 'other', expected"),
+        ({"output": 3}, "--output is 3, expected str"),
+        ({"vocabulary": "bpe"}, "--vocabulary is 'bpe', expected 'decoder'"),
+    ],
+)
+def test_a_run_goes_on_with_what_it_began_with(tmp_path: Path, more, reason):
+    old = train_config.resolve_config(GIVEN | {"output": str(tmp_path)})
+    (tmp_path / "train.json").write_text(train_config.render_config(old))
+    with pytest.raises(ValueError, match=reason):
+        train_config.resolve_config(more, None, str(tmp_path))
+    same = {"model": "m", "output": f"{tmp_path}/"}
+    assert train_config.resolve_config(same | {"steps": 3}, None, str(tmp_path)).steps == 3
+
+
+def test_files_that_are_missing_are_named(tmp_path: Path):
+    with pytest.raises(ValueError, match="none.json: No such file"):
+        train_config.resolve_config(GIVEN, str(tmp_path / "none.json"))
+    with pytest.raises(ValueError, match="train.json: No such file"):
+        train_config.resolve_config({}, None, str(tmp_path))
+
+
+def test_help_needs_no_torch():
+    found = "import sys, importlib.util as u; s = u.spec_from_file_location('t', sys.argv[1]); "
+    found += "m = u.module_from_spec(s); sys.modules['t'] = m; s.loader.exec_module(m); "
+    found += "print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", found, train_config.__file__], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "False", done.stderr

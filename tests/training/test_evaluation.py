@@ -1,0 +1,274 @@
+# pytest tests/test_evaluate.py
+"""Errors counted by hand beside jiwer and sacrebleu; manifests of many languages, with holes; the command."""
+
+import json
+import os
+from itertools import product
+from pathlib import Path
+
+import pytest
+import soundfile
+from helpers.tiny import RATE, SOUNDS, save_tiny, write
+
+import nanos2t
+from nanos2t.cli import main as cli
+from nanos2t.training import evaluation as evaluate
+from nanos2t.training.manifest import Item
+from nanos2t.transcription.results import Result
+from nanos2t.transcription.transcriber import SpeechToText
+
+pytest.importorskip("jiwer")
+pytest.importorskip("sacrebleu")
+
+
+@pytest.fixture(scope="module")
+def stt(model: Path) -> SpeechToText:
+    return nanos2t.load(model, dtype="float64")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> list[str]:
+    folder = tmp_path_factory.mktemp("clips")
+    return [str(write(folder / f"{i}.wav", SOUNDS[i])) for i in (0, 1, 3, 5, 6)]
+
+
+def heard(text: str, language: str | None = None) -> Result:
+    return Result(text, 0.0, [], [], language)
+
+
+def distance(left, right) -> int:
+    """Levenshtein's, written out."""
+    rows = {(i, 0): i for i in range(len(left) + 1)} | {(0, j): j for j in range(len(right) + 1)}
+    for i, j in product(range(len(left)), range(len(right))):
+        change = rows[i, j] + (left[i] != right[j])
+        rows[i + 1, j + 1] = min(change, rows[i, j + 1] + 1, rows[i + 1, j] + 1)
+    return rows[len(left), len(right)]
+
+
+PAIRS = [
+    ("two four seven", "two four seven"),
+    ("two four seven", "two for seven eleven"),
+    ("Zürich, at dawn", "zurich at dawn"),
+    ("one", ""),
+    ("", "a b"),
+]
+
+
+def test_rates_are_errors_over_lengths_of_the_corpus():
+    found = evaluate.compute_scores(PAIRS)
+    words = sum(distance(text.split(), said.split()) for text, said in PAIRS)
+    letters = sum(distance(text, said) for text, said in PAIRS)
+    assert found["wer"] == pytest.approx(words / sum(len(text.split()) for text, _ in PAIRS))
+    assert found["cer"] == pytest.approx(letters / sum(len(text) for text, _ in PAIRS))
+    assert (found["items"], found["exact"]) == (5, 0.2) and words == 6
+
+
+def test_bleu_and_chrf_are_sacrebleus():
+    import sacrebleu
+
+    pairs = [
+        ("the cat sat on the mat", "the cat is on the mat"),
+        ("a dog, barking loudly", "dogs bark"),
+    ]
+    found, (texts, said) = evaluate.compute_scores(pairs), map(list, zip(*pairs))
+    assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(said, [texts]).score)
+    assert found["chrf"] == pytest.approx(sacrebleu.corpus_chrf(said, [texts]).score)
+    assert 0 < found["bleu"] < found["chrf"] < 100
+
+
+def test_short_and_unspaced_texts_have_a_bleu():
+    assert evaluate.compute_scores([("seven", "seven")])["bleu"] == pytest.approx(100)
+    chinese = [("我今天去了北京大学", "我今天去北京大学")]
+    assert (
+        evaluate.compute_scores(chinese)["bleu"]
+        == 0
+        < evaluate.compute_scores(chinese, "zh_CN")["bleu"]
+        < 100
+    )
+    japanese = [("今日は東京に行きました", "今日は京都に行きました")]
+    assert (
+        evaluate.compute_scores(japanese)["bleu"]
+        == 0
+        < evaluate.compute_scores(japanese, "ja")["bleu"]
+        < 100
+    )
+
+
+def test_nothing_is_cleaned_unless_asked():
+    items = [Item("a.wav", "Nine, O'Clock — naïve!"), Item("b.wav", "ﬁve")]
+    said = [heard("nine o clock naïve"), heard("FIVE.")]
+    assert evaluate.evaluate_results(items, said)["scores"]["all"]["exact"] == 0
+    clean = evaluate.evaluate_results(items, said, evaluate.normalise_text)
+    assert clean["scores"]["all"]["exact"] == 1 and clean["worst"] == []
+    assert evaluate.normalise_text(" 3+4 = $7 ") == "3 4 7"
+
+
+def test_scores_per_language_and_over_all():
+    items = [
+        Item("a", "eins", "de"),
+        Item("b", "zwei", "German"),
+        Item("c", "two"),
+        Item("d", "x", "fr"),
+    ]
+    said = [heard("eins", "de"), heard("drei", "de"), heard("two"), ValueError("d: gone")]
+    found = evaluate.evaluate_results(items, said)
+    assert list(found["scores"]) == ["-", "de", "all"]
+    assert [row["items"] for row in found["scores"].values()] == [1, 2, 3]
+    assert found["scores"]["de"]["exact"] == 0.5
+    assert found["scores"]["all"]["exact"] == pytest.approx(2 / 3)
+    assert found["items"][3] == {"audio": "d", "language": "fr", "text": "x", "error": "gone"}
+
+
+def test_over_all_is_the_language_if_there_is_one():
+    items = [Item("a", "我今天去了北京大学", "zh"), Item("b", "seven", "en")]
+    said = [heard("我今天去北京大学", "zh"), heard("seven", "en")]
+    chinese, mixed = (
+        evaluate.evaluate_results(items[:1], said[:1]),
+        evaluate.evaluate_results(items, said),
+    )
+    assert chinese["scores"]["all"] == chinese["scores"]["zh"] == mixed["scores"]["zh"]
+    assert 0 < chinese["scores"]["all"]["bleu"] and mixed["scores"]["en"]["bleu"] == pytest.approx(
+        100
+    )
+
+
+def test_the_worst_ten_with_an_alignment():
+    items = [Item(f"{i}.wav", " ".join("abcdefghijklmno"[: i + 1])) for i in range(15)]
+    said = [heard(item.text[:-1] + "z") for item in items[:-1]] + [heard(items[-1].text)]
+    worst = evaluate.evaluate_results(items, said)["worst"]
+    assert [row["audio"] for row in worst] == [f"{i}.wav" for i in range(10)]
+    assert [row["wer"] for row in worst] == pytest.approx([1 / (i + 1) for i in range(10)])
+    texts = "two four seven nine ten", "two seven nine ten one"
+    row = evaluate.evaluate_results([Item("a.wav", texts[0])], [heard(texts[1])])["worst"][0]
+    reference, said = row["alignment"].splitlines()[:2]
+    assert reference.split() == ["REF:", "two", "four", "seven", "nine", "ten", "***"]
+    assert said.split() == ["HYP:", "two", "****", "seven", "nine", "ten", "one"]
+    assert reference.index("nine") == said.index("nine")
+    assert evaluate.evaluate_results([Item("a.wav", "")], [heard("two")])["worst"][0]["wer"] >= 1
+
+
+def test_each_item_in_its_language_whatever_the_batch(stt, clips):
+    items = [Item(clips[i % 5], "x", (None, "de", "English")[i % 3]) for i in range(12)]
+    expected = [str(stt.transcribe(item.audio, language=item.language or "en")) for item in items]
+    assert len({*expected}) > 4
+    for size in 1, 5, 20:
+        found = evaluate.transcribe_items(stt, items, size, language="en")
+        assert list(map(str, found)) == expected
+    assert [one.language for one in found[:3]] == ["en", "de", "en"]
+
+
+def test_a_part_of_a_recording(stt, clips, tmp_path):
+    [waveform, _] = soundfile.read(clips[1], dtype="float32")
+    part = write(tmp_path / "part.wav", waveform[round(0.3 * RATE) : round(0.8 * RATE)])
+    items = [
+        Item(clips[1], "x", "de", 0.3, 0.8),
+        Item(str(part), "x", "de"),
+        Item(clips[1], "x", "de"),
+    ]
+    found = evaluate.transcribe_items(stt, items)
+    assert found[0].tokens == found[1].tokens != found[2].tokens
+
+
+def test_an_item_that_fails_fails_alone(stt, clips, tmp_path):
+    (tmp_path / "bad.wav").write_bytes(b"no audio at all")
+    items = [
+        Item("gone.wav", "x", "de"), Item(clips[0], "x", "de"), Item(clips[0], "x", "tlh"),
+        Item(str(tmp_path / "bad.wav"), "x", "en"), Item(clips[1], "x", "de", 50.0, 51.0),
+        Item(clips[1], "x", "en"),
+    ]  # fmt: skip
+    done = []
+    found = evaluate.transcribe_items(stt, items, progress=done.append)
+    assert [isinstance(one, ValueError) for one in found] == [True, False, True, True, True, False]
+    assert sum(done) == 2
+    for one, reason in zip(
+        found, ("gone.wav", "", "unknown language 'tlh'", "bad.wav", "s long", "")
+    ):
+        assert reason in str(one)
+
+
+def test_a_model_of_one_language_is_not_asked_for_any(clips, tmp_path):
+    stt = nanos2t.load(save_tiny(tmp_path), dtype="float64")
+    items = [Item(clips[0], "x", "en")]
+    found = evaluate.transcribe_items(stt, items)
+    assert str(found[0]) == str(stt.transcribe(clips[0]))
+    assert list(evaluate.evaluate_results(items, found)["scores"]) == ["en", "all"]
+
+
+# the command
+
+
+@pytest.fixture
+def run(capsys, model: Path):
+    def run(*arguments: object, tiny: bool = True) -> tuple[int, str, list[str]]:
+        code = cli.main(["eval", *map(str, arguments), *(["--model", str(model)] if tiny else [])])
+        found = capsys.readouterr()
+        assert "Traceback" not in found.err
+        assert all(line.startswith("nanos2t: ") for line in found.err.splitlines())
+        return code, found.out, found.err.splitlines()
+
+    return run
+
+
+def manifest(path: Path, *rows: dict) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_the_command_prints_a_table_and_the_worst(run, stt, clips, tmp_path):
+    texts = [str(stt.transcribe(clip, language="en")) for clip in clips]
+    rows = [{"audio": clip, "text": text, "language": "en"} for clip, text in zip(clips, texts)]
+    rows[1]["text"] += " extra"
+    path = manifest(tmp_path / "m.jsonl", *rows)
+    code, out, err = run(path, "--dtype", "float64")
+    assert (code, err) == (0, [])
+    table = [line.split() for line in out.splitlines()[:3]]
+    assert table[0] == ["items", "exact", "wer", "cer", "bleu", "chrf"]
+    assert table[1][:3] == ["en", "5", "0.8000"] and table[2][1:] == table[1][1:]
+    assert clips[1] in out and clips[0] not in out and "extra" in out
+    assert sorted(os.listdir(tmp_path)) == ["m.jsonl"], "files appeared"
+
+
+def test_json_and_output(run, clips, tmp_path):
+    path = manifest(tmp_path / "m.jsonl", *({"audio": clip, "text": "w7"} for clip in clips))
+    code, out, _ = run(path, "--json", "--output", tmp_path / "found.json", "--language", "de")
+    found = json.loads(out)
+    assert code == 0 and json.loads((tmp_path / "found.json").read_text()) == found
+    assert len(found["items"]) == 5 and found["scores"]["all"]["items"] == 5
+    assert {row["language"] for row in found["items"]} == {"de"}
+    code, out, err = run(path, "--output", tmp_path / "no" / "found.json")
+    assert code == 1 and "all" in out and len(err) == 1 and "found.json" in err[0]
+
+
+def test_options_arrive(run, clips, tmp_path, monkeypatch):
+    asked = {}
+
+    def spy(self, sources, batch_size, **how):
+        asked.update(how, batch_size=batch_size)
+        return (heard("One, two.") for _ in sources)
+
+    monkeypatch.setattr(SpeechToText, "transcribe_many", spy)
+    path = manifest(tmp_path / "m.jsonl", {"audio": clips[0], "text": "one two"})
+    line = "--num-beams 3 --batch-size 7 --language en --normalise --quiet --json"
+    code, out, _ = run(path, *line.split())
+    assert code == 0 and json.loads(out)["scores"]["all"]["exact"] == 1
+    assert (asked["num_beams"], asked["batch_size"], asked["language"]) == (3, 7, "en")
+    asked.clear()
+    assert run(path)[0] == 0 and "num_beams" not in asked and asked["batch_size"] == 8
+
+
+def test_exit_codes(run, clips, tmp_path, monkeypatch):
+    path = manifest(
+        tmp_path / "m.jsonl", {"audio": clips[0], "text": "x"}, {"audio": "gone.wav", "text": "x"}
+    )
+    code, out, err = run(path)
+    assert code == 1 and len(err) == 1 and str(tmp_path / "gone.wav") in err[0] and "all" in out
+    none = manifest(tmp_path / "none.jsonl", {"audio": "gone.wav", "text": "x"})
+    code, out, err = run(none)
+    assert code == 1 and len(err) == 1 and "all" not in out
+    assert run(tmp_path / "no.jsonl")[0] == 2
+    assert run(manifest(tmp_path / "bad.jsonl", {"audio": 3}))[0] == 2
+    assert run(path, "--language", "tlh")[0] == 2
+    assert run(path, "--model", tmp_path / "nothing", tiny=False)[0] == 3
+    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    code, out, err = run(path)
+    assert (code, out) == (2, "") and "pip install jiwer sacrebleu" in err[0]

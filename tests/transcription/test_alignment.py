@@ -1,0 +1,473 @@
+# pytest tests/test_align.py
+"""nanos2t/transcription/alignment.py: weights against the decoder, paths against all paths, words by tokenizer."""
+
+import time
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from helpers.pairs import spread_
+from helpers.tiny import ENCODER as TINY_ENCODER
+from helpers.tiny import SOUNDS, save_tiny, write
+
+import nanos2t
+from nanos2t import wav2vec2
+from nanos2t.decoder import DecoderConfig
+from nanos2t.generation_config import GenerationConfig
+from nanos2t.model import SpeechEncoderDecoder
+from nanos2t.tokenizer import Tokenizer
+from nanos2t.transcription import alignment as align
+from nanos2t.wav2vec2 import attend
+
+tokenizers = pytest.importorskip("tokenizers")
+
+ENCODER = replace(TINY_ENCODER, conv_kernels=(5, 3, 2), conv_strides=(3, 2, 1))
+SIZES = {
+    "hidden_size": 28,
+    "num_layers": 3,
+    "num_heads": 4,
+    "intermediate_size": 33,
+    "max_positions": 37,
+}
+PRE_NORM = {"pre_norm": True, "embed_norm": False}
+DECODERS = {
+    "bert": DecoderConfig.bert(43, **SIZES),
+    "gpt2": DecoderConfig(43, **SIZES, **PRE_NORM, activation="gelu_tanh"),
+    "bart": DecoderConfig(43, **SIZES, position_offset=2),
+    "mbart": DecoderConfig(
+        43, **SIZES, pre_norm=True, embed_scale=28**0.5, position_offset=2, tied=False
+    ),
+}
+IDS = GenerationConfig(pad_token_id=1, decoder_start_token_id=2, eos_token_id=3)
+TOKENS = torch.tensor([2, 7, 30, 12, 7, 41, 9, 3])
+
+
+@cache
+def tiny(name: str) -> SpeechEncoderDecoder:
+    return spread_(SpeechEncoderDecoder.from_configs(ENCODER, DECODERS[name], IDS).double().eval())
+
+
+def random_memory(frames: int) -> torch.Tensor:
+    return torch.randn(
+        1, frames, 28, generator=torch.Generator().manual_seed(4), dtype=torch.float64
+    )
+
+
+# the weights
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_the_pass_in_parts_is_the_decoder(name: str):
+    model, memory = tiny(name), random_memory(17)
+    logits, weights = align.run_decoder(model.decoder, TOKENS, memory)
+    expected = model.decoder(TOKENS[None], model.decoder.project_memory(memory))[0]
+    assert (logits - expected).abs().max() < 1e-10
+    assert weights.shape == (3, 4, 8, 17)
+    assert (weights.sum(3) - 1).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_the_weights_are_those_that_attend_applies(name: str, monkeypatch):
+    """Mixed by them, the values are what every block's own cross-attention mixes."""
+    model, memory, mixed = tiny(name), random_memory(17), []
+
+    def attend_(queries, keys, values, *rest, **more):
+        found = attend(queries, keys, values, *rest, **more)
+        mixed.extend(
+            [(values, found)] * (keys.shape[2] == 17)
+        )  # else the tokens attend to themselves
+        return found
+
+    monkeypatch.setattr(wav2vec2, "attend", attend_)
+    weights = align.cross_attention(model, TOKENS, memory)  # (layers, N, T, S)
+    assert len(mixed) == len(weights) == 3
+    for own, (values, found) in zip(weights, mixed, strict=True):
+        assert (own @ values[0] - found[0]).abs().max() < 1e-12
+
+
+def test_rows_do_not_see_later_tokens():
+    model, memory = tiny("mbart"), random_memory(9)
+    changed = TOKENS.clone()
+    changed[5] = 11
+    before, after = (align.cross_attention(model, tokens, memory) for tokens in (TOKENS, changed))
+    assert torch.equal(before[:, :, :5], after[:, :, :5])
+    assert (before[:, :, 5:] - after[:, :, 5:]).abs().max() > 1e-2
+
+
+# the heads
+
+
+def bump(centres: list[float], frames: int, width: float) -> torch.Tensor:
+    distance = torch.arange(frames) - torch.tensor(centres)[:, None]
+    return (-0.5 * (distance / width) ** 2).double().softmax(1)
+
+
+def test_heads_that_move_on_are_chosen():
+    steady = bump([15.0] * 6, 31, 0.3)
+    forward = bump([2.0, 7, 11, 18, 23, 29], 31, 1.0)
+    vague = bump([9.0, 11, 13, 15, 17, 19], 31, 6.0)
+    uniform = torch.full((6, 31), 1 / 31, dtype=torch.float64)
+    jumping = forward[[3, 0, 5, 1, 4, 2]]
+    weights = torch.stack([steady, jumping, forward.flip(0), uniform, vague, forward]).view(
+        2, 3, 6, 31
+    )
+    assert align.choose_heads(weights).tolist() == [[1, 2], [1, 1]]
+    assert align.choose_heads(weights, 1).tolist() == [[1, 2]]
+    assert sorted(align.choose_heads(weights, 9).tolist()) == [
+        [i, j] for i in range(2) for j in range(3)
+    ]
+
+
+def test_the_score_is_the_mean_over_pairs():
+    """Against the sum over all pairs of tokens and all pairs of frames, written out."""
+    generator = torch.Generator().manual_seed(3)
+    weights = (3 * torch.randn(2, 5, 4, 7, generator=generator, dtype=torch.float64)).softmax(3)
+    frame = torch.arange(7)
+    later = (frame[:, None] < frame).double() - (
+        frame[:, None] > frame
+    ).double()  # earlier token's, later token's
+    scores = torch.zeros(2, 5, dtype=torch.float64)
+    for i in range(4):
+        for j in range(i + 1, 4):
+            scores += torch.einsum("lns,st,lnt->ln", weights[:, :, i], later, weights[:, :, j]) / 6
+    scores += 0.01 * weights.amax(3).mean(2)
+    order = scores.flatten().argsort(descending=True).tolist()
+    assert align.choose_heads(weights, 10).tolist() == [[i // 5, i % 5] for i in order]
+
+
+def test_one_token_takes_the_sharpest_head():
+    weights = torch.stack([bump([5.0], 11, 3.0), bump([5.0], 11, 0.5), bump([2.0], 11, 9.0)])[None]
+    assert align.choose_heads(weights, 1).tolist() == [[0, 1]]
+
+
+# the path
+
+
+def all_paths(T: int, S: int) -> list[list[tuple[int, int]]]:
+    if T == 1 and S == 1:
+        return [[(0, 0)]]
+    before = [(t, s) for t, s in ((T - 1, S - 1), (T - 1, S), (T, S - 1)) if t and s]
+    return [[*path, (T - 1, S - 1)] for t, s in before for path in all_paths(t, s)]
+
+
+@pytest.mark.parametrize("T, S", [(1, 1), (1, 5), (4, 1), (2, 3), (3, 3), (3, 5), (5, 3), (4, 6)])
+def test_dtw_finds_the_cheapest_of_all_paths(T: int, S: int):
+    rng = np.random.default_rng((T, S))
+    for cost in (rng.normal(size=(T, S)), rng.random((T, S)), rng.integers(0, 3, (T, S)) / 1.0):
+        path = [tuple(step) for step in align.dtw(cost).tolist()]
+        every = all_paths(T, S)
+        assert path in every
+        assert sum(cost[step] for step in path) == pytest.approx(
+            min(sum(cost[s] for s in p) for p in every)
+        )
+
+
+def test_dtw_follows_a_planted_path():
+    rng = np.random.default_rng(5)
+    for T, S in ((9, 40), (1, 12), (30, 31), (12, 5)):
+        planted = [(0, 0)]
+        while planted[-1] != (T - 1, S - 1):
+            t, s = planted[-1]
+            steps = [(t + a, s + b) for a, b in ((1, 1), (1, 0), (0, 1)) if t + a < T and s + b < S]
+            planted.append(steps[rng.integers(len(steps))])
+        cost = np.ones((T, S)) + rng.random((T, S))
+        cost[tuple(np.array(planted).T)] = -1e-3 * rng.random(len(planted)) - 1
+        assert align.dtw(cost).tolist() == [list(step) for step in planted]
+
+
+def test_dtw_prefers_the_diagonal_and_keeps_its_input():
+    cost = np.zeros((3, 5))
+    assert align.dtw(cost).tolist() == [[0, 0], [0, 1], [0, 2], [1, 3], [2, 4]]
+    assert not cost.any()
+
+
+def test_dtw_is_fast_enough():
+    cost = np.random.default_rng(0).random((200, 1500))
+    started = time.process_time()
+    path = align.dtw(cost)
+    assert time.process_time() - started < 1.0
+    assert (np.abs(np.diff(path, axis=0)) <= 1).all() and path[-1].tolist() == [199, 1499]
+
+
+# peaks and times
+
+
+def test_peaks_in_order_and_by_themselves():
+    weights = bump([3.0, 20, 12, 27], 31, 1.0).numpy()
+    weights[1] = (
+        0.55 * weights[1] + 0.45 * bump([8.0], 31, 1.0).numpy()[0]
+    )  # a second, lower peak in order
+    assert align.peaks(weights, monotone=False).tolist() == [3, 20, 12, 27]
+    assert align.peaks(weights, monotone=True).tolist() == [3, 8, 12, 27]
+
+
+def test_ends_are_the_next_start_or_the_tail():
+    heard = np.array([0.05, 0.5, 0.5, 0.7, 2.0, 2.9])
+    expected = [[0, 0.4], [0.4, 0.6], [0.4, 0.6], [0.6, 1.1], [1.9, 2.4], [2.8, 3.0]]
+    assert align.token_extents(heard, 3.0) == pytest.approx(np.array(expected))
+    shuffled = [3, 5, 0, 4, 1, 2]
+    assert align.token_extents(heard[shuffled], 3.0) == pytest.approx(np.array(expected)[shuffled])
+
+
+@dataclass
+class Fixed:
+    """Stands for a model whose cross-attention is known: `align` only asks for that."""
+
+    weights: torch.Tensor
+
+
+def test_times_of_planted_weights(monkeypatch):
+    """Input token t has the row of token t + 1; tokens that are not timed do not count in any way."""
+    moving, steady = bump([29.0, 4, 0, 14, 22, 9], 30, 0.5), bump([3.0] * 6, 30, 0.2)
+    weights = torch.stack([steady, moving, moving, steady]).view(2, 2, 6, 30)
+
+    def known(model: Fixed, tokens: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+        assert tokens.tolist() == [2, 5, 6, 7, 8, 9] and memory.shape[1] == 30
+        return model.weights
+
+    monkeypatch.setattr(align, "cross_attention", known)
+    tokens, memory = [2, 5, 6, 7, 8, 9, 3], torch.zeros(1, 30, 8)
+    times = align.align_tokens(Fixed(weights), tokens, [2, 4, 5], memory, 6.0, True)
+    heard = np.array([4.5, 14.5, 22.5]) * 6.0 / 30
+    assert times == pytest.approx(np.stack([heard - align.LEAD, heard + align.TAIL], 1))
+
+
+@pytest.mark.parametrize("monotone", [True, False])
+@pytest.mark.parametrize("frames", [1, 3, 11])
+def test_times_stay_in_the_clip_and_in_order(monotone: bool, frames: int):
+    """Also with more tokens than frames."""
+    memory, seconds = random_memory(frames), 0.3
+    for name in DECODERS:
+        times = align.align_tokens(
+            tiny(name), TOKENS.tolist(), range(1, 8), memory, seconds, monotone
+        )
+        assert times.shape == (7, 2)
+        assert (
+            (times >= 0).all() and (times <= seconds).all() and (times[:, 1] >= times[:, 0]).all()
+        )
+        assert not monotone or (np.diff(times, axis=0) >= 0).all()
+
+
+def test_nothing_to_time():
+    assert align.align_tokens(tiny("bert"), [2], [], random_memory(5), 1.0, True).shape == (0, 2)
+    assert align.align_tokens(tiny("bert"), [2, 3], [], random_memory(5), 1.0, True).shape == (0, 2)
+    assert align.align_tokens(tiny("bert"), [2, 8], [1], random_memory(5), 1.0, True).shape == (
+        1,
+        2,
+    )
+
+
+def test_single_precision_and_bfloat16():
+    for dtype in (torch.float32, torch.bfloat16):
+        model = SpeechEncoderDecoder.from_configs(ENCODER, DECODERS["bert"], IDS).to(dtype).eval()
+        times = align.align_tokens(
+            model, TOKENS.tolist(), range(1, 8), random_memory(9).to(dtype), 1.0, True
+        )
+        assert times.dtype == np.float64 and np.isfinite(times).all()
+
+
+# the words
+
+SENTENCES = ["zero seven six", "twenty seven thousand", "sieben zwanzig seven", "it's one , two"]
+
+
+@cache
+def metaspace() -> Tokenizer:
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    backend = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    special = ["<pad>", "<s>", "</s>", "<unk>", "<en>"]
+    trainer = trainers.BpeTrainer(vocab_size=45, special_tokens=special, show_progress=False)
+    backend.train_from_iterator(SENTENCES, trainer)
+    return Tokenizer(backend)
+
+
+@cache
+def byte_level() -> Tokenizer:
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=270, special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False
+    )
+    backend.train_from_iterator(SENTENCES, trainer)
+    return Tokenizer(backend)
+
+
+@pytest.fixture(scope="module")
+def bert_tokenizer(tmp_path_factory) -> Tokenizer:
+    pieces = "[PAD] [UNK] [CLS] [SEP] [MASK] it 's n't hel ##lo wor ##ld , . do one two".split()
+    file = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
+    file.write_text("\n".join(pieces), encoding="utf-8")
+    return Tokenizer(tokenizers.BertWordPieceTokenizer(str(file), lowercase=True))
+
+
+def spelled(tokenizer: Tokenizer, pieces: list[str | int]) -> list[tuple[str, float, float]]:
+    """Words of tokens by name; the i-th lasts from i to i + 1."""
+    ids = [
+        piece if isinstance(piece, int) else tokenizer.backend.token_to_id(piece)
+        for piece in pieces
+    ]
+    assert None not in ids
+    times = np.stack([np.arange(len(ids)), np.arange(len(ids)) + 1.0], 1)
+    words = align.group_words(tokenizer, ids, times, [-0.1] * len(ids))
+    assert " ".join(word.word for word in words) == " ".join(tokenizer.decode(ids).split())
+    return [(word.word, word.start, word.end) for word in words]
+
+
+@pytest.mark.parametrize("tokenizer", [metaspace(), byte_level()], ids=["metaspace", "byte level"])
+@pytest.mark.parametrize(
+    "text", ["nineseven", "zero seven six", "two thousand seventy", "it's one , two"]
+)
+def test_words_of_encoded_text(tokenizer: Tokenizer, text: str):
+    """Every vocabulary cuts at other places; the pieces of each word decode to it."""
+    ids = tokenizer.encode(text)
+    assert len(ids) > len(text.split())
+    words, start = spelled(tokenizer, ids), 0
+    assert [word for word, _, _ in words] == text.split()
+    for word, first, behind in words:
+        assert first == start and tokenizer.decode(ids[int(first) : int(behind)]).strip() == word
+        start = behind
+    assert start == len(ids)
+
+
+def test_words_of_metaspace():
+    tokenizer = metaspace()
+    assert spelled(tokenizer, ["▁seven", "▁", "z", "e", "r", "o"]) == [
+        ("seven", 0, 1),
+        ("zero", 1, 6),
+    ]
+    assert spelled(tokenizer, ["▁", "▁seven"]) == [("seven", 0, 2)]
+    assert spelled(tokenizer, ["▁seven", "▁"]) == [("seven", 0, 2)]
+    assert spelled(tokenizer, ["▁", "▁"]) == []
+
+
+def test_words_of_word_pieces(bert_tokenizer: Tokenizer):
+    assert spelled(bert_tokenizer, ["hel", "##lo", "wor", "##ld"]) == [
+        ("hello", 0, 2),
+        ("world", 2, 4),
+    ]
+    assert spelled(bert_tokenizer, ["hel", "##lo", ",", "one", "."]) == [
+        ("hello,", 0, 3),
+        ("one.", 3, 5),
+    ]
+    assert spelled(bert_tokenizer, ["it", "'s", "do", "n't", "one"]) == [
+        ("it's", 0, 2),
+        ("don't", 2, 4),
+        ("one", 4, 5),
+    ]
+    assert spelled(bert_tokenizer, ["##lo", "one"]) == [("##lo", 0, 1), ("one", 1, 2)]
+
+
+def test_words_of_bytes():
+    """A character of several tokens is no word until it is whole."""
+    tokenizer = byte_level()
+    ids = tokenizer.encode("één 🙂🙂 seven")
+    count = [len(tokenizer.encode(part)) for part in ("één", " 🙂🙂", " seven")]
+    a, b, c = np.cumsum(count).tolist()
+    assert count[1] > 5
+    assert spelled(tokenizer, ids) == [("één", 0, a), ("🙂🙂", a, b), ("seven", b, c)]
+    assert spelled(tokenizer, tokenizer.encode("语音识别")) == [("语音识别", 0, 12)]
+
+
+class Continued:
+    """Pieces end in "@@" if their word goes on, as in speech_to_text_2."""
+
+    def decode(self, tokens: list[str], skip_special_tokens: bool = True) -> str:
+        return " ".join(tokens).replace("@@ ", "").replace(" '", "'")
+
+
+def test_words_that_join_later_are_one():
+    pieces = "it ' re@@ al one@@ self '".split()
+    times = np.stack([np.arange(7), np.arange(7) + 1.0], 1)
+    words = align.group_words(Continued(), pieces, times, [0.0] * 7)
+    found = [(word.word, word.start, word.end) for word in words]
+    assert found == [("it'", 0, 2), ("real", 2, 4), ("oneself'", 4, 7)]
+
+
+def test_a_token_of_two_words_keeps_both():
+    backend = tokenizers.Tokenizer(
+        tokenizers.models.WordLevel({"so": 0, "in the": 1, "end": 2}, unk_token="so")
+    )
+    assert spelled(Tokenizer(backend), [0, 1, 2, 1]) == [
+        ("so", 0, 1),
+        ("in the", 1, 2),
+        ("end", 2, 3),
+        ("in the", 3, 4),
+    ]
+
+
+def test_probability_is_the_geometric_mean_and_times_the_hull():
+    tokenizer = metaspace()
+    ids = [tokenizer.backend.token_to_id(piece) for piece in ("▁seven", "▁", "z", "o")]
+    times = np.array([[1.0, 1.5], [0.7, 0.9], [0.2, 0.7], [0.9, 1.0]])
+    first, second = align.group_words(
+        tokenizer, ids, times, [np.log(0.5), np.log(0.9), np.log(0.4), np.log(0.3)]
+    )
+    assert (first.start, first.end, first.word) == (
+        1.0,
+        1.5,
+        "seven",
+    ) and first.probability == pytest.approx(0.5)
+    assert (second.start, second.end, second.word) == (0.2, 1.0, "zo")
+    assert second.probability == pytest.approx((0.9 * 0.4 * 0.3) ** (1 / 3))
+    assert all(type(value) is float for value in (first.start, first.end, first.probability))
+
+
+# all of it
+
+
+@pytest.mark.parametrize("kind, text", [
+    ("no tokenizer", "has no tokenizer"), ("no word", "can not read 'w7 other'"),
+    ("more", "expected tokens below 40"),
+])  # fmt: skip
+def test_a_text_that_has_no_tokens(tmp_path, kind: str, text: str):
+    """The tokenizer lacks a word and has none for that, or has more tokens than the decoder."""
+    vocab = {"<s>": 1, "w7": 7, "other": 41} if kind == "more" else {"w7": 7}
+    folder = save_tiny(tmp_path, tokenizer=False)
+    if kind != "no tokenizer":
+        backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab))
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+        backend.save(str(folder / "tokenizer.json"))
+    stt = nanos2t.load(folder)
+    with pytest.raises(ValueError, match=text):
+        align.align_text(stt, write(tmp_path / "a.wav", SOUNDS[1]), "w7 other")
+
+
+@dataclass
+class Speech:
+    model: SpeechEncoderDecoder
+    tokenizer: Tokenizer | None
+
+
+def test_words_of_a_hypothesis():
+    """Special tokens are neither timed nor spelled, and do not count as sure or unsure."""
+    config = DecoderConfig.bert(metaspace().backend.get_vocab_size(), **SIZES)
+    model = spread_(SpeechEncoderDecoder.from_configs(ENCODER, config, IDS).double().eval())
+    pieces = "<s> <en> ▁seven ▁ z <unk> o </s> <pad>".split()
+    tokens = [metaspace().backend.token_to_id(piece) for piece in pieces]
+    logprobs = [-9.0, -0.5, -0.3, -0.2, -9.0, -0.1, -9.0, -9.0]
+    stt = Speech(model, metaspace())
+    words = align.find_words(stt, random_memory(20), tokens, logprobs, 2.0, True)
+    assert [word.word for word in words] == ["seven", "zo"]
+    assert [word.probability for word in words] == pytest.approx([np.exp(-0.5), np.exp(-0.2)])
+    times = align.align_tokens(model, tokens, [2, 3, 4, 6], random_memory(20), 2.0, True)
+    assert [word.start for word in words] == [times[0, 0], times[1, 0]]
+    assert 0 <= words[0].start <= words[0].end and words[1].end <= 2.0
+    assert align.find_words(stt, random_memory(20), tokens[:2], logprobs[:1], 2.0, True) == []
+    assert align.find_words(stt, random_memory(20), tokens[:1], [], 2.0, False) == []
+    assert (
+        align.find_words(Speech(model, None), random_memory(20), tokens, logprobs, 2.0, True) == []
+    )
+    without_specials = align.find_words(
+        stt, random_memory(1), tokens[:4], logprobs[:3], 0.02, False
+    )
+    assert [(word.word, word.start, word.end) for word in without_specials] == [
+        ("seven", 0.0, 0.02)
+    ]
