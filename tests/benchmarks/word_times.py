@@ -15,7 +15,7 @@ import numpy as np
 import nanos2t
 from nanos2t import audio
 
-RATE, HELD_OUT = 8000, range(9, 50, 9)  # of tutorials/spoken_numbers.py
+RATE, HELD_OUT = 8000, range(9, 50, 9)  # of tutorials/recipes/spoken_numbers/spoken_numbers.py
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 

@@ -1,5 +1,5 @@
-# pytest tests/test_curves.py
-"""tutorials/curves.py: which lines are drawn, from logs of runs that were stopped; the picture."""
+# pytest tests/tutorials/test_curves.py
+"""tutorials/recipes/curves.py: which lines are drawn, from logs of runs that were stopped; the picture."""
 
 import json
 import sys

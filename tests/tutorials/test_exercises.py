@@ -1,4 +1,4 @@
-# pytest tests/test_exercises.py
+# pytest tests/tutorials/test_exercises.py
 """The grader graded: stubs, the package, second right answers, every mistake, cheats, crashes, commands."""
 
 import itertools

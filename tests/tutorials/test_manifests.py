@@ -1,5 +1,5 @@
-# pytest tests/test_manifests.py
-"""tutorials/manifests.py: the split, the texts, rows of one speaker; recordings here are tones."""
+# pytest tests/tutorials/test_manifests.py
+"""tutorials/recipes/manifests.py: the split, the texts, rows of one speaker; recordings here are tones."""
 
 import sys
 from pathlib import Path

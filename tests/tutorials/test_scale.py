@@ -1,5 +1,5 @@
-# pytest tests/test_scale.py (and with -m slow: memory, and bytes between two processes)
-"""tutorials/scale.py counts; measured here: what autograd keeps, the peak of a step, what gloo sends."""
+# pytest tests/tutorials/test_scale.py (and with -m slow: memory, and bytes between two processes)
+"""tutorials/recipes/scale.py counts; measured here: what autograd keeps, the peak of a step, what gloo sends."""
 
 import json
 import subprocess
@@ -162,7 +162,7 @@ def test_time_follows_the_machine():
 
 def test_the_page_has_what_the_script_prints():
     done = subprocess.run(
-        [sys.executable, ROOT / "tutorials" / "scale.py"], capture_output=True, text=True, cwd=ROOT,
+        [sys.executable, ROOT / "tutorials" / "recipes" / "scale.py"], capture_output=True, text=True, cwd=ROOT,
         env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": ""},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -218,7 +218,7 @@ BASE = (
 )
 def test_peak_of_a_step_at_base_size(frozen, checkpoint, clips, samples):
     code = PEAK.format(
-        paths=[str(ROOT), str(ROOT / "tutorials"), str(ROOT / "tests")], model=BASE, clips=clips,
+        paths=[str(ROOT), str(ROOT / "tutorials" / "recipes"), str(ROOT / "tests")], model=BASE, clips=clips,
         samples=samples, frozen=frozen, checkpoint=checkpoint,
     )  # fmt: skip
     environment = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "PATH": ""}
@@ -273,7 +273,7 @@ if distributed.get_rank() == 0:
 def test_bytes_between_two_processes(tmp_path):
     """All that passes the loopback in a step, by both; gloo scatters sums by summing for all, twice the
     bytes. Others who use the loopback add to it: the least of eight steps counts."""
-    paths = [str(ROOT), str(ROOT / "tutorials"), str(ROOT / "tests")]
+    paths = [str(ROOT), str(ROOT / "tutorials" / "recipes"), str(ROOT / "tests")]
     command = [
         sys.executable,
         "-m",

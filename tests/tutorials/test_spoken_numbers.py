@@ -1,4 +1,4 @@
-# pytest tests/test_spoken_numbers.py
+# pytest tests/tutorials/test_spoken_numbers.py
 """The bundled model's task: what is drawn, split and learned. Recordings here are tones, a pitch a digit."""
 
 import argparse
@@ -273,7 +273,7 @@ def test_a_package_that_is_missing_is_named(folder: Path, tmp_path: Path, monkey
 
 def test_the_recipe_runs_and_its_model_is_packed_for_transformers(numbers: Path, tmp_path: Path):
     transformers = pytest.importorskip("transformers")
-    home = Path(task.__file__).parent / "spoken_numbers"
+    home = Path(task.__file__).parent
     flags = {"train": str(numbers / "train.jsonl"), "dev": str(numbers / "dev.jsonl"), "steps": 2}
     flags |= {"model": str(home), "output": str(tmp_path / "first"), "batch_seconds": 9.0}
     train.run_training(train_config.resolve_config(flags, str(home / "train.json")))
@@ -320,7 +320,7 @@ def test_score_counts_what_is_exactly_right(folder: Path, monkeypatch):
             sequences=torch.full((len(memory), 1), task.LANGUAGES.index(language))
         )
 
-    monkeypatch.setattr(task, "decode", decode)
+    monkeypatch.setattr(task, "decode_memory", decode)
     items = task.validation_set(task.Recordings([folder], "dev"), 8, seed=1)
     items[0], items[1] = ((1,), items[0][1]), ((1,), items[1][1])
     ones = sum(digits == (1,) for digits, _ in items)

@@ -1,4 +1,4 @@
-# pytest tests/test_tutorials.py
+# pytest tests/tutorials/test_tutorials.py
 """The lessons: they run without a network, draw, and say nothing that is not so."""
 
 import ast
@@ -144,7 +144,7 @@ def run_lesson(path: str, pictures: str) -> None:
 
 @each_lesson
 def test_lesson_runs_draws_and_names_what_exists(lesson: Path, tmp_path: Path):
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tutorials")))
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tutorials" / "recipes")))
     environment = os.environ | {"PYTHONPATH": path, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
     call = f"from tests.tutorials import test_tutorials; test_tutorials.run_lesson({str(lesson)!r}, {str(tmp_path)!r})"
     done = subprocess.run(
@@ -169,7 +169,7 @@ def test_a_network_and_a_wrong_name_are_found(tmp_path: Path):
     ]
     lesson.write_text("# %%\nimport socket\nsocket.socket()\n")
     call = f"from tests.tutorials import test_tutorials; test_tutorials.run_lesson({str(lesson)!r}, {str(tmp_path)!r})"
-    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tutorials")))
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tutorials" / "recipes")))
     environment = os.environ | {"PYTHONPATH": path, "MPLBACKEND": "Agg"}
     done = subprocess.run(
         [sys.executable, "-c", call], capture_output=True, text=True, env=environment
@@ -219,7 +219,7 @@ def test_lessons_are_eight():
 
 
 def test_notebooks_are_valid_and_always_the_same(tmp_path: Path):
-    call = [sys.executable, ROOT / "tutorials" / "notebooks.py"]
+    call = [sys.executable, ROOT / "tutorials" / "recipes" / "notebooks.py"]
     for name in "first", "second":
         done = subprocess.run([*call, name], cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

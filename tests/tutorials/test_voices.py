@@ -1,4 +1,4 @@
-# pytest tests/test_voices.py
+# pytest tests/tutorials/test_voices.py
 """Synthetic voices: trimmed, at 8 kHz, and the same again with the same seed (needs espeak-ng)."""
 
 import itertools

@@ -1,6 +1,6 @@
 """Learning curves of `nanos2t train` as a picture: the loss, what validation found, the learning rate.
 
-    python tutorials/curves.py RUN/log.jsonl OTHER/log.jsonl --output curves.png
+    python tutorials/recipes/curves.py RUN/log.jsonl OTHER/log.jsonl --output curves.png
 
 A run is named for its folder. Needs matplotlib: pip install matplotlib
 """

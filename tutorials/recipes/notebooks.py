@@ -1,4 +1,4 @@
-"""The lessons as Jupyter notebooks: python tutorials/notebooks.py [DIR]
+"""The lessons as Jupyter notebooks: python tutorials/recipes/notebooks.py [DIR]
 
 A lesson is a Python file in which `# %%` begins a cell of code and `# %% [markdown]` one of prose, in
 comments.
@@ -12,11 +12,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-HERE = Path(__file__).parent
+LESSONS = Path(__file__).parents[1]
 
 
 def lessons() -> list[Path]:
-    return sorted(HERE.glob("[0-9][0-9]_*.py"))
+    return sorted(LESSONS.glob("[0-9][0-9]_*.py"))
 
 
 def cells(text: str) -> Iterator[tuple[str, str]]:

@@ -1,10 +1,10 @@
 """How much memory and time a training step takes, on one GPU and on many: by counting, without any GPU.
 
-    python tutorials/scale.py                       # XLS-R-300m + mBART-50 on 1, 8 and 64 GPUs
-    python tutorials/scale.py --clips 16 --checkpoint --flops 312e12 --memory 40e9
+    python tutorials/recipes/scale.py                       # XLS-R-300m + mBART-50 on 1, 8 and 64 GPUs
+    python tutorials/recipes/scale.py --clips 16 --checkpoint --flops 312e12 --memory 40e9
 
 The model stands on the meta device: it has shapes, but no numbers. What is counted, and why, is said in
-scale.md. tests/test_scale.py holds each count against a measurement at sizes that a CPU can do.
+scale.md. tests/tutorials/test_scale.py holds each count against a measurement at sizes that a CPU can do.
 """
 
 import argparse

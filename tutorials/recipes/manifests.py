@@ -1,7 +1,7 @@
 """Manifests for `nanos2t train` and `nanos2t eval` from recordings named `{digit}_{speaker}_{index}.wav`.
 
-    python tutorials/manifests.py RECORDINGS FOLDER            # a line for each recording: one digit
-    python tutorials/manifests.py RECORDINGS FOLDER --join 4   # up to 4 of a speaker's in a row, as new files
+    python tutorials/recipes/manifests.py RECORDINGS FOLDER            # a line for each recording: one digit
+    python tutorials/recipes/manifests.py RECORDINGS FOLDER --join 4   # up to 4 of a speaker's in a row, as new files
 
 FOLDER gets test.jsonl (index 0 to 4), dev.jsonl (9, 18, 27 ...) and train.jsonl (the others), those that have
 lines: the split of spoken_numbers.py. The text is the digits in English words.
