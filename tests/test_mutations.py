@@ -420,8 +420,8 @@ BROKEN = [  # file of nanos2t, what stands there, what instead, the test
     ("transcription/transcriber.py", "1000 <= rate <= 10**6", "1000 <= rate", SPOKEN + "a_broken_preprocessor"),
     ("transcription/transcriber.py", 'if name == "":', "import _socket\n    if not _socket.socket():",
      RELIES + "a_local_model"),
-    ("transcription/alignment.py", "except Exception as error:", "except KeyError as error:",
-     "test_align.py::test_a_text_that"),
+    ("transcription/forced_alignment.py", "except Exception as error:", "except KeyError as error:",
+     "test_forced_alignment.py::test_a_text_that"),
     ("transcription/generation_checks.py", "and abs(one) < 2**31", "", "test_checks.py::test_a_bad_default"),
     ("pretrained.py", "weights_only=True", "weights_only=False", RELIES + "a_pickle_runs_nothing"),
 ]  # fmt: skip

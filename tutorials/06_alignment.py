@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import nanos2t
-from nanos2t.transcription import alignment as align
+from nanos2t.transcription import alignment
 
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
@@ -35,7 +35,7 @@ def pieces(tokens):
 # ## See
 #
 # Write the text first, then read it once more, and keep the weights of every cross-attention: two layers of
-# six heads. `align.cross_attention` does that. Row t is the step at which the decoder had read token t and
+# six heads. `alignment.run_decoder` does that. Row t is the step at which the decoder had read token t and
 # chose token t + 1; the columns are the 82 frames.
 
 # %%
@@ -44,13 +44,12 @@ tokens = result.tokens
 rows = range(
     1, len(tokens) - 2
 )  # the steps that chose "two", "four", "seven": not the language, not the end
-weights = align.cross_attention(stt.model, torch.tensor(tokens[:-1]), memory)[
-    :, :, rows
-]  # (2, 6, 3, 82)
+_, weights = alignment.run_decoder(stt.model.decoder, torch.tensor(tokens[:-1]), memory)
+weights = weights[:, :, rows]  # (2, 6, 3, 82)
 print(result.text, pieces(tokens))
 assert weights.shape == (2, 6, 3, 82)
 
-best = align.choose_heads(weights).tolist()
+best = alignment.choose_heads(weights).tolist()
 figure, axes = plt.subplots(3, 6, figsize=(10, 4.2), height_ratios=(2, 2, 1))
 for (layer, head), map_ in zip(np.ndindex(2, 6), weights.flatten(0, 1)):
     axis, chosen = axes[layer, head], [layer, head] in best
@@ -75,7 +74,7 @@ plt.show()
 # Others do other work. Head 1 of layer 0 is one word *too far*: while "four" is chosen it looks at "seven",
 # and who writes numbers must know how many digits follow. And head 0 of layer 1 is diffuse.
 #
-# `align.choose_heads` takes two heads by one property: in a good head, a later token looks at a later frame.
+# `alignment.choose_heads` takes two heads by one property: in a good head, a later token looks at a later frame.
 # For every pair of tokens it asks how much more likely "later" is than "earlier" (Kendall's tau), and the two
 # best are bold above.
 
@@ -108,7 +107,7 @@ assert weights[1, 0].max() < 0.1
 #
 #     total[t, s] = cost[t, s] + min(total[t-1, s-1], total[t-1, s], total[t, s-1])
 #
-# filled row by row, and then walked backwards. This is dynamic time warping, `align.dtw`; the cost here is
+# filled row by row, and then walked backwards. This is dynamic time warping, `alignment.dtw`; the cost here is
 # one minus the weight. To trust it, plant a staircase and three traps: tokens that look harder at the frame
 # of *another* token, as happens when a word is said twice. The largest weight falls for them, the path does
 # not: it cannot go back.
@@ -119,7 +118,7 @@ hidden = np.sort(rng.choice(80, 12, replace=False))  # token t is heard in frame
 planted = 0.05 * rng.random((12, 80))
 planted[range(12), hidden] += 0.5
 planted[[2, 5, 9], hidden[[7, 1, 4]]] += 0.6
-found = align.peaks(planted, monotone=True)
+found = alignment.find_peaks(planted, monotone=True)
 print(
     "found",
     (found == hidden).sum(),
@@ -128,7 +127,7 @@ print(
 )
 assert (found == hidden).all() and (planted.argmax(1) == hidden).sum() == 9
 
-path = align.dtw(1 - planted)
+path = alignment.dtw(1 - planted)
 steps = np.diff(path, axis=0)
 assert path[0].tolist() == [0, 0] and path[-1].tolist() == [11, 79]
 assert {tuple(step) for step in steps.tolist()} <= {(1, 1), (1, 0), (0, 1)}
@@ -141,9 +140,9 @@ assert {tuple(step) for step in steps.tolist()} <= {(1, 1), (1, 0), (0, 1)}
 # %%
 layer, head = np.transpose(best)
 mean = weights[layer, head].mean(0).numpy()  # (3, 82)
-path = align.dtw(1 - mean)
-frame = align.peaks(mean, monotone=True)
-times = align.token_extents((frame + 0.5) * end / 82, end)
+path = alignment.dtw(1 - mean)
+frame = alignment.find_peaks(mean, monotone=True)
+times = alignment.find_extents((frame + 0.5) * end / 82, end)
 
 figure, (above, below) = plt.subplots(2, 1, figsize=(9, 4.2), sharex=True, height_ratios=(1, 1.4))
 above.imshow(mean, cmap="Oranges", aspect="auto", extent=(0, end, 3, 0), interpolation="nearest")
@@ -172,9 +171,10 @@ for (word, (start, stop)), found in zip(words.items(), times):
 german = stt.transcribe(waveform, sample_rate=stt.sample_rate, language="de")
 names = pieces(german.tokens)[2:-1]
 rows = range(1, len(german.tokens) - 2)
-weights = align.cross_attention(stt.model, torch.tensor(german.tokens[:-1]), memory)[:, :, rows]
+_, weights = alignment.run_decoder(stt.model.decoder, torch.tensor(german.tokens[:-1]), memory)
+weights = weights[:, :, rows]
 mean = weights[layer, head].mean(0).numpy()
-frame = align.peaks(mean, monotone=False)
+frame = alignment.find_peaks(mean, monotone=False)
 
 figure, (above, below) = plt.subplots(2, 1, figsize=(9, 4.2), sharex=True, height_ratios=(2, 1))
 above.imshow(
@@ -197,7 +197,7 @@ assert at[1] == "seven" and mean[5].max() < mean[2].max() / 3
 # particular: after "siebenundvier" nothing else is possible.
 #
 # So there is no path in a translation: each token is timed by itself, and not all times mean something. The
-# package knows the difference (`monotone` in `align.align`), and asks for it by language.
+# package knows the difference (`monotone` in `alignment.align_tokens`), and asks for it by language.
 #
 # In a shell, the times of what is said, and of a text that you give:
 #

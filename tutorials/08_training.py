@@ -22,7 +22,7 @@ import nanos2t
 from nanos2t import DecoderConfig, GenerationConfig, SpeechEncoderDecoder, generate
 from nanos2t.model import IGNORED, cross_entropy, shift_right
 from nanos2t.training import loop as train
-from nanos2t.transcription import alignment as align
+from nanos2t.transcription import alignment
 
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
@@ -154,9 +154,8 @@ def test():
     wrong = sum(edits(row, [*reversed(text)]) for row, text in zip(written, unseen))
     one = next(i for i, text in enumerate(unseen) if len(set(text)) == 3 and len(text) == 4)
     tokens = shift_right(labels_of([unseen[one]]), START, PAD)[0, :4]
-    weights = align.cross_attention(
-        model, tokens, model.bridge(test_memory[one : one + 1, : test_frames[one]])
-    )
+    own_memory = model.bridge(test_memory[one : one + 1, : test_frames[one]])
+    _, weights = alignment.run_decoder(model.decoder, tokens, own_memory)
     return wrong / sum(map(len, unseen)), weights, unseen[one]
 
 
@@ -213,13 +212,13 @@ plt.show()
 
 # %% [markdown]
 # Now the attention of one recording, at six moments, from the two heads that in the end go backwards best
-# (`align.choose_heads`, with the rows turned round). Time runs to the right, and what is written runs down.
+# (`alignment.choose_heads`, with the rows turned round). Time runs to the right, and what is written runs down.
 # It starts as fog. Then come upright stripes: it has found *that* there are words, and looks at all of them,
 # whatever it writes. In the end there is a staircase that *rises*: to write backwards, it looks first at the
 # last word. Nobody told it where the words are, nor that the order is turned round.
 
 # %%
-layer, head = align.choose_heads(views[STEPS].flip(2)).T
+layer, head = alignment.choose_heads(views[STEPS].flip(2)).T
 views = {step: weights[layer, head].mean(0) for step, weights in views.items()}
 moments = [0, 40, 80, 120, 160, STEPS]
 figure, axes = plt.subplots(2, 3, figsize=(9, 4), sharex=True, sharey=True)

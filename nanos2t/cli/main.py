@@ -365,10 +365,10 @@ def source_of(name: str) -> object:
 
 def run_align(options: argparse.Namespace) -> int:
     stt, _ = prepare(options)
-    from nanos2t.transcription import alignment as align
+    from nanos2t.transcription.forced_alignment import align_text
 
     with exit_with(FAILED, f"{options.file}: "):
-        result = align.align_text(stt, source_of(options.file), options.text, options.language)
+        result = align_text(stt, source_of(options.file), options.text, options.language)
     write_stdout(render(result, options.format, options.file))
     return 0
 

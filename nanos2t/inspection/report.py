@@ -132,18 +132,18 @@ def find_words(
     """The words, and the word that each token (T + 1,) behind the start belongs to, -1: none; how they were
     found: heads (count, 2) of cross (layers, N, T, S), where each token peaks in them, and, if the text
     follows the sound, the path, as (token, frame)."""
-    monotone = language in align.MONOTONE
-    words = align.find_words(stt, memory, tokens, logprobs, seconds, monotone)
+    monotone = language in align.MONOTONE_LANGUAGES
+    words = align.find_words(stt.model, stt.tokenizer, tokens, logprobs, memory, seconds, monotone)
     rows = [
         i
         for i, token in enumerate(tokens[1:])
         if words and not align.is_special(stt.tokenizer, token)
     ]
-    numbers = align.word_numbers(stt.tokenizer, [tokens[row + 1] for row in rows]) if rows else []
+    numbers = align.number_words(stt.tokenizer, [tokens[row + 1] for row in rows]) if rows else []
     owner = dict(zip(rows, np.unique(numbers, return_inverse=True)[1].tolist()))
     heads = align.choose_heads(cross[:, :, rows or [0]])  # (count, 2)
     mean = cross[heads[:, 0], heads[:, 1]].double().mean(0)[rows].cpu().numpy()  # (W, S)
-    peaks = zip(rows, align.peaks(mean, monotone).tolist()) if rows else ()
+    peaks = zip(rows, align.find_peaks(mean, monotone).tolist()) if rows else ()
     path = (
         [(rows[i], frame) for i, frame in align.dtw(1 - mean).tolist()] if rows and monotone else []
     )

@@ -1,238 +1,256 @@
-"""When each word was said, read off the cross-attention of any encoder-decoder.
-    tokens (T,), memory (1, S, H) -> cross_attention (layers, N, T, S) -> choose_heads -> their mean (T, S)
-        -> peaks, in order by dtw -> align: seconds of each token -> group: words
-The decoder runs once more over the finished hypothesis, block by block. Whisper times words so (timing.py),
-with heads that are known to align.
-Shapes: T tokens, S source frames, H hidden_size, N heads, D head_size, V vocab_size, W text tokens."""
+"""When each word was said: word times from the cross-attention of any encoder-decoder.
+
+    tokens (T,), memory (1, S, H)
+        -> run_decoder: attention weights (layers, N, T, S)
+        -> choose_heads: their mean over two heads (W, S)
+        -> find_peaks: one frame for each token, in order by dynamic time warping (dtw)
+        -> find_extents: start and end of each token in seconds (W, 2)
+        -> group_words: words
+
+The decoder runs once more over the finished hypothesis while its attention is observed. OpenAI's
+Whisper times words in the same way (whisper/timing.py), with heads that were selected by hand for
+each model.
+
+Shapes: T tokens, W tokens that are text, S source frames, H hidden_size, N heads, V vocab_size.
+"""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nanos2t import wav2vec2
 from nanos2t.decoder import Decoder
+from nanos2t.inspection.observer import observe_attention
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import Tokenizer
-from nanos2t.transcription.results import Result, Segment, Word
+from nanos2t.transcription.results import Word
 
-if TYPE_CHECKING:
-    from nanos2t.transcription.transcriber import SpeechToText
+# Seconds from the start of a word to the frame that the decoder attends to most: a word must have
+# begun before it can be recognised.
+LEAD = 0.1
 
-LEAD = 0.1  # seconds from a word's start to the frame where the decoder hears it: it is not known at once
-LONGEST = 60  # seconds of a recording that a given text is found in: it is heard as a whole
-TAIL = 0.4  # seconds from that frame to the word's end, if no other begins before
-MONOTONE = (
-    None,
-    "verbatim",
-)  # languages whose text follows the sound: in a translation words change places
+# Seconds from that frame to the end of the word, unless the next one begins earlier.
+TAIL = 0.4
 
-
-def run_decoder(decoder: Decoder, tokens: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
-    """Decoder.forward over tokens (T,) and memory (1, S, H) -> logits (T, V), weights (layers, N, T, S)."""
-    x, weights = decoder.embed(tokens[None], 0), []  # (1, T, H)
-    for block, (keys, values) in zip(
-        decoder.blocks, decoder.project_memory(memory)
-    ):  # 2 x (1, N, S, D)
-        if block.pre_norm:
-            asking = block.cross_attn_norm(x + block.attend_past(block.self_attn_norm(x), None))
-        else:
-            asking = block.self_attn_norm(x + block.attend_past(x, None))  # (1, T, H)
-        queries = block.cross_attn.split_heads(block.cross_attn.q_proj(asking))  # (1, N, T, D)
-        weights.append(wav2vec2.attention_weights(queries, keys)[0])  # (N, T, S)
-        x = block(x, (keys, values), None, None)
-    return decoder.head(decoder.norm(x), decoder.embed.tokens.weight)[0], torch.stack(weights)
+# Languages whose text has the order of the sound (None: a monolingual model). A translation may
+# put its words into another order.
+MONOTONE_LANGUAGES = (None, "verbatim")
 
 
 @torch.no_grad()
-def cross_attention(model: SpeechEncoderDecoder, tokens: Tensor, memory: Tensor) -> Tensor:
-    """Decoder input (T,), memory (1, S, H), all of it real -> weights (layers, N, T, S).
-    Each row sums to 1: where a head listened when the decoder had read token t and chose token t + 1."""
-    return run_decoder(model.decoder, tokens, memory)[1]
+def run_decoder(decoder: Decoder, tokens: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+    """Decode known tokens (T,) once, and observe where the decoder looks in memory (1, S, H).
+
+    Return logits (T, V) and cross-attention weights (layers, N, T, S). Row t of the weights sums to
+    1 and shows the frames that the decoder attended to when it read token t and chose token t + 1.
+    """
+    with observe_attention(block.cross_attn for block in decoder.blocks) as weights:
+        logits = decoder(tokens[None], decoder.project_memory(memory))  # (1, T, V)
+    return logits[0], torch.cat(weights)
 
 
 def choose_heads(weights: Tensor, count: int = 2) -> Tensor:
-    """The `count` heads of weights (layers, N, T, S) that move on in time as the text does: (count, 2).
-    Rows are (layer, head), the best first, of equals the sharper. The score is Kendall's tau of frames drawn
-    from a head: the mean over pairs of tokens of P(the later one is heard later) - P(it is heard earlier)."""
-    pairs = weights.shape[2] * (weights.shape[2] - 1) / 2
-    after = (
-        2 * weights.cumsum(3) - weights - 1
-    )  # (layers, N, T, S)  P(heard before s) - P(heard after s)
-    tau = (weights * after.cumsum(2)).sum((2, 3)) / max(
-        1, pairs
-    )  # (layers, N)  a token with itself counts 0
-    score = tau + 0.01 * weights.amax(3).mean(2)  # (layers, N)
-    best = score.flatten().topk(min(count, score.numel()))[1]  # (count,)
-    return torch.stack([best // score.shape[1], best % score.shape[1]], 1)
+    """Choose the heads of weights (layers, N, T, S) that move forward in time as the text does.
+
+    Return (count, 2): pairs of layer and head, best first. The score of a head is Kendall's tau
+    (1938) of frames that are drawn from its rows: the mean over all pairs of tokens of P(the later
+    token has the later frame) - P(the later token has the earlier frame). A small bonus for sharp
+    rows decides ties.
+    """
+    T = weights.shape[2]
+    num_pairs = max(1, T * (T - 1) / 2)
+
+    # P(the frame of token t is before s) and P(it is after s)
+    before = weights.cumsum(3) - weights  # (layers, N, T, S)
+    after = 1 - weights.cumsum(3)  # (layers, N, T, S)
+
+    # Sum over the tokens up to t. (Token t itself is among them, and adds 0 to the score.)
+    earlier_tokens = (before - after).cumsum(2)  # (layers, N, T, S)
+    tau = (weights * earlier_tokens).sum((2, 3)) / num_pairs  # (layers, N)
+    sharpness = weights.amax(3).mean(2)  # (layers, N)
+    score = tau + 0.01 * sharpness  # (layers, N)
+
+    count = min(count, score.numel())
+    best = score.flatten().topk(count).indices  # (count,)
+    num_heads = score.shape[1]
+    return torch.stack([best // num_heads, best % num_heads], 1)  # (count, 2)
 
 
 def dtw(cost: np.ndarray) -> np.ndarray:
-    """The cheapest path through cost (T, S) from the first token and frame to the last: (steps, 2), int.
-    Dynamic time warping: a step goes to the next token, to the next frame, or to both, which wins a tie.
-    Sakoe & Chiba 1978, "Dynamic programming algorithm optimization for spoken word recognition"."""
+    """Find the cheapest path through cost (T, S), from its first cell to its last.
+
+    Return the cells of the path as rows (token, frame): (steps, 2), int. This is dynamic time
+    warping: each step goes to the next token, to the next frame, or to both, which wins a tie.
+    Sakoe & Chiba 1978, "Dynamic programming algorithm optimization for spoken word recognition".
+    """
     T, S = cost.shape
-    total = np.full(
-        (T + 1, S + 1), np.inf
-    )  # (T + 1, S + 1)  the cheapest way to each cell, and that cell
+
+    # total[t + 1, s + 1] is the cost of the cheapest path that ends in cell (t, s), this cell
+    # included. The border of infinity keeps paths inside the table.
+    total = np.full((T + 1, S + 1), np.inf)
     total[0, 0] = 0.0
     for t in range(T):
-        above = np.minimum(total[t, :-1], total[t, 1:])  # (S,)  from the token before
-        left, row = np.inf, []
-        for here, other in zip(cost[t].tolist(), above.tolist(), strict=True):
-            left = here + min(left, other)
-            row.append(left)
+        # The cheaper way from the previous token to each cell: with the previous or the same frame.
+        from_token = np.minimum(total[t, :-1], total[t, 1:])  # (S,)
+
+        # The third way, from the previous frame of this token, needs a loop. Lists make it fast.
+        row = []
+        path_cost = np.inf
+        for cell_cost, other_path in zip(cost[t].tolist(), from_token.tolist(), strict=True):
+            path_cost = cell_cost + min(path_cost, other_path)
+            row.append(path_cost)
         total[t + 1, 1:] = row
+
+    # Walk back from the last cell, each time to the cheapest of the three cells before it. (argmin
+    # returns the first of equals, the diagonal.)
     path = [(T - 1, S - 1)]
     while path[-1] != (0, 0):
         t, s = path[-1]
-        before = (t - 1, s - 1), (t - 1, s), (t, s - 1)
-        path.append(before[np.argmin([total[t, s], total[t, s + 1], total[t + 1, s]])])
+        cells = [(t - 1, s - 1), (t - 1, s), (t, s - 1)]
+        totals = [total[t, s], total[t, s + 1], total[t + 1, s]]
+        path.append(cells[np.argmin(totals)])
     return np.array(path[::-1])
 
 
-def peaks(weights: np.ndarray, monotone: bool) -> np.ndarray:
-    """The frame (W,) where each token of weights (W, S) is heard: its peak, if monotone on dtw's path."""
+def find_peaks(weights: np.ndarray, monotone: bool) -> np.ndarray:
+    """Return for each token of weights (W, S) the frame with the largest weight: (W,).
+
+    With `monotone`, only frames on the path of `dtw` count: then the frames are in order, too.
+    """
     if monotone:
         token, frame = dtw(1 - weights).T  # 2 x (steps,)
-        on_path = np.zeros(weights.shape, bool)  # (W, S)
-        on_path[token, frame] = True
-        weights = np.where(on_path, weights, -1.0)
+        is_on_path = np.zeros(weights.shape, bool)  # (W, S)
+        is_on_path[token, frame] = True
+        weights = np.where(is_on_path, weights, -1.0)
     return weights.argmax(1)
 
 
-def token_extents(heard: np.ndarray, seconds: float) -> np.ndarray:
-    """Seconds at which tokens are heard (W,) -> from when to when they last (W, 2), within the clip.
-    A token ends where the next one in time starts, and TAIL after it is heard at the latest."""
-    starts = np.clip(heard - LEAD, 0.0, seconds)  # (W,)
-    next_start = np.where(starts > starts[:, None], starts, seconds).min(1)  # (W,)
-    return np.stack([starts, np.minimum(heard + TAIL, next_start)], 1)
+def find_extents(peak_times: np.ndarray, duration: float) -> np.ndarray:
+    """Return the start and end (W, 2) of tokens from the times of their peaks (W,), all in seconds.
+
+    A token starts LEAD before its peak. It ends where the next one in time starts, and at most TAIL
+    after its peak. All times are within 0 and the `duration` of the clip.
+    """
+    starts = np.clip(peak_times - LEAD, 0.0, duration)  # (W,)
+
+    # Row i compares token i with all others: those that start later may end it.
+    is_later = starts > starts[:, None]  # (W, W)
+    next_starts = np.where(is_later, starts, duration).min(1)  # (W,)
+    ends = np.minimum(peak_times + TAIL, next_starts)  # (W,)
+    return np.stack([starts, ends], 1)
 
 
 def align_tokens(
     model: SpeechEncoderDecoder,
     tokens: Sequence[int],
-    timed: Sequence[int],
+    text_positions: Sequence[int],
     memory: Tensor,
     seconds: float,
     monotone: bool,
 ) -> np.ndarray:
-    """Start and end in seconds of W tokens of a hypothesis (T,) that has its start token first: (W, 2).
-    `timed`: their indices, without those that stand for no sound. `memory` (1, S, H) lasts `seconds`.
-    `monotone`: the text follows the sound, and so do the times; else each token is timed by itself."""
-    if not timed:
+    """Return the start and end in seconds (W, 2) of the text tokens of a hypothesis.
+
+    tokens: (T,), the start token first. text_positions: (W,), the indices of the tokens that are
+    text, not special. memory: (1, S, H), no padding, from a clip that lasts `seconds`. monotone:
+    whether the text has the order of the sound; if not, each token is timed by itself.
+    """
+    if not text_positions:
         return np.zeros((0, 2))
-    read, rows = (
-        torch.as_tensor(tokens[:-1], device=memory.device),
-        [i - 1 for i in timed],
-    )  # (T - 1,), (W,)
-    weights = cross_attention(model, read, memory)[:, :, rows].cpu().double()  # (layers, N, W, S)
+
+    # The decoder chooses token i in row i - 1, when it has read the tokens before it.
+    decoder_input = torch.as_tensor(tokens[:-1], device=memory.device)  # (T - 1,)
+    rows = [position - 1 for position in text_positions]  # (W,)
+    _, weights = run_decoder(model.decoder, decoder_input, memory)  # (layers, N, T - 1, S)
+    weights = weights[:, :, rows].cpu().double()  # (layers, N, W, S)
+
     layer, head = choose_heads(weights).T  # 2 x (count,)
-    heard = peaks(weights[layer, head].mean(0).numpy(), monotone)  # (W,)
-    return token_extents((heard + 0.5) * seconds / memory.shape[1], seconds)
+    mean_weights = weights[layer, head].mean(0)  # (W, S)
+    peaks = find_peaks(mean_weights.numpy(), monotone)  # (W,)
+
+    # The middle of a frame, in seconds
+    seconds_per_frame = seconds / memory.shape[1]
+    peak_times = (peaks + 0.5) * seconds_per_frame  # (W,)
+    return find_extents(peak_times, seconds)
 
 
 def find_words(
-    stt: "SpeechToText",
-    memory: Tensor,
+    model: SpeechEncoderDecoder,
+    tokenizer: Tokenizer | None,
     tokens: Sequence[int],
     logprobs: Sequence[float],
+    memory: Tensor,
     seconds: float,
     monotone: bool,
 ) -> list[Word]:
-    """Tokens (T,), start token first, log-probabilities (T - 1,), memory (1, S, H), all real -> words."""
-    if stt.tokenizer is None:
+    """Return the words of a hypothesis with their times and probabilities; [] without a tokenizer.
+
+    tokens: (T,), the start token first. logprobs: (T - 1,), of the tokens after the start token.
+    The other arguments are those of `align_tokens`.
+    """
+    if tokenizer is None:
         return []
-    timed = [i for i in range(1, len(tokens)) if not is_special(stt.tokenizer, tokens[i])]
-    times = align_tokens(stt.model, tokens, timed, memory, seconds, monotone)
-    return group_words(
-        stt.tokenizer, [tokens[i] for i in timed], times, [logprobs[i - 1] for i in timed]
-    )
-
-
-def spell(stt: "SpeechToText", text: str) -> list[int]:
-    """A text as tokens, without special ones around it."""
-    if stt.tokenizer is None:
-        raise ValueError("the model has no tokenizer to read the text with")
-    try:
-        return [
-            token for token in stt.tokenizer.encode(text) if not is_special(stt.tokenizer, token)
-        ]
-    except Exception as error:  # the Rust side raises no narrower class
-        raise ValueError(f"the tokenizer can not read {text!r} ({error})") from None
-
-
-@torch.no_grad()
-def align_text(stt: "SpeechToText", source, text: str, language: str | None = None) -> Result:
-    """A given text in a recording, as `SpeechToText.read` takes it: a segment for each of its words.
-    The decoder is made to say it, in one piece. ValueError if there is no room for it, or no tokens."""
-    (_, config, language), sizes = stt.resolve(language, {}), stt.model.decoder.config
-    text = " ".join(
-        text.split()
-    )  # as the model writes it: other white space has tokens that it never says
-    if not text:
-        raise ValueError("the text is empty, expected words to find")
-    start, first = config.require_id("decoder_start_token_id"), config.forced_bos_token_id
-    tokens = [start, first, *spell(stt, text), *config.eos_ids[:1]]
-    tokens = [token for token in tokens if token is not None]
-    if not 0 <= min(tokens) <= max(tokens) < sizes.vocab_size:
-        raise ValueError(
-            f"tokens of {text!r} are {tokens}, expected tokens below {sizes.vocab_size}"
-        )
-    most, waveform = sizes.max_positions + 1, stt.load_audio(source)
-    seconds = len(waveform) / stt.sample_rate
-    if waveform.min() == waveform.max():
-        raise ValueError("silence, expected speech to align the text with")
-    if len(tokens) > most or seconds > LONGEST:
-        found = f"{len(tokens)} tokens in {seconds:.1f} s"
-        raise ValueError(f"{found}, expected {most} tokens and {LONGEST} s at most")
-    memory, _ = stt.model.encode(stt.prepare([waveform])[0])  # (1, S, H)
-    said = torch.tensor(tokens, device=memory.device)  # (T,)
-    logits, _ = run_decoder(stt.model.decoder, said[:-1], memory)  # (T - 1, V)
-    logprobs = logits.float().log_softmax(1).gather(1, said[1:, None])[:, 0].tolist()  # (T - 1,)
-    found = find_words(stt, memory, tokens, logprobs, seconds, language in MONOTONE)
-    if len(found) != len(text.split()):
-        spelled = " ".join(word.word for word in found)
-        raise ValueError(
-            f"the tokenizer reads {text!r} as {spelled!r}, expected words that it can spell"
-        )
-    segments = [Segment(word.start, word.end, word.word, (word,)) for word in found]
-    return Result(
-        text, sum(logprobs) / len(logprobs), tokens, logprobs, language, segments, found, [text]
-    )
+    text_positions = [i for i in range(1, len(tokens)) if not is_special(tokenizer, tokens[i])]
+    times = align_tokens(model, tokens, text_positions, memory, seconds, monotone)  # (W, 2)
+    text_tokens = [tokens[i] for i in text_positions]
+    text_logprobs = [logprobs[i - 1] for i in text_positions]
+    return group_words(tokenizer, text_tokens, times, text_logprobs)
 
 
 def group_words(
     tokenizer: Tokenizer, tokens: Sequence[int], times: np.ndarray, logprobs: Sequence[float]
 ) -> list[Word]:
-    """Tokens (W,), none of them special, with times (W, 2) and log-probabilities (W,) -> words in order.
-    Joined by spaces they are the text. The probability is the geometric mean over a word's tokens."""
-    text, found, done = tokenizer.decode(tokens).split(), [], 0
-    numbers = np.array(word_numbers(tokenizer, tokens))  # (W,)
-    for number in np.unique(numbers).tolist() if text else ():
-        own = numbers == number  # (W,)
-        spelled = " ".join(text[done : number + 1])
-        probability = float(np.exp(np.asarray(logprobs)[own].mean()))
-        found.append(Word(float(times[own].min()), float(times[own].max()), spelled, probability))
-        done = number + 1
-    return found
+    """Join text tokens (W,), with times (W, 2) and log-probabilities (W,), to words in order.
+
+    The words, joined by spaces, are the decoded text. A word lasts from its first start to its last
+    end; its probability is the geometric mean of its tokens' probabilities.
+    """
+    text_words = tokenizer.decode(tokens).split()
+    if not text_words:
+        return []
+    numbers = np.array(number_words(tokenizer, tokens))  # (W,)
+    logprobs = np.asarray(logprobs)  # (W,)
+
+    words = []
+    num_spelled = 0
+    for number in np.unique(numbers).tolist():
+        is_own = numbers == number  # (W,)
+        # A token that holds several words has the number of the last one.
+        spelled = " ".join(text_words[num_spelled : number + 1])
+        num_spelled = number + 1
+        start = float(times[is_own].min())
+        end = float(times[is_own].max())
+        probability = float(np.exp(logprobs[is_own].mean()))
+        words.append(Word(start, end, spelled, probability))
+    return words
 
 
 def is_special(tokenizer: Tokenizer, token: int) -> bool:
-    """Whether decoding may leave it out, as it does an end or a language."""
-    return tokenizer.decode([token]) == "" != tokenizer.decode([token], skip_special_tokens=False)
+    """Return whether a token, such as EOS or a language, is left out of the decoded text."""
+    text = tokenizer.decode([token])
+    full_text = tokenizer.decode([token], skip_special_tokens=False)
+    return text == "" and full_text != ""
 
 
-def word_numbers(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[int]:
-    """Which word of the text each token (W,) belongs to, from 0, whatever marks words in the vocabulary.
-    Ever longer beginnings are decoded and their words counted; a token that adds only white space belongs to
-    the next word. What looks like two words may turn out to be one: the smallest later number holds."""
-    numbers, before = [], ""
+def number_words(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[int]:
+    """Return the number of the word, from 0, that each text token (W,) belongs to.
+
+    This works for every vocabulary, however it marks words: ever longer prefixes of the tokens are
+    decoded, and their words counted. A token that adds only white space belongs to the next word.
+    """
+    numbers = []
+    previous_text = ""
     for end in range(1, len(tokens) + 1):
         text = tokenizer.decode(tokens[:end])
-        numbers.append(len(text.split()) - (text.strip() != before.strip()))
-        before = text
-    last = len(before.split()) - 1
-    return [min(last, *numbers[i:]) for i in range(len(numbers))]
+        number = len(text.split())
+        if text.strip() != previous_text.strip():
+            number -= 1
+        numbers.append(number)
+        previous_text = text
+
+    # What looks like two words may become one as more tokens follow: no number exceeds a later one.
+    smallest = len(previous_text.split()) - 1
+    for i in reversed(range(len(numbers))):
+        smallest = min(smallest, numbers[i])
+        numbers[i] = smallest
+    return numbers

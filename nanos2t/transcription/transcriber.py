@@ -24,8 +24,7 @@ from nanos2t.generate import decode_memory
 from nanos2t.generation_config import GenerationConfig, override_options
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import Tokenizer
-from nanos2t.transcription import alignment as align
-from nanos2t.transcription import languages
+from nanos2t.transcription import alignment, languages
 from nanos2t.transcription import segmentation as segment
 from nanos2t.transcription.results import Result, Segment, join_results
 
@@ -290,8 +289,9 @@ class SpeechToText:
             text, seconds, said = nbest[0], len(waveform) / self.sample_rate, []
             if call.words and text:
                 heard = memory[i : i + 1, : None if frames is None else frames[i]]  # (1, S, H)
-                said = align.find_words(
-                    self, heard, tokens, logprobs, seconds, call.language in align.MONOTONE
+                monotone = call.language in alignment.MONOTONE_LANGUAGES
+                said = alignment.find_words(
+                    self.model, self.tokenizer, tokens, logprobs, heard, seconds, monotone
                 )
             whole = [Segment(0.0, seconds, text, tuple(said), repeated)] if text else []
             score = scores[rows[0]]

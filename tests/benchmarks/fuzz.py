@@ -94,7 +94,7 @@ def do_audio(mutant: Mutant, seeds: Path, stt) -> str:
 def do_model(mutant: Mutant, seeds: Path, stt) -> str:
     """Load it, let it hear and align, then the command line."""
     import nanos2t
-    from nanos2t.transcription import alignment as align
+    from nanos2t.transcription import forced_alignment
 
     for path in (seeds / mutant.base).iterdir():
         os.symlink(path, path.name)
@@ -109,7 +109,8 @@ def do_model(mutant: Mutant, seeds: Path, stt) -> str:
         problem = problem or refused(
             stt.transcribe, SOUND, sample_rate=8000, num_beams=2, language=language
         )
-        refused(align.align_text, stt, np.tile(SOUND, 2), "w7 the <s> größer", language)
+        text = "w7 the <s> größer"
+        refused(forced_alignment.align_text, stt, np.tile(SOUND, 2), text, language)
     audio = seeds / "audio/00-pcm_16.wav"
     failed = bool(found) and bool(refused(found[0].transcribe, audio))
     if len(mutant.content) % 4 == 1:
@@ -202,7 +203,7 @@ def work(seeds: Path, seed: int) -> None:
     import nanos2t
     from nanos2t.fast import kernels as fast  # noqa: F401
     from nanos2t.inspection import info, parity  # noqa: F401
-    from nanos2t.transcription import alignment as align  # noqa: F401
+    from nanos2t.transcription import alignment, forced_alignment  # noqa: F401
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")

@@ -75,7 +75,7 @@ def refuse(*rest):
 import nanos2t
 from nanos2t.cli import main as cli
 from nanos2t.inspection import info, parity
-from nanos2t.transcription import alignment as align
+from nanos2t.transcription import alignment, forced_alignment
 from nanos2t.model import SpeechEncoderDecoder
 import numpy, sentencepiece, soxr, tokenizers, tqdm
 socket.socket = socket.create_connection = socket.getaddrinfo = refuse

@@ -157,7 +157,7 @@ def test_cross_attention_times_the_words(run, stt):
     [piece] = run["pieces"]
     memory, _ = stt.model.encode(stt.prepare([stt.load_audio(SAMPLE)[: piece["samples"]]])[0])
     read = torch.tensor([stt.model.generation.decoder_start_token_id, *piece["tokens"][:-1]])
-    weights = align.cross_attention(stt.model, read, memory)
+    _, weights = align.run_decoder(stt.model.decoder, read, memory)
     np.testing.assert_allclose(unpack(piece["cross"]), weights, atol=0.005)
     assert piece["heads"] == align.choose_heads(weights[:, :, 1:4]).tolist()
     frame = piece["seconds"] / piece["frames"]

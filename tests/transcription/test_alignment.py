@@ -1,4 +1,4 @@
-# pytest tests/test_align.py
+# pytest tests/transcription/test_alignment.py
 """nanos2t/transcription/alignment.py: weights against the decoder, paths against all paths, words by tokenizer."""
 
 import time
@@ -10,15 +10,13 @@ import pytest
 import torch
 from helpers.pairs import spread_
 from helpers.tiny import ENCODER as TINY_ENCODER
-from helpers.tiny import SOUNDS, save_tiny, write
 
-import nanos2t
 from nanos2t import wav2vec2
 from nanos2t.decoder import DecoderConfig
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import Tokenizer
-from nanos2t.transcription import alignment as align
+from nanos2t.transcription import alignment
 from nanos2t.wav2vec2 import attend
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -61,7 +59,7 @@ def random_memory(frames: int) -> torch.Tensor:
 @pytest.mark.parametrize("name", DECODERS)
 def test_the_pass_in_parts_is_the_decoder(name: str):
     model, memory = tiny(name), random_memory(17)
-    logits, weights = align.run_decoder(model.decoder, TOKENS, memory)
+    logits, weights = alignment.run_decoder(model.decoder, TOKENS, memory)
     expected = model.decoder(TOKENS[None], model.decoder.project_memory(memory))[0]
     assert (logits - expected).abs().max() < 1e-10
     assert weights.shape == (3, 4, 8, 17)
@@ -81,7 +79,7 @@ def test_the_weights_are_those_that_attend_applies(name: str, monkeypatch):
         return found
 
     monkeypatch.setattr(wav2vec2, "attend", attend_)
-    weights = align.cross_attention(model, TOKENS, memory)  # (layers, N, T, S)
+    _, weights = alignment.run_decoder(model.decoder, TOKENS, memory)  # (layers, N, T, S)
     assert len(mixed) == len(weights) == 3
     for own, (values, found) in zip(weights, mixed, strict=True):
         assert (own @ values[0] - found[0]).abs().max() < 1e-12
@@ -91,7 +89,8 @@ def test_rows_do_not_see_later_tokens():
     model, memory = tiny("mbart"), random_memory(9)
     changed = TOKENS.clone()
     changed[5] = 11
-    before, after = (align.cross_attention(model, tokens, memory) for tokens in (TOKENS, changed))
+    _, before = alignment.run_decoder(model.decoder, TOKENS, memory)
+    _, after = alignment.run_decoder(model.decoder, changed, memory)
     assert torch.equal(before[:, :, :5], after[:, :, :5])
     assert (before[:, :, 5:] - after[:, :, 5:]).abs().max() > 1e-2
 
@@ -113,9 +112,9 @@ def test_heads_that_move_on_are_chosen():
     weights = torch.stack([steady, jumping, forward.flip(0), uniform, vague, forward]).view(
         2, 3, 6, 31
     )
-    assert align.choose_heads(weights).tolist() == [[1, 2], [1, 1]]
-    assert align.choose_heads(weights, 1).tolist() == [[1, 2]]
-    assert sorted(align.choose_heads(weights, 9).tolist()) == [
+    assert alignment.choose_heads(weights).tolist() == [[1, 2], [1, 1]]
+    assert alignment.choose_heads(weights, 1).tolist() == [[1, 2]]
+    assert sorted(alignment.choose_heads(weights, 9).tolist()) == [
         [i, j] for i in range(2) for j in range(3)
     ]
 
@@ -134,12 +133,12 @@ def test_the_score_is_the_mean_over_pairs():
             scores += torch.einsum("lns,st,lnt->ln", weights[:, :, i], later, weights[:, :, j]) / 6
     scores += 0.01 * weights.amax(3).mean(2)
     order = scores.flatten().argsort(descending=True).tolist()
-    assert align.choose_heads(weights, 10).tolist() == [[i // 5, i % 5] for i in order]
+    assert alignment.choose_heads(weights, 10).tolist() == [[i // 5, i % 5] for i in order]
 
 
 def test_one_token_takes_the_sharpest_head():
     weights = torch.stack([bump([5.0], 11, 3.0), bump([5.0], 11, 0.5), bump([2.0], 11, 9.0)])[None]
-    assert align.choose_heads(weights, 1).tolist() == [[0, 1]]
+    assert alignment.choose_heads(weights, 1).tolist() == [[0, 1]]
 
 
 # the path
@@ -156,7 +155,7 @@ def all_paths(T: int, S: int) -> list[list[tuple[int, int]]]:
 def test_dtw_finds_the_cheapest_of_all_paths(T: int, S: int):
     rng = np.random.default_rng((T, S))
     for cost in (rng.normal(size=(T, S)), rng.random((T, S)), rng.integers(0, 3, (T, S)) / 1.0):
-        path = [tuple(step) for step in align.dtw(cost).tolist()]
+        path = [tuple(step) for step in alignment.dtw(cost).tolist()]
         every = all_paths(T, S)
         assert path in every
         assert sum(cost[step] for step in path) == pytest.approx(
@@ -174,19 +173,19 @@ def test_dtw_follows_a_planted_path():
             planted.append(steps[rng.integers(len(steps))])
         cost = np.ones((T, S)) + rng.random((T, S))
         cost[tuple(np.array(planted).T)] = -1e-3 * rng.random(len(planted)) - 1
-        assert align.dtw(cost).tolist() == [list(step) for step in planted]
+        assert alignment.dtw(cost).tolist() == [list(step) for step in planted]
 
 
 def test_dtw_prefers_the_diagonal_and_keeps_its_input():
     cost = np.zeros((3, 5))
-    assert align.dtw(cost).tolist() == [[0, 0], [0, 1], [0, 2], [1, 3], [2, 4]]
+    assert alignment.dtw(cost).tolist() == [[0, 0], [0, 1], [0, 2], [1, 3], [2, 4]]
     assert not cost.any()
 
 
 def test_dtw_is_fast_enough():
     cost = np.random.default_rng(0).random((200, 1500))
     started = time.process_time()
-    path = align.dtw(cost)
+    path = alignment.dtw(cost)
     assert time.process_time() - started < 1.0
     assert (np.abs(np.diff(path, axis=0)) <= 1).all() and path[-1].tolist() == [199, 1499]
 
@@ -199,23 +198,25 @@ def test_peaks_in_order_and_by_themselves():
     weights[1] = (
         0.55 * weights[1] + 0.45 * bump([8.0], 31, 1.0).numpy()[0]
     )  # a second, lower peak in order
-    assert align.peaks(weights, monotone=False).tolist() == [3, 20, 12, 27]
-    assert align.peaks(weights, monotone=True).tolist() == [3, 8, 12, 27]
+    assert alignment.find_peaks(weights, monotone=False).tolist() == [3, 20, 12, 27]
+    assert alignment.find_peaks(weights, monotone=True).tolist() == [3, 8, 12, 27]
 
 
 def test_ends_are_the_next_start_or_the_tail():
     heard = np.array([0.05, 0.5, 0.5, 0.7, 2.0, 2.9])
     expected = [[0, 0.4], [0.4, 0.6], [0.4, 0.6], [0.6, 1.1], [1.9, 2.4], [2.8, 3.0]]
-    assert align.token_extents(heard, 3.0) == pytest.approx(np.array(expected))
+    assert alignment.find_extents(heard, 3.0) == pytest.approx(np.array(expected))
     shuffled = [3, 5, 0, 4, 1, 2]
-    assert align.token_extents(heard[shuffled], 3.0) == pytest.approx(np.array(expected)[shuffled])
+    assert alignment.find_extents(heard[shuffled], 3.0) == pytest.approx(
+        np.array(expected)[shuffled]
+    )
 
 
 @dataclass
 class Fixed:
-    """Stands for a model whose cross-attention is known: `align` only asks for that."""
+    """A model whose cross-attention is known: `align_tokens` asks for nothing else."""
 
-    weights: torch.Tensor
+    decoder: torch.Tensor
 
 
 def test_times_of_planted_weights(monkeypatch):
@@ -223,15 +224,15 @@ def test_times_of_planted_weights(monkeypatch):
     moving, steady = bump([29.0, 4, 0, 14, 22, 9], 30, 0.5), bump([3.0] * 6, 30, 0.2)
     weights = torch.stack([steady, moving, moving, steady]).view(2, 2, 6, 30)
 
-    def known(model: Fixed, tokens: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+    def known(decoder: torch.Tensor, tokens: torch.Tensor, memory: torch.Tensor) -> tuple:
         assert tokens.tolist() == [2, 5, 6, 7, 8, 9] and memory.shape[1] == 30
-        return model.weights
+        return None, decoder
 
-    monkeypatch.setattr(align, "cross_attention", known)
+    monkeypatch.setattr(alignment, "run_decoder", known)
     tokens, memory = [2, 5, 6, 7, 8, 9, 3], torch.zeros(1, 30, 8)
-    times = align.align_tokens(Fixed(weights), tokens, [2, 4, 5], memory, 6.0, True)
+    times = alignment.align_tokens(Fixed(weights), tokens, [2, 4, 5], memory, 6.0, True)
     heard = np.array([4.5, 14.5, 22.5]) * 6.0 / 30
-    assert times == pytest.approx(np.stack([heard - align.LEAD, heard + align.TAIL], 1))
+    assert times == pytest.approx(np.stack([heard - alignment.LEAD, heard + alignment.TAIL], 1))
 
 
 @pytest.mark.parametrize("monotone", [True, False])
@@ -240,7 +241,7 @@ def test_times_stay_in_the_clip_and_in_order(monotone: bool, frames: int):
     """Also with more tokens than frames."""
     memory, seconds = random_memory(frames), 0.3
     for name in DECODERS:
-        times = align.align_tokens(
+        times = alignment.align_tokens(
             tiny(name), TOKENS.tolist(), range(1, 8), memory, seconds, monotone
         )
         assert times.shape == (7, 2)
@@ -251,9 +252,15 @@ def test_times_stay_in_the_clip_and_in_order(monotone: bool, frames: int):
 
 
 def test_nothing_to_time():
-    assert align.align_tokens(tiny("bert"), [2], [], random_memory(5), 1.0, True).shape == (0, 2)
-    assert align.align_tokens(tiny("bert"), [2, 3], [], random_memory(5), 1.0, True).shape == (0, 2)
-    assert align.align_tokens(tiny("bert"), [2, 8], [1], random_memory(5), 1.0, True).shape == (
+    assert alignment.align_tokens(tiny("bert"), [2], [], random_memory(5), 1.0, True).shape == (
+        0,
+        2,
+    )
+    assert alignment.align_tokens(tiny("bert"), [2, 3], [], random_memory(5), 1.0, True).shape == (
+        0,
+        2,
+    )
+    assert alignment.align_tokens(tiny("bert"), [2, 8], [1], random_memory(5), 1.0, True).shape == (
         1,
         2,
     )
@@ -262,7 +269,7 @@ def test_nothing_to_time():
 def test_single_precision_and_bfloat16():
     for dtype in (torch.float32, torch.bfloat16):
         model = SpeechEncoderDecoder.from_configs(ENCODER, DECODERS["bert"], IDS).to(dtype).eval()
-        times = align.align_tokens(
+        times = alignment.align_tokens(
             model, TOKENS.tolist(), range(1, 8), random_memory(9).to(dtype), 1.0, True
         )
         assert times.dtype == np.float64 and np.isfinite(times).all()
@@ -316,7 +323,7 @@ def spelled(tokenizer: Tokenizer, pieces: list[str | int]) -> list[tuple[str, fl
     ]
     assert None not in ids
     times = np.stack([np.arange(len(ids)), np.arange(len(ids)) + 1.0], 1)
-    words = align.group_words(tokenizer, ids, times, [-0.1] * len(ids))
+    words = alignment.group_words(tokenizer, ids, times, [-0.1] * len(ids))
     assert " ".join(word.word for word in words) == " ".join(tokenizer.decode(ids).split())
     return [(word.word, word.start, word.end) for word in words]
 
@@ -386,7 +393,7 @@ class Continued:
 def test_words_that_join_later_are_one():
     pieces = "it ' re@@ al one@@ self '".split()
     times = np.stack([np.arange(7), np.arange(7) + 1.0], 1)
-    words = align.group_words(Continued(), pieces, times, [0.0] * 7)
+    words = alignment.group_words(Continued(), pieces, times, [0.0] * 7)
     found = [(word.word, word.start, word.end) for word in words]
     assert found == [("it'", 0, 2), ("real", 2, 4), ("oneself'", 4, 7)]
 
@@ -407,7 +414,7 @@ def test_probability_is_the_geometric_mean_and_times_the_hull():
     tokenizer = metaspace()
     ids = [tokenizer.backend.token_to_id(piece) for piece in ("▁seven", "▁", "z", "o")]
     times = np.array([[1.0, 1.5], [0.7, 0.9], [0.2, 0.7], [0.9, 1.0]])
-    first, second = align.group_words(
+    first, second = alignment.group_words(
         tokenizer, ids, times, [np.log(0.5), np.log(0.9), np.log(0.4), np.log(0.3)]
     )
     assert (first.start, first.end, first.word) == (
@@ -423,29 +430,6 @@ def test_probability_is_the_geometric_mean_and_times_the_hull():
 # all of it
 
 
-@pytest.mark.parametrize("kind, text", [
-    ("no tokenizer", "has no tokenizer"), ("no word", "can not read 'w7 other'"),
-    ("more", "expected tokens below 40"),
-])  # fmt: skip
-def test_a_text_that_has_no_tokens(tmp_path, kind: str, text: str):
-    """The tokenizer lacks a word and has none for that, or has more tokens than the decoder."""
-    vocab = {"<s>": 1, "w7": 7, "other": 41} if kind == "more" else {"w7": 7}
-    folder = save_tiny(tmp_path, tokenizer=False)
-    if kind != "no tokenizer":
-        backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocab))
-        backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-        backend.save(str(folder / "tokenizer.json"))
-    stt = nanos2t.load(folder)
-    with pytest.raises(ValueError, match=text):
-        align.align_text(stt, write(tmp_path / "a.wav", SOUNDS[1]), "w7 other")
-
-
-@dataclass
-class Speech:
-    model: SpeechEncoderDecoder
-    tokenizer: Tokenizer | None
-
-
 def test_words_of_a_hypothesis():
     """Special tokens are neither timed nor spelled, and do not count as sure or unsure."""
     config = DecoderConfig.bert(metaspace().backend.get_vocab_size(), **SIZES)
@@ -453,21 +437,22 @@ def test_words_of_a_hypothesis():
     pieces = "<s> <en> ▁seven ▁ z <unk> o </s> <pad>".split()
     tokens = [metaspace().backend.token_to_id(piece) for piece in pieces]
     logprobs = [-9.0, -0.5, -0.3, -0.2, -9.0, -0.1, -9.0, -9.0]
-    stt = Speech(model, metaspace())
-    words = align.find_words(stt, random_memory(20), tokens, logprobs, 2.0, True)
+    memory = random_memory(20)
+
+    def find(tokenizer, tokens, logprobs, monotone=True):
+        return alignment.find_words(model, tokenizer, tokens, logprobs, memory, 2.0, monotone)
+
+    words = find(metaspace(), tokens, logprobs)
     assert [word.word for word in words] == ["seven", "zo"]
     assert [word.probability for word in words] == pytest.approx([np.exp(-0.5), np.exp(-0.2)])
-    times = align.align_tokens(model, tokens, [2, 3, 4, 6], random_memory(20), 2.0, True)
+    times = alignment.align_tokens(model, tokens, [2, 3, 4, 6], memory, 2.0, True)
     assert [word.start for word in words] == [times[0, 0], times[1, 0]]
     assert 0 <= words[0].start <= words[0].end and words[1].end <= 2.0
-    assert align.find_words(stt, random_memory(20), tokens[:2], logprobs[:1], 2.0, True) == []
-    assert align.find_words(stt, random_memory(20), tokens[:1], [], 2.0, False) == []
-    assert (
-        align.find_words(Speech(model, None), random_memory(20), tokens, logprobs, 2.0, True) == []
+
+    assert find(metaspace(), tokens[:2], logprobs[:1]) == []
+    assert find(metaspace(), tokens[:1], [], monotone=False) == []
+    assert find(None, tokens, logprobs) == []
+    [word] = alignment.find_words(
+        model, metaspace(), tokens[:4], logprobs[:3], random_memory(1), 0.02, False
     )
-    without_specials = align.find_words(
-        stt, random_memory(1), tokens[:4], logprobs[:3], 0.02, False
-    )
-    assert [(word.word, word.start, word.end) for word in without_specials] == [
-        ("seven", 0.0, 0.02)
-    ]
+    assert (word.word, word.start, word.end) == ("seven", 0.0, 0.02)

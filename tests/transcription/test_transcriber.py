@@ -143,7 +143,7 @@ def test_only_words_that_follow_the_sound_are_in_order(model: Path, tmp_path: Pa
     """A translation is timed word by word; what is written as it is spoken, in order."""
     asked = []
     monkeypatch.setattr(
-        transcribe.align, "find_words", lambda *arguments: asked.append(arguments[-1]) or []
+        transcribe.alignment, "find_words", lambda *arguments: asked.append(arguments[-1]) or []
     )
     save_tiny(tmp_path / "monolingual")
     file = shutil.copytree(model, tmp_path / "verbatim") / "generation_config.json"

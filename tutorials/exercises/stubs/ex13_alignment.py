@@ -12,7 +12,10 @@ import numpy as np
 
 
 def dtw(cost: np.ndarray) -> np.ndarray:
-    """The cheapest path through cost (T, S) from the first token and frame to the last: (steps, 2), int.
-    Dynamic time warping: a step goes to the next token, to the next frame, or to both, which wins a tie.
-    Sakoe & Chiba 1978, "Dynamic programming algorithm optimization for spoken word recognition"."""
+    """Find the cheapest path through cost (T, S), from its first cell to its last.
+
+    Return the cells of the path as rows (token, frame): (steps, 2), int. This is dynamic time
+    warping: each step goes to the next token, to the next frame, or to both, which wins a tie.
+    Sakoe & Chiba 1978, "Dynamic programming algorithm optimization for spoken word recognition".
+    """
     raise NotImplementedError("ex13")
