@@ -1,4 +1,4 @@
-# pytest tests/test_families.py; python tests/test_families.py prints the README's table
+# pytest tests/test_families.py; python tests/test_families.py prints the table of tutorials/checkpoints.md
 """weights_map/: every encoder with every decoder gives transformers' numbers, and both ways the same weights.
 
 The oracle for speech_to_text_2, which transformers has no more, is TrOCRForCausalLM under other names.
@@ -28,7 +28,7 @@ from nanos2t.transcription import vocabularies
 from nanos2t.wav2vec2 import EncoderConfig
 
 hf = pytest.importorskip("transformers")
-README = (Path(__file__).parents[1] / "README.md").read_text()
+CHECKPOINTS = (Path(__file__).parents[1] / "tutorials" / "checkpoints.md").read_text()
 SAMPLES = 191, 230, 97
 
 
@@ -341,12 +341,12 @@ def test_save_and_load_a_model_of_two_halves(halves, tmp_path):
     assert_same_numbers(theirs, model)
 
 
-# --- the README's examples
+# --- the examples of tutorials/checkpoints.md
 
 
-def test_the_examples_of_the_readme(halves, tmp_path):
+def test_the_examples_of_the_guide(halves, tmp_path):
     """On stand-ins of the same layout for the files of the hub, and a recording of noise."""
-    blocks = (text.partition("```")[0] for text in README.split("```python\n")[1:])
+    blocks = (text.partition("```")[0] for text in CHECKPOINTS.split("```python\n")[1:])
     (block,) = (block for block in blocks if "facebook/" in block)
     (tmp_path / "pair").mkdir()
     backend = vocabularies.load_tokenizer(mbart50(tmp_path / "pair")).backend
@@ -426,7 +426,7 @@ def test_the_log_names_the_files(halves, caplog):
     assert str(halves[0]) in caplog.text and str(halves[1]) in caplog.text
 
 
-# --- the README's table
+# --- the table of tutorials/checkpoints.md
 
 
 PUBLISHED = {  # family: a checkpoint of it, or "" for the sizes that transformers takes without a config
@@ -472,7 +472,7 @@ def largest_difference(family: str, folder: Path) -> float:
 
 @pytest.mark.parametrize("family", PUBLISHED)
 def test_the_table_in_the_readme(family):
-    (line,) = (line for line in README.splitlines() if line.startswith(f"| {family} |"))
+    (line,) = (line for line in CHECKPOINTS.splitlines() if line.startswith(f"| {family} |"))
     assert line.startswith(row(family))
     assert float(line.split("|")[5]) < 1e-12
 

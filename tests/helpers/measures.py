@@ -1,6 +1,9 @@
-"""Measures of a Python text that do not depend on its layout. Run: python tests/helpers/measures.py [FILE ...]
+"""Measures of a Python text that do not depend on its layout.
 
-A statement is an `ast.stmt` that is not a docstring, an expression node an `ast.expr` outside of docstrings.
+    python tests/helpers/measures.py [FILE ...]
+
+A statement is an `ast.stmt` that is not a docstring, an expression node an `ast.expr` that is not
+part of a docstring.
 """
 
 import ast
@@ -85,38 +88,32 @@ def function_statements(text: str) -> dict[str, int]:
     return counts
 
 
-def habits(text: str) -> list[str]:
-    """What the text rules of CONTRIBUTING.md forbid, as "line N: what"."""
-    tree = ast.parse(text)
-    found = []
+def is_nested_conditional(node: ast.AST) -> bool:
+    if not isinstance(node, ast.IfExp):
+        return False
+    return any(isinstance(part, ast.IfExp) and part is not node for part in ast.walk(node))
 
-    # The only place of a walrus is the whole condition of an `if` or a `while`.
-    conditions = set()
+
+def has_conditional_argument(node: ast.AST) -> bool:
+    if not isinstance(node, ast.Call):
+        return False
+    arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
+    return any(isinstance(part, ast.IfExp) for part in arguments)
+
+
+def is_crowded_comprehension(node: ast.AST) -> bool:
+    loops = getattr(node, "generators", [])
+    return len(loops) > 1 and any(loop.ifs for loop in loops)
+
+
+def misplaced_walruses(tree: ast.AST) -> list[int]:
+    """The lines of those that are not the whole condition of an `if` or a `while`."""
+    allowed = set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.If, ast.While)):
-            conditions |= {id(part) for part in condition_parts(node.test)}
-
-    for node in ast.walk(tree):
-        line = getattr(node, "lineno", 0)
-        if is_double_assignment(node):
-            found.append(f"line {line}: two assignments in one")
-        if isinstance(node, ast.IfExp) and any(
-            isinstance(part, ast.IfExp) for part in ast.walk(node) if part is not node
-        ):
-            found.append(f"line {line}: a conditional expression inside another")
-        if isinstance(node, ast.NamedExpr) and id(node) not in conditions:
-            found.append(f"line {line}: a walrus that is not the whole condition of an if or while")
-        if isinstance(node, ast.Call):
-            arguments = [*node.args, *(keyword.value for keyword in node.keywords)]
-            if any(isinstance(part, ast.IfExp) for part in arguments):
-                found.append(f"line {line}: a conditional expression as an argument")
-        generators = getattr(node, "generators", [])
-        if len(generators) > 1 and any(part.ifs for part in generators):
-            found.append(f"line {line}: a comprehension with two loops and a condition")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if len(line) > 100:
-            found.append(f"line {number}: {len(line)} characters")
-    return found
+            allowed |= {id(part) for part in condition_parts(node.test)}
+    walruses = [node for node in ast.walk(tree) if isinstance(node, ast.NamedExpr)]
+    return [node.lineno for node in walruses if id(node) not in allowed]
 
 
 def condition_parts(test: ast.expr) -> Iterator[ast.expr]:
@@ -137,6 +134,30 @@ def is_double_assignment(node: ast.AST) -> bool:
     left = {ast.unparse(part) for part in node.targets[0].elts}
     right = {ast.unparse(part) for part in node.value.elts}
     return left != right
+
+
+PROBLEMS = [
+    (is_double_assignment, "two assignments in one"),
+    (is_nested_conditional, "a conditional expression inside another"),
+    (has_conditional_argument, "a conditional expression as an argument"),
+    (is_crowded_comprehension, "a comprehension with two loops and a condition"),
+]
+
+
+def habits(text: str) -> list[str]:
+    """What the rules of CONTRIBUTING.md forbid, each as "line N: what"."""
+    tree = ast.parse(text)
+    problems = []
+    for node in ast.walk(tree):
+        for is_problem, description in PROBLEMS:
+            if is_problem(node):
+                problems.append((node.lineno, description))
+    for line in misplaced_walruses(tree):
+        problems.append((line, "a walrus that is not the condition of an if or while"))
+    for number, line in enumerate(text.splitlines(), start=1):
+        if len(line) > 100:
+            problems.append((number, f"{len(line)} characters"))
+    return [f"line {number}: {what}" for number, what in sorted(problems)]
 
 
 def main() -> None:
