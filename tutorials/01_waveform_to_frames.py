@@ -33,7 +33,7 @@ print("a synthetic voice says:", stt.transcribe(sample))
 # %% [markdown]
 # ## Look at it
 #
-# The file holds 22,050 samples a second. The model was trained on 8,000, so `audio.load` resamples. (Official
+# The file holds 22,050 samples a second. The model was trained on 8,000, so `audio.load_audio` resamples. (Official
 # checkpoints want 16,000. The rate is no matter of taste: the model would hear everything slowed down or sped
 # up.)
 #
@@ -273,7 +273,7 @@ plt.show()
 # %% [markdown]
 # ## Try
 #
-# 1. Load the sample at 16,000 Hz with `audio.load` and give it to the model as if it were 8,000. What does it
+# 1. Load the sample at 16,000 Hz with `audio.load_audio` and give it to the model as if it were 8,000. What does it
 #    hear?
 # 2. Change the kernels to (10, 3, 3, 3, 3, 3, 3) and work out the ruler on paper, then with the loop above.
 # 3. How short can you cut "seven" before the model hears another digit? Count in frames.

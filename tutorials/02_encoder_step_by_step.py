@@ -224,7 +224,7 @@ assert wrong > 0.1
 
 # %% [markdown]
 # In transformers, some official models fail this test: the group norm of wav2vec2-base takes its mean over
-# the zeros, too. `wav2vec2.clip_norm` masks it.
+# the zeros, too. `wav2vec2.masked_group_norm` masks it.
 #
 # ## Try
 #

@@ -192,7 +192,7 @@ middles = [np.mean(word) for word in words.values()]
 maps = []
 for block in encoder.blocks:
     y = block.self_attn_norm(x)
-    queries = block.self_attn.split(block.self_attn.q_proj(y))
+    queries = block.self_attn.split_heads(block.self_attn.q_proj(y))
     keys, _ = block.self_attn.project_keys_values(y)
     maps.append(wav2vec2.attention_weights(queries, keys)[0])  # (6, 82, 82)
     x = block(x, None)

@@ -162,7 +162,7 @@ for name, change in maps.items():
 # and the model useless: it copies the answer in training, and there is none to copy when it writes.
 #
 # The same fact allows a short cut. If the past never changes, then the keys and values of the past never
-# change either: keep them (`decoder.Cache`) and compute one new token at a time. All at once or one by one
+# change either: keep them (`decoder.KVCache`) and compute one new token at a time. All at once or one by one
 # must be the same numbers:
 
 # %%

@@ -116,7 +116,7 @@ print(
 
 # %% [markdown]
 # Greedy search is a loop of four lines: ask, take the largest, append, stop at the end token. The first token
-# is forced, it is the language. And `generate.Decoding` keeps the keys and values of the tokens that were
+# is forced, it is the language. And `generate.DecoderSession` keeps the keys and values of the tokens that were
 # read; without, we would give the decoder the whole text again for each token. Same result:
 
 # %%

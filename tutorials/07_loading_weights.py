@@ -65,7 +65,7 @@ model.eval()
 assert torch.allclose(model(values).memory, stt.model(values).memory, atol=1e-4)
 
 # %% [markdown]
-# `remap.load` is strict in both directions: a tensor of the file that has no place is an error, and so is a
+# `remap.import_state` is strict in both directions: a tensor of the file that has no place is an error, and so is a
 # place that stays empty, and a wrong shape. PyTorch's own `strict=False` is not. Rename one tensor, as
 # happens when somebody updates a library, and see what each of them says:
 
@@ -78,7 +78,7 @@ renamed = {
 try:
     remap.import_state(rows, renamed, model.state_dict(), "model.safetensors")
 except ValueError as error:
-    print("remap.load:    ", error)
+    print("remap:         ", error)
 else:
     raise AssertionError("it was not found")
 

@@ -21,7 +21,8 @@ import torch
 import nanos2t
 from nanos2t import DecoderConfig, GenerationConfig, SpeechEncoderDecoder, generate
 from nanos2t.model import IGNORED, cross_entropy, shift_right
-from nanos2t.training import loop as train
+from nanos2t.training.config import TrainConfig
+from nanos2t.training.loop import decay_groups, learning_rate
 from nanos2t.transcription import alignment
 
 plt.rcParams.update(
@@ -160,13 +161,13 @@ def test():
 
 
 STEPS = 200
-plan = train.TrainConfig(steps=STEPS, learning_rate=3e-3, warmup_steps=20, decay_steps=100)
-optimizer = torch.optim.AdamW(train.decay_groups(parts, plan.weight_decay), betas=(0.9, 0.98))
+plan = TrainConfig(steps=STEPS, learning_rate=3e-3, warmup_steps=20, decay_steps=100)
+optimizer = torch.optim.AdamW(decay_groups(parts, plan.weight_decay), betas=(0.9, 0.98))
 losses, rates, views = [], {0: test()[0]}, {0: test()[1]}
 for step in range(STEPS):
     model.train()
     for group in optimizer.param_groups:
-        group["lr"] = train.learning_rate(step, plan)
+        group["lr"] = learning_rate(step, plan)
     batch = torch.randint(len(said), (32,))
     mask = model.memory_mask(memory[batch], frames[batch])
     inputs = shift_right(labels[batch], START, PAD)
