@@ -84,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="what the bundled model hears in the bundled recording")
     demo.set_defaults(run=run_demo)
+    add_fast_flag(demo)
     info = commands.add_parser("info", help="what a model is: sizes, languages, ids")
     info.set_defaults(run=run_info)
     info.add_argument("model", nargs="?", help="folder or hub id; default: the bundled model")
@@ -114,6 +115,15 @@ def build_parser() -> argparse.ArgumentParser:
     add_transcribe(commands)
     exercises.add_command(commands)
     return parser
+
+
+def add_fast_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--fast",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="use faster CPU kernels; --no-fast runs the core as it is written",
+    )
 
 
 def add_transcribe(commands) -> None:
@@ -181,6 +191,8 @@ def add_transcribe(commands) -> None:
             help="pieces at a time; default: %(default)s",
         )
         add("--quiet", action="store_true", help="no progress bar, no warnings")
+    for parser in transcribe, align, evaluate, report:
+        add_fast_flag(parser)
     for add in (
         transcribe.add_argument,
         align.add_argument,
@@ -233,7 +245,9 @@ def add_report(commands) -> argparse.ArgumentParser:
     return report
 
 
-def load(name: str | None, device: str = "cpu", dtype: str = "float32") -> "SpeechToText":
+def load(
+    name: str | None, device: str = "cpu", dtype: str = "float32", fast: bool = False
+) -> "SpeechToText":
     """The transcriber; Stop with 2 for a device or dtype that is none, with 3 for what cannot be loaded."""
 
     from nanos2t.transcription import loading
@@ -244,7 +258,7 @@ def load(name: str | None, device: str = "cpu", dtype: str = "float32") -> "Spee
             "dtype": loading.choose_dtype(dtype),
         }
     with exit_with(NO_MODEL):
-        return loading.load_transcriber(name, **where)
+        return loading.load_transcriber(name, fast=fast, **where)
 
 
 def find_inputs(options: argparse.Namespace) -> tuple[list[tuple[str, str]], int]:
@@ -292,7 +306,7 @@ def finish(
 
 def prepare(options: argparse.Namespace) -> tuple["SpeechToText", dict]:
     """The transcriber, and how to call it, checked. Stop for a language that it does not write."""
-    stt = load(options.model, options.device, options.dtype)
+    stt = load(options.model, options.device, options.dtype, options.fast)
     how = {"num_beams": options.num_beams} if options.num_beams else {}
     with exit_with(USAGE):
         stt.options(options.language, how)
@@ -426,7 +440,7 @@ def run_demo(options: argparse.Namespace) -> int:
 
     started = time.perf_counter()
 
-    stt, sample = load(None), loading.BUNDLED.parent / "sample.wav"
+    stt, sample = load(None, fast=options.fast), loading.BUNDLED.parent / "sample.wav"
     log_stderr(f"{sample}: spoken digits, written in each language of the bundled model")
     width = max(map(len, stt.languages))
     for language in stt.languages:

@@ -28,7 +28,7 @@ from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from nanos2t import files as atomic
-from nanos2t.fast.kernels import FastPositions
+from nanos2t.fast.positional_conv import FastPositionalConv
 from nanos2t.generate import decode_memory
 from nanos2t.model import IGNORED
 from nanos2t.training import config as train_config
@@ -419,7 +419,8 @@ def run_training(config: TrainConfig, resumed: bool = False) -> None:
         )
         model.generation = replace(generation, max_length=min(longest * 3 // 2, most) + 1)
     if config.bfloat16:
-        model.encoder.positions.__class__ = FastPositions  # on a CPU the core's may be wrong
+        # In bfloat16 on a CPU, the core's convolution may return wrong numbers.
+        model.encoder.positions = FastPositionalConv(model.encoder.positions)
     if config.freeze_feature_encoder:
         model.freeze_feature_encoder()
 

@@ -201,7 +201,7 @@ def work(seeds: Path, seed: int) -> None:
     import torch
 
     import nanos2t
-    from nanos2t.fast import kernels as fast  # noqa: F401
+    from nanos2t.fast import optimise  # noqa: F401
     from nanos2t.inspection import info, parity  # noqa: F401
     from nanos2t.transcription import alignment, forced_alignment  # noqa: F401
 

@@ -101,16 +101,21 @@ def test_options_arrive(run, clips, monkeypatch):
     monkeypatch.setattr(loading, "load_transcriber", spy_load)
     monkeypatch.setattr(SpeechToText, "transcribe_batch", spy_search)
     assert run("transcribe", *clips)[0] == 0
-    assert asked == {"device": "cpu", "dtype": torch.float32, "language": "de", "words": False}
+    assert asked == {
+        "device": "cpu",
+        "dtype": torch.float32,
+        "fast": True,
+        "language": "de",
+        "words": False,
+    }
     assert sizes == [4]
-    line = (
-        "--language en --num-beams 3 --words --dtype bfloat16 --device auto --batch-size 3 --quiet"
-    )
+    line = "--language en --num-beams 3 --words --dtype bfloat16 --device auto --batch-size 3 --quiet --no-fast"
     assert run("transcribe", *clips, *line.split())[0] == 0
     device = loading.choose_device("auto")
     expected = {
         "device": device,
         "dtype": torch.bfloat16,
+        "fast": False,
         "language": "en",
         "words": True,
         "num_beams": 3,

@@ -1,0 +1,95 @@
+"""The feature encoder with channels last: each convolution is a linear layer over its windows.
+
+Shapes: B batch, L samples, T frames, W frames out, C channels, I channels in, O channels out,
+K taps.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nanos2t import wav2vec2
+from nanos2t.fast.int8 import Int8Conv
+from nanos2t.fast.onednn import Activation, is_supported, linear_onednn
+from nanos2t.fast.windows import MAX_WINDOWS, flatten_kernel, split_windows
+from nanos2t.wav2vec2 import FeatureEncoder
+
+
+class FastFeatureEncoder(FeatureEncoder):
+    """The core's FeatureEncoder with the same parameters.
+
+    All convolutions but the first may be Int8Conv.
+    """
+
+    def __init__(self, core: FeatureEncoder):
+        nn.Module.__init__(self)
+        self.min_samples = core.min_samples
+        self.convs = core.convs
+        self.norms = core.norms
+        self.activation = core.activation
+
+    def forward(self, x: Tensor, sample_lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return frames (B, T, C) and frame_lengths (B,) of x (B, L) and sample_lengths (B,).
+
+        Lengths are None if nothing is padded.
+        """
+        if not is_supported(x, self.convs[0].weight):
+            return super().forward(x, sample_lengths)
+
+        x = wav2vec2.zero_padding(x[:, :, None], sample_lengths)  # (B, L, 1)
+
+        # A waveform that is shorter than one frame is padded to one.
+        x = F.pad(x, (0, 0, 0, max(0, self.min_samples - x.shape[1])))
+        lengths = sample_lengths
+        if lengths is not None:
+            lengths = lengths.clamp(min=self.min_samples)
+
+        for i, conv in enumerate(self.convs):
+            lengths = wav2vec2.conv_output_lengths(lengths, conv)
+            if i < len(self.norms):
+                x = convolve(x, conv)  # (B, W, C)
+                x = normalise_(x, lengths, self.norms[i])
+                activate_(x, self.activation)
+            else:
+                x = convolve(x, conv, self.activation)  # (B, W, C)
+        return x, lengths
+
+
+def convolve(x: Tensor, conv: nn.Conv1d | Int8Conv, activation: Activation | None = None) -> Tensor:
+    """Return the convolution of x (B, T, I), followed by the activation: (B, W, O)."""
+    windows = split_windows(x, conv)  # each (B, up to MAX_WINDOWS, K * I)
+
+    if isinstance(conv, Int8Conv):
+        parts = [conv.linear(part) for part in windows]
+        if activation is not None:
+            parts = [activation(part) for part in parts]
+    else:
+        weight = flatten_kernel(conv)  # (O, K * I)
+        parts = [linear_onednn(part, weight, conv.bias, activation) for part in windows]
+
+    return torch.cat(parts, dim=1)  # (B, W, O)
+
+
+def normalise_(x: Tensor, lengths: Tensor | None, norm: nn.Module) -> Tensor:
+    """Return x (B, T, C), normalised.
+
+    Normalising over the real frames of each item is done in place, over channels it is not.
+    """
+    if isinstance(norm, wav2vec2.ChannelLayerNorm):
+        return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+    frame_counts = [x.shape[1]] * len(x)
+    if lengths is not None:
+        frame_counts = lengths.tolist()
+    for item, frame_count in zip(x, frame_counts):
+        real = item[:frame_count]  # (frame_count, C), a view
+        variance, mean = torch.var_mean(real, 0, correction=0)  # 2 x (C,)
+        gain = norm.weight / (variance + norm.eps).sqrt()  # (C,)
+        real.sub_(mean).mul_(gain).add_(norm.bias)
+    return x
+
+
+def activate_(x: Tensor, activation: Activation) -> None:
+    """Apply the activation to x (B, T, C) in place, in parts that stay in the cache of the CPU."""
+    for part in x.split(MAX_WINDOWS, dim=1):
+        part.copy_(activation(part))

@@ -1,0 +1,75 @@
+"""Linear layers and convolutions in int8 on a CPU, in a quarter of the memory.
+
+    y = W x + b,  W ~ scale * int8,  x ~ scale * (uint8 - zero)
+
+so that products and sums are those of integers. A weight has one scale for each of its rows,
+an input one for each call. A model with these modules cannot be trained or saved.
+
+Shapes: B batch, T frames or tokens, I inputs, O outputs, K taps, H hidden_size, V vocab_size.
+"""
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from nanos2t.decoder import Head
+from nanos2t.fast.windows import flatten_kernel, split_windows
+
+# The largest value of a signed byte: -128 is not used, so that the range is symmetric.
+INT8_MAX = 127
+
+
+class Int8Linear(nn.Module):
+    """nn.Linear with its weight (O, I) in int8."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        super().__init__()
+
+        # The largest absolute value of each row becomes 127.
+        largest = torch.maximum(weight.amax(1), -weight.amin(1)).clamp(min=1e-12)  # (O,)
+        scale = largest / INT8_MAX  # (O,)
+        rows = (weight / scale[:, None]).round_().to(torch.int8)  # (O, I)
+        zero_point = torch.zeros_like(scale, dtype=torch.long)  # (O,)
+
+        # torch warns that these kernels will move to another package.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            quantised = torch._make_per_channel_quantized_tensor(rows, scale, zero_point, 0)
+
+        self.packed = torch.ops.quantized.linear_prepack(quantised, bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., I)
+        return torch.ops.quantized.linear_dynamic(x, self.packed)  # (..., O)
+
+
+class Int8Conv(nn.Module):
+    """nn.Conv1d without padding: an Int8Linear over its windows."""
+
+    def __init__(self, conv: nn.Conv1d):
+        super().__init__()
+        self.kernel_size = conv.kernel_size
+        self.stride = conv.stride
+        self.padding = conv.padding
+        self.linear = Int8Linear(flatten_kernel(conv), conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, I, T)
+        windows = split_windows(x.transpose(1, 2), self)
+        y = torch.cat([self.linear(part) for part in windows], dim=1)  # (B, W, O)
+        return y.transpose(1, 2)  # (B, O, W)
+
+
+class Int8Head(nn.Module):
+    """The core's Head with its output matrix in int8."""
+
+    def __init__(self, head: Head, embeddings: Tensor):
+        super().__init__()
+        self.dense = head.dense
+        self.activation = head.activation
+        self.norm = head.norm
+        weight = embeddings if head.weight is None else head.weight  # (V, H)
+        self.output = Int8Linear(weight, head.bias)
+
+    def forward(self, x: Tensor, embeddings: Tensor) -> Tensor:  # (B, T, H), not used
+        x = self.norm(self.activation(self.dense(x)))  # (B, T, H)
+        return self.output(x)  # (B, T, V)

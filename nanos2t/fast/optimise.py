@@ -1,0 +1,81 @@
+"""Make a model of the core fast: here is every part that is replaced, and what takes its place.
+
+In float32 the new modules share the parameters of the core's and keep their names. In int8 the
+weights are replaced.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from nanos2t.fast.feature_encoder import FastFeatureEncoder
+from nanos2t.fast.int8 import Int8Conv, Int8Head, Int8Linear
+from nanos2t.fast.memory import release_pages
+from nanos2t.fast.onednn import FastHead, FastLinear, FastMLP, has_onednn
+from nanos2t.fast.positional_conv import FastPositionalConv
+from nanos2t.model import SpeechEncoderDecoder
+
+
+def optimise_model(
+    model: SpeechEncoderDecoder, dtype: torch.dtype = torch.float32
+) -> SpeechEncoderDecoder:
+    """Return `model` with its modules replaced by fast ones.
+
+    dtype: torch.int8 for a float32 model on a CPU, which cannot be trained or saved afterwards.
+    With any other dtype, the parameters stay as they are: float32 on a CPU becomes faster, and
+    everything else is computed as in the core.
+    """
+    if dtype == torch.int8:
+        quantise_modules(model)
+    elif has_onednn():
+        replace_modules(model)
+
+    # New modules are in training mode: set them to the mode of the model.
+    return model.train(model.training)
+
+
+def replace_modules(model: SpeechEncoderDecoder) -> None:
+    """Put the modules for float32 in the place of the core's."""
+    encoder = model.encoder
+    decoder = model.decoder
+    replace_linears(model, FastLinear)
+    encoder.feature_encoder = FastFeatureEncoder(encoder.feature_encoder)
+    encoder.positions = FastPositionalConv(encoder.positions)
+    for block in (*encoder.blocks, *decoder.blocks):
+        block.mlp = FastMLP(block.mlp)
+    decoder.head = FastHead(decoder.head)
+
+
+@torch.no_grad()
+def quantise_modules(model: SpeechEncoderDecoder) -> None:
+    """Put modules in int8 in the place of linear layers, convolutions and the output matrix.
+
+    These convolutions stay in float32: the first of the feature encoder, whose inputs are
+    samples, the positional one, and those of the adapter.
+    """
+    encoder = model.encoder
+    decoder = model.decoder
+    convs = encoder.feature_encoder.convs
+    for i in range(1, len(convs)):
+        convs[i] = Int8Conv(convs[i])
+    replace_linears(model, quantise_linear)
+    if has_onednn():
+        encoder.feature_encoder = FastFeatureEncoder(encoder.feature_encoder)
+    encoder.positions = FastPositionalConv(encoder.positions)
+    decoder.head = Int8Head(decoder.head, decoder.embed.tokens.weight)
+
+
+def replace_linears(model: nn.Module, make_linear: Callable[[nn.Linear], nn.Module]) -> None:
+    """Replace every nn.Linear in the model by `make_linear` of it."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.Linear):
+                setattr(module, name, make_linear(child))
+
+
+def quantise_linear(linear: nn.Linear) -> Int8Linear:
+    """Return `linear` in int8, and release the memory of its float32 weight."""
+    quantised = Int8Linear(linear.weight, linear.bias)
+    release_pages(linear.weight)
+    return quantised

@@ -1,0 +1,88 @@
+# pytest tests/fast/test_int8.py
+"""nanos2t/fast/int8.py: int8 is near float32, and the bundled model writes the same."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from helpers.fast_pair import RATE, relative_error, vary_sample
+from torch import nn
+
+import nanos2t
+from nanos2t.fast.dtypes import has_int8
+from nanos2t.fast.int8 import Int8Conv, Int8Linear
+from nanos2t.transcription.loading import BUNDLED
+from nanos2t.transcription.transcriber import SpeechToText
+
+pytestmark = pytest.mark.skipif(not has_int8(), reason="this build of torch has no int8 kernels")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1, 33), (5, 33), (2, 7, 33)])
+@torch.no_grad()
+def test_a_linear_layer(shape: tuple, bias: bool):
+    linear = nn.Linear(33, 19, bias=bias)
+    x = torch.randn(shape)
+    linear.weight *= torch.logspace(-3, 1, 19)[:, None]  # rows of very different sizes
+    result = Int8Linear(linear.weight, linear.bias)(x)
+    expected = linear(x)
+    size = x.abs() @ linear.weight.abs().T  # of the terms that are summed
+    assert ((result - expected).abs() < 0.03 * size).all()
+    assert not torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("kernel, stride", [(3, 2), (2, 2), (5, 1)])
+@torch.no_grad()
+def test_a_convolution(kernel: int, stride: int):
+    conv = nn.Conv1d(12, 17, kernel, stride)
+    x = torch.randn(2, 12, 41)
+    quantised = Int8Conv(conv)
+    assert relative_error(quantised(x), conv(x)) < 0.03
+    for name in "kernel_size", "stride", "padding":
+        assert getattr(quantised, name) == getattr(conv, name)
+
+
+@pytest.fixture(scope="module")
+def both() -> tuple[SpeechToText, SpeechToText]:
+    return nanos2t.load(), nanos2t.load(dtype="int8")
+
+
+def test_what_becomes_int8(both):
+    before, after = ([*stt.model.modules()] for stt in both)
+    linear = sum(isinstance(module, nn.Linear) for module in before)
+    convs = len(both[0].model.encoder.config.conv_kernels) - 1
+    assert sum(isinstance(module, Int8Linear) for module in after) == linear + convs + 1
+    assert not any(isinstance(module, nn.Linear) for module in after)
+
+
+def test_transcripts_stay(both):
+    """At least 99.5 % of them, in all languages."""
+    recordings = vary_sample(24)
+    same = []
+    texts = set()
+    for language in both[0].languages:
+        options = {"sample_rate": RATE, "language": language}
+        plain, quantised = (
+            [result.text for result in stt.transcribe_many(recordings, **options)] for stt in both
+        )
+        same += [a == b for a, b in zip(plain, quantised)]
+        texts |= set(plain)
+    assert len(same) >= 200 and len(texts) >= 18
+    assert np.mean(same) >= 0.995
+
+
+def test_every_use_of_an_int8_model(both):
+    recording = vary_sample(1)[0]
+    for options in {"num_beams": 3}, {"words": True}:
+        plain, quantised = (stt.transcribe(recording, sample_rate=RATE, **options) for stt in both)
+        assert (quantised.text, len(quantised.words)) == (plain.text, len(plain.words))
+        assert quantised.score == pytest.approx(plain.score, abs=0.05)
+        assert quantised.score != plain.score
+
+
+def test_nothing_is_printed(recwarn, capfd):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nanos2t.load(dtype="int8").transcribe(BUNDLED.parent / "sample.wav")
+    assert capfd.readouterr() == ("", "") and not recwarn
