@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nanos2t.generation_config import GenerationConfig, flatten, override_options
+from nanos2t.decoder import Decoder
+from nanos2t.generation_config import GenerationConfig
 from nanos2t.logits_processing import process_logits, warp_logits
+from nanos2t.wav2vec2 import valid_frames
 
 NextLogits = Callable[[Tensor, Tensor | None], Tensor]
 IMPOSSIBLE = -1e9  # a sum of log-probabilities that nothing real reaches
@@ -48,13 +50,20 @@ def record_candidates(
 class DecoderSession:
     """`next_logits` for generate.py: the memory (B, S, H) of a batch is read once, past tokens are cached."""
 
-    def __init__(self, model, memory: Tensor, frames: Tensor | None, rows: int, longest: int):
-        self.decoder = model.decoder
-        self.memory, self.mask = (
-            model.decoder.project_memory(memory),
-            model.memory_mask(memory, frames),
-        )
-        self.cache = model.decoder.new_cache(rows, min(longest, model.decoder.config.max_positions))
+    def __init__(
+        self,
+        decoder: Decoder,
+        memory: Tensor,
+        frame_lengths: Tensor | None,
+        rows: int,
+        max_length: int,
+    ):
+        self.decoder = decoder
+        self.memory = decoder.project_memory(memory)
+        self.mask = None
+        if frame_lengths is not None:
+            self.mask = valid_frames(frame_lengths, memory.shape[1])[:, None, None]  # (B, 1, 1, S)
+        self.cache = decoder.new_cache(rows, min(max_length, decoder.config.max_positions))
 
     def __call__(self, tokens: Tensor, parents: Tensor | None) -> Tensor:  # (R, T), (R,)
         for cache in self.cache if parents is not None else ():
@@ -210,23 +219,17 @@ def beam_search(
 
 @torch.no_grad()
 def decode_memory(
-    model, memory: Tensor, frames: Tensor | None, options: dict, trace=None
+    model, memory: Tensor, frame_lengths: Tensor | None, options: dict, trace=None
 ) -> Generated:
-    """Memory (B, S, H) with frames (B,) real ones, None: all -> what is said: the rest of `generate`."""
-    config, size = override_options(model.generation, options), model.decoder.config.vocab_size
-    for name in options.keys() - {"bos_token_id"}:  # nothing reads that one
-        ids = (
-            flatten(options[name] or 0) if name.endswith(("_id", "_ids", "suppress_tokens")) else []
-        )
-        if strange := [i for i in ids if not (type(i) is int and 0 <= i < size)]:
-            raise ValueError(
-                f"generation option {name} has {strange[0]!r}, expected a token id below {size}"
-            )
+    """Decode encoder output: memory (B, S, H) with frame_lengths (B,), None if nothing is padded."""
+    config = model.generation.override(options, model.decoder.config.vocab_size)
     rows = config.num_beams if config.num_beams > 1 else config.num_return_sequences
     start = torch.full(
         (len(memory), 1), config.require_id("decoder_start_token_id"), device=memory.device
     )
-    next_logits = DecoderSession(model, memory, frames, len(memory) * rows, config.max_total_length)
+    next_logits = DecoderSession(
+        model.decoder, memory, frame_lengths, len(memory) * rows, config.max_total_length
+    )
     search, count = (beam_search, 1) if config.num_beams > 1 else (greedy_search, rows)
     return search(next_logits, start.repeat_interleave(count, 0), config, trace)
 
@@ -244,7 +247,7 @@ def generate(
     """Waveforms (B, L) -> tokens (B * num_return_sequences, T), start token first, padded on the right.
     `options`: fields of GenerationConfig, before those of `model.generation`; ValueError names a wrong one.
     With return_dict_in_generate the result is Generated, with scores. `trace` gets every Candidate."""
-    override_options(model.generation, options)  # errors before the work
+    model.generation.override(options, model.decoder.config.vocab_size)  # errors before the work
     if len(input_values) == 0:
         raise ValueError("input_values: expected at least one waveform, found none")
     found = decode_memory(model, *model.encode(input_values, attention_mask), options, trace)

@@ -128,7 +128,8 @@ def save_pretrained(
     tensors = remap.export_state(table_rows(families), model.state_dict(), aliases=untied)
     tensors = {name: value.cpu() for name, value in tensors.items()}
     options = remap_config.write_config(rows, vars(model.generation))
-    options = {key: value for key, value in options.items() if value != rows[key][2]}
+    defaults = vars(GenerationConfig())
+    options = {key: value for key, value in options.items() if value != defaults[key]}
     config = {
         "model_type": MODEL_TYPE,
         "architectures": ["SpeechEncoderDecoderModel"],
@@ -266,9 +267,17 @@ def read_generation(
     eos = found["eos_token_id"]
     if found["pad_token_id"] is None and eos != []:
         found["pad_token_id"] = eos[0] if isinstance(eos, list) else eos
-    return GenerationConfig(
-        **remap_config.read_config(rows, found, f"{path if own else folder / 'config.json'}: ")
-    )
+    if not own:
+        path = folder / "config.json"
+    options = remap_config.read_config(rows, found, f"{path}: ")
+    # What the file does not say has the default of GenerationConfig.
+    options = {name: value for name, value in options.items() if value is not None}
+    try:
+        generation = GenerationConfig(**options)
+        generation.validate()
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return generation
 
 
 def token_id(folder: Path, token: str) -> int | None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 import nanos2t
-from nanos2t import GenerationConfig, generate, generation_config, logits_processing
+from nanos2t import GenerationConfig, generate, logits_processing
 
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
@@ -100,11 +100,11 @@ def noisy(seed, level=1.5, tilt=0.5):
 def hear(wave, language, beams):
     """The memory of a waveform, a function `next_logits` for it, the options of a search, and its start."""
     memory, frames = stt.model.encode(stt.prepare([wave])[0])
-    config = generation_config.override_options(
-        stt.model.generation, stt.options(language, {"num_beams": beams})
-    )
+    config = stt.model.generation.override(stt.options(language, {"num_beams": beams}))
     config = replace(config, num_return_sequences=beams)
-    next_logits = generate.DecoderSession(stt.model, memory, frames, beams, config.max_total_length)
+    next_logits = generate.DecoderSession(
+        stt.model.decoder, memory, frames, beams, config.max_total_length
+    )
     return memory, next_logits, config, torch.tensor([[config.decoder_start_token_id]])
 
 

@@ -10,7 +10,6 @@ from nanos2t import checkpoint, files, pretrained
 from nanos2t.fast.dtypes import check_fast_dtype, choose_fast_dtype
 from nanos2t.fast.optimise import optimise_model
 from nanos2t.model import SpeechEncoderDecoder
-from nanos2t.transcription import generation_checks as checks
 from nanos2t.transcription import segmentation as segment
 from nanos2t.transcription import vocabularies
 from nanos2t.transcription.transcriber import SpeechToText, log
@@ -84,7 +83,7 @@ def find_model_folder(
 
 def from_folder(model: SpeechEncoderDecoder, folder: Path) -> SpeechToText:
     """A model with the rest of its folder: tokenizer, rate, and the languages that its files do not name."""
-    checks.check_generation(model, folder)
+    check_generation(model, folder)
     tokenizer, generation = vocabularies.load_tokenizer(folder), model.generation
     if tokenizer is None:
         log.warning("%s: no tokenizer files: token ids instead of text", folder)
@@ -93,6 +92,17 @@ def from_folder(model: SpeechEncoderDecoder, folder: Path) -> SpeechToText:
         card = vocabularies.CARDS.get(generation.forced_bos_token_id) if official else None
         model.generation = replace(generation, lang_to_id=card or tokenizer.languages)
     return SpeechToText(model, tokenizer, *read_preprocessor(folder), folder)
+
+
+def check_generation(model: SpeechEncoderDecoder, folder: Path) -> None:
+    """Check the options of generation in a folder; ValueError names file, option and value."""
+    path = folder / "generation_config.json"
+    if not path.exists():
+        path = folder / "config.json"
+    try:
+        model.generation.validate(model.decoder.config.vocab_size)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def load_transcriber(

@@ -21,7 +21,7 @@ from nanos2t import audio, pretrained
 from nanos2t import audio_files as sound_files
 from nanos2t import files as atomic
 from nanos2t.generate import decode_memory
-from nanos2t.generation_config import GenerationConfig, override_options
+from nanos2t.generation_config import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import Tokenizer
 from nanos2t.transcription import alignment, languages
@@ -103,29 +103,19 @@ class SpeechToText:
 
     def options(self, language: str | None, generation: dict) -> dict:
         """The options of a call, with its language among them; ValueError if one is wrong or unknown."""
-        config, known = self.model.generation, self.model.generation.lang_to_id or {}
+        known = self.model.generation.lang_to_id or {}
         if language is not None:
             code = languages.find_language(language, known)
             generation = {**generation, "forced_bos_token_id": known[code]}
-        most = (
-            self.model.decoder.config.max_positions + 1
-        )  # the last token is written, but never read
-        if config.max_total_length > most and generation.keys().isdisjoint(
-            ("max_length", "max_new_tokens")
-        ):
-            generation = {**generation, "max_length": most}
-        if (longest := override_options(config, generation).max_total_length) > most:
-            raise ValueError(
-                f"max_length is {longest}, expected {most} at most: the decoder's positions"
-            )
-        return generation
+        max_positions = self.model.decoder.config.max_positions
+        return self.model.generation.fit_to_positions(generation, max_positions)
 
     def resolve(
         self, language: str | None, generation: dict
     ) -> tuple[dict, GenerationConfig, str | None]:
         """The options of a call, these and the model's own, and the code of the language they ask for."""
         options = self.options(language, generation)
-        config = override_options(self.model.generation, options)
+        config = self.model.generation.override(options, self.model.decoder.config.vocab_size)
         names = {token: name for name, token in (config.lang_to_id or {}).items()}
         return options, config, names.get(config.forced_bos_token_id)
 
