@@ -1,9 +1,10 @@
 """Makes what the grader needs out of the package: stubs/, keys/ and copies for teachers.
 
-For maintainers: `nanos2t exercises make` after a change of the package, of course.py or of mistakes.py.
+For maintainers: `nanos2t exercises make` after a change of the package, of course.py or of mistakes/.
 """
 
 import ast
+import itertools
 import json
 import shutil
 import tempfile
@@ -16,12 +17,12 @@ import numpy as np
 from exercises import grader
 from exercises.course import EXERCISES, Exercise
 from exercises.grader import HERE, KEYS, STUBS, collect, distance, file_of, reference, resolve
-from exercises.mistakes import MISTAKES
 
 ANSWERS = HERE / "answers"
+MISTAKES = HERE / "mistakes"
 ROOT = HERE.parents[1]
 LEFT_OUT = shutil.ignore_patterns(
-    "__pycache__", "*.pyc", "answers", "stubs", "work", "mistakes.py", "make.py"
+    "__pycache__", "*.pyc", "answers", "stubs", "work", "mistakes", "make.py"
 )
 
 
@@ -82,10 +83,37 @@ def stubs() -> dict[str, str]:
 # Keys
 
 
+def read_mistakes(exercise: Exercise) -> dict[str, list[tuple[str, str]]]:
+    """{sentence: [(text of the second right answer, what the mistake has instead), ...]}
+
+    A block of mistakes/NAME.txt is one mistake. Its `#` lines are the sentence that the grader prints.
+    Each run of `-` lines is a text that occurs once in answers/NAME.py, the `+` lines after it replace it.
+    """
+    mistakes = {}
+    text = (MISTAKES / f"{exercise.name}.txt").read_text(encoding="utf-8")
+    for block in text.strip().split("\n\n"):
+        lines = block.splitlines()
+        sentence = " ".join(line[2:] for line in lines if line.startswith("#"))
+        mistakes[sentence] = read_edits([line for line in lines if not line.startswith("#")])
+    return mistakes
+
+
+def read_edits(lines: list[str]) -> list[tuple[str, str]]:
+    """(old, new) for each run of `-` lines and the `+` lines after it."""
+    edits = []
+    for minus, group in itertools.groupby(lines, key=lambda line: line.startswith("-")):
+        text = "\n".join(line[2:] for line in group)
+        if minus:
+            edits.append((text, ""))
+        else:
+            edits[-1] = (edits[-1][0], text)
+    return edits
+
+
 def wrong_sources(exercise: Exercise) -> dict[str, str]:
     """{sentence: the second right answer, edited so that it makes this mistake}"""
     source, made = file_of(exercise, ANSWERS).read_text(encoding="utf-8"), {}
-    for sentence, *edits in MISTAKES[exercise.id]:
+    for sentence, edits in read_mistakes(exercise).items():
         text = source
         for old, new in edits:
             if text.count(old) != 1:
