@@ -63,7 +63,7 @@ class DecoderSession:
         self.mask = None
         if frame_lengths is not None:
             self.mask = valid_frames(frame_lengths, memory.shape[1])[:, None, None]  # (B, 1, 1, S)
-        self.cache = decoder.new_cache(rows, min(max_length, decoder.config.max_positions))
+        self.cache = decoder.new_caches(rows, min(max_length, decoder.config.max_positions))
 
     def __call__(self, tokens: Tensor, parents: Tensor | None) -> Tensor:  # (R, T), (R,)
         for cache in self.cache if parents is not None else ():

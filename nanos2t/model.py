@@ -90,13 +90,15 @@ class SpeechEncoderDecoder(nn.Module):
         self,
         input_values: Tensor,
         attention_mask: Tensor | None = None,
-        masked: Tensor | None = None,
+        mask_time_indices: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Waveforms (B, L), 1 where they are real (B, L) -> memory (B, S, H), real frames (B,) or None."""
         samples = (
             None if attention_mask is None else count_real_samples(input_values, attention_mask)
         )
-        memory, frames = self.encoder(input_values, samples, masked)  # (B, S, encoder width), (B,)
+        memory, frames = self.encoder(
+            input_values, samples, mask_time_indices
+        )  # (B, S, encoder width), (B,)
         return self.bridge(memory), frames  # (B, S, H)
 
     def memory_mask(self, memory: Tensor, frames: Tensor | None) -> Tensor | None:
@@ -109,11 +111,13 @@ class SpeechEncoderDecoder(nn.Module):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
-        masked: Tensor | None = None,
+        mask_time_indices: Tensor | None = None,
     ) -> Output:
         """Waveforms (B, L) and labels or decoder input (B * K, T): K targets for each utterance, usually 1.
-        Without decoder input the labels are shifted right to make it. `masked`: see Encoder.forward."""
-        memory, frames = self.encode(input_values, attention_mask, masked)  # (B, S, H), (B,)
+        Without decoder input the labels are shifted right to make it. `mask_time_indices`: see Encoder.forward."""
+        memory, frames = self.encode(
+            input_values, attention_mask, mask_time_indices
+        )  # (B, S, H), (B,)
         logits = None
         if decoder_input_ids is None and labels is not None:
             start = self.generation.require_id("decoder_start_token_id")

@@ -1,29 +1,47 @@
-"""Speech encoder of the Wav2Vec2 family: waveform in, one vector per 20 ms out. Read from the bottom up.
-wav2vec 2.0 (Baevski et al. 2020, section 2), HuBERT (Hsu et al. 2021), XLS-R (Babu et al. 2021). Official:
-fairseq/models/wav2vec/wav2vec2.py; the same in transformers/models/wav2vec2/modeling_wav2vec2.py.
-Batching never changes a result: nothing that looks across time sees the padding behind an item's end.
-Shapes: B batch, L samples, T frames (L / 320), C channels, H hidden_size, N heads, D head_size, K taps."""
+"""Speech encoder of the Wav2Vec2 family: waveform in, one vector for every 20 ms out.
+
+The whole encoder is in this file, smallest parts first: start with `Encoder` at the end to see the data flow.
+
+    waveform -> FeatureEncoder -> FeatureProjection -> PositionalConv -> Blocks -> Adapter -> frames
+
+Papers: wav2vec 2.0 (Baevski et al. 2020, section 2), HuBERT (Hsu et al. 2021), XLS-R (Babu et al. 2021).
+Official code: fairseq/models/wav2vec/wav2vec2.py, transformers/models/wav2vec2/modeling_wav2vec2.py.
+
+Padding never influences real frames, so that an utterance gives the same frames alone and in a batch. Three
+functions see to that, wherever an operation mixes time steps: `zero_padding` before a convolution,
+`masked_group_norm` for statistics over time, and the mask of `attend`, which is made of `valid_frames`.
+All three know the real length of each item from `sample_lengths` or `frame_lengths`, (B,) integers. None stands
+for "nothing is padded": then no mask is built at all.
+
+Shapes: B batch, L samples, T frames (about L / 320), S frames attended to, C conv channels, H hidden_size,
+N num_heads, D head_size, K taps of a convolution.
+"""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ACTIVATIONS = {"gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"), "relu": F.relu}
+ACTIVATIONS = {
+    "gelu": nn.GELU,
+    "gelu_tanh": partial(nn.GELU, approximate="tanh"),
+    "relu": nn.ReLU,
+}
 
 
 @dataclass(frozen=True)
 class EncoderTraining:
-    """Read in training mode only. The trainer draws the spans of SpecAugment (the last three)."""
+    """What only training reads: rates between 0 and 1, and the spans of SpecAugment."""
 
-    feat_proj_dropout: float = 0.0
-    hidden_dropout: float = 0.1
-    attention_dropout: float = 0.1
-    activation_dropout: float = 0.1
-    layerdrop: float = 0.1
+    feat_proj_dropout: float = 0.0  # FeatureProjection
+    hidden_dropout: float = 0.1  # Encoder, Attention, MLP
+    attention_dropout: float = 0.1  # Attention
+    activation_dropout: float = 0.1  # MLP
+    layerdrop: float = 0.1  # Encoder
+    # SpecAugment: training/ draws the spans, the encoder is told which frames to mask.
     mask_time_prob: float = 0.05
     mask_time_length: int = 10
     mask_time_min_masks: int = 2
@@ -31,88 +49,128 @@ class EncoderTraining:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes and variants; the defaults are facebook/wav2vec2-base."""
+    """Sizes and variants of an encoder. The defaults are facebook/wav2vec2-base."""
 
+    # Attention, MLP and Block: the Transformer.
     hidden_size: int = 768
     num_layers: int = 12
     num_heads: int = 12
     intermediate_size: int = 3072
     norm_eps: float = 1e-5
     activation: str = "gelu"
+    # FeatureEncoder (and the activation also in PositionalConv): one entry for each convolution.
     conv_activation: str = "gelu"
-    conv_channels: tuple[int, ...] = (512,) * 7
+    conv_channels: tuple[int, ...] = (512, 512, 512, 512, 512, 512, 512)
     conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
     conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    # PositionalConv.
     position_kernel: int = 128
     position_groups: int = 16
+    # initialize.py: the standard deviation of new matrices.
     init_std: float = 0.02
     training: EncoderTraining = EncoderTraining()
-    pre_norm: bool = False  # Block, Encoder     large-lv60, xls-r, hubert-large
-    conv_norm: str = (
-        "group"  # FeatureEncoder     "group": first, over time; "layer": all, per frame
-    )
-    conv_bias: bool = False  # FeatureEncoder
-    feat_proj_norm: bool = True  # FeatureProjection  absent in some HuBERTs
-    adapter_layers: int = 0  # Adapter            xls-r speech translation: 3
-    adapter_kernel: int = 3  # Adapter
-    adapter_stride: int = 2  # Adapter
-    adapter_size: int | None = (
-        None  # Adapter            projects to this width; None: no projection
-    )
+    # Block and Encoder: norm before each sublayer (large-lv60, xlsr-53, xls-r, hubert-large) or after it.
+    pre_norm: bool = False
+    # FeatureEncoder: "group" is one norm over time, after the first convolution (base models); "layer" is a
+    # norm over the channels of each frame, after every convolution (the models with pre_norm).
+    conv_norm: str = "group"
+    # FeatureEncoder: whether convolutions have a bias (the models with pre_norm).
+    conv_bias: bool = False
+    # FeatureProjection: whether it starts with a norm (not in some HuBERT models).
+    feat_proj_norm: bool = True
+    # Adapter: 3 layers in the XLS-R models for speech translation, none in all others.
+    adapter_layers: int = 0
+    adapter_kernel: int = 3
+    adapter_stride: int = 2
+    # Adapter: the width it projects to before its convolutions; None: no projection.
+    adapter_size: int | None = None
 
     @classmethod
-    def large(cls, **fields) -> "EncoderConfig":
-        sizes = {"hidden_size": 1024, "num_layers": 24, "num_heads": 16, "intermediate_size": 4096}
-        return cls(**{**sizes, "pre_norm": True, "conv_norm": "layer", "conv_bias": True, **fields})
+    def large(cls, **changes) -> "EncoderConfig":
+        """facebook/wav2vec2-large-lv60, wav2vec2-large-xlsr-53, wav2vec2-xls-r-300m; `changes` are fields."""
+        config = cls(
+            hidden_size=1024,
+            num_layers=24,
+            num_heads=16,
+            intermediate_size=4096,
+            norm_eps=1e-5,
+            activation="gelu",
+            conv_activation="gelu",
+            conv_channels=(512, 512, 512, 512, 512, 512, 512),
+            conv_kernels=(10, 3, 3, 3, 3, 2, 2),
+            conv_strides=(5, 2, 2, 2, 2, 2, 2),
+            position_kernel=128,
+            position_groups=16,
+            init_std=0.02,
+            pre_norm=True,
+            conv_norm="layer",
+            conv_bias=True,
+            feat_proj_norm=True,
+            adapter_layers=0,
+        )
+        return replace(config, **changes)
 
     @property
     def output_size(self) -> int:
-        """Width of what the encoder returns."""
-        return self.adapter_size if self.adapter_layers and self.adapter_size else self.hidden_size
+        """Width of the frames that the encoder returns."""
+        if self.adapter_layers and self.adapter_size:
+            return self.adapter_size
+        return self.hidden_size
 
     @property
     def min_samples(self) -> int:
-        """How many samples one frame sees, 400 in every official model; a shorter clip is padded to it."""
+        """Number of samples that one frame sees (400 in official models): shorter clips are padded to it."""
         samples = 1
-        for kernel, stride in zip(self.conv_kernels[::-1], self.conv_strides[::-1]):
+        for kernel, stride in zip(reversed(self.conv_kernels), reversed(self.conv_strides)):
             samples = (samples - 1) * stride + kernel
         return samples
 
 
-def conv_output_lengths(frames: Tensor | None, conv: nn.Conv1d) -> Tensor | None:
-    """Frames (B,) that a convolution makes of frames, or samples, (B,); None, all are real, stays None."""
+def conv_output_lengths(lengths: Tensor | None, conv: nn.Conv1d) -> Tensor | None:
+    """Return how many steps a convolution makes of inputs with `lengths` (B,) steps; None stays None."""
+    if lengths is None:
+        return None
     padding, kernel, stride = conv.padding[0], conv.kernel_size[0], conv.stride[0]
-    return None if frames is None else (frames + 2 * padding - kernel) // stride + 1
+    return (lengths + 2 * padding - kernel) // stride + 1
 
 
-def valid_frames(frames: Tensor, total: int) -> Tensor:
-    """(B,) -> (B, T) bool: True while item b has frames, False in the padding behind them."""
-    return torch.arange(total, device=frames.device) < frames[:, None]
+def valid_frames(lengths: Tensor, total: int) -> Tensor:
+    """Turn lengths (B,) into a mask (B, total): True for real frames, False for padding."""
+    return torch.arange(total, device=lengths.device) < lengths[:, None]
 
 
-def zero_padding(x: Tensor, frames: Tensor | None) -> Tensor:
-    """x (B, T, H) with zeros behind each item's end, as a convolution over the item alone would see it."""
-    return x if frames is None else x.masked_fill(~valid_frames(frames, x.shape[1])[..., None], 0.0)
+def zero_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Set the padding of x (B, T, H) to zero, so that a convolution sees each item as if it were alone."""
+    if lengths is None:
+        return x
+    padding = ~valid_frames(lengths, x.shape[1])  # (B, T)
+    return x.masked_fill(padding[:, :, None], 0.0)  # (B, T, H)
 
 
 def masked_group_norm(
-    x: Tensor, frames: Tensor | None, weight: Tensor, bias: Tensor, eps: float = 1e-5
+    x: Tensor, lengths: Tensor | None, weight: Tensor, bias: Tensor, eps: float = 1e-5
 ) -> Tensor:
-    """Each channel of x (B, C, T) normalised over its item's real frames: group norm, C groups, masked."""
-    if frames is None:
+    """Normalise each channel of x (B, C, T) over the real frames of its item: group norm with C groups."""
+    if lengths is None:
         return F.group_norm(x, x.shape[1], weight, bias, eps)
-    valid = valid_frames(frames, x.shape[2])[:, None]  # (B, 1, T)
-    count = frames[:, None, None]  # (B, 1, 1)
-    mean = (x * valid).sum(2, keepdim=True) / count  # (B, C, 1)
-    variance = ((x - mean).square() * valid).sum(2, keepdim=True) / count  # (B, C, 1)
-    return (x - mean) / (variance + eps).sqrt() * weight[:, None] + bias[:, None]
+    padding = ~valid_frames(lengths, x.shape[2])[:, None]  # (B, 1, T)
+    count = lengths[:, None, None]  # (B, 1, 1)
+    mean = x.masked_fill(padding, 0.0).sum(2, keepdim=True) / count  # (B, C, 1)
+    centred = x - mean  # (B, C, T)
+    squares = centred.square().masked_fill(padding, 0.0)  # (B, C, T)
+    variance = squares.sum(2, keepdim=True) / count  # (B, C, 1)
+    return centred / (variance + eps).sqrt() * weight[:, None] + bias[:, None]  # (B, C, T)
 
 
 def position_conv(x: Tensor, gain: Tensor, direction: Tensor, bias: Tensor, groups: int) -> Tensor:
-    """A wide grouped convolution over x (B, T, H) with weight norm: one gain (1, 1, K) a tap."""
-    weight = gain * direction / direction.norm(dim=(0, 1), keepdim=True)  # (H, H / groups, K)
+    """Apply a wide grouped convolution with weight norm (Salimans and Kingma 2016) to x (B, T, H)."""
+    # Weight norm: each of the K taps has one gain (1, 1, K), and a direction of length 1.
+    length = direction.norm(dim=(0, 1), keepdim=True)  # (1, 1, K)
+    weight = gain * direction / length  # (H, H / groups, K)
     y = F.conv1d(x.transpose(1, 2), weight, bias, padding=weight.shape[2] // 2, groups=groups)
-    return y[..., : x.shape[1]].transpose(1, 2)  # (B, T, H); even K: T + 1
+    # An even number of taps makes T + 1 frames of T: drop the last.
+    y = y[:, :, : x.shape[1]]  # (B, H, T)
+    return y.transpose(1, 2)  # (B, T, H)
 
 
 def attend(
@@ -123,27 +181,49 @@ def attend(
     is_causal: bool = False,
     dropout: float = 0.0,
 ) -> Tensor:
-    """softmax(Q K^T / sqrt(D)) V (Vaswani et al. 2017, eq. 1) of (B, N, T, D) and twice (B, N, S, D)."""
-    return F.scaled_dot_product_attention(
-        queries, keys, values, mask, dropout, is_causal
-    )  # (B, N, T, D)
+    """Compute softmax(Q K^T / sqrt(D)) V (Vaswani et al. 2017, equation 1).
+
+    queries: (B, N, T, D); keys and values: (B, N, S, D); mask: bool, True where a query may look, broadcast
+    to (B, N, T, S). The result is (B, N, T, D). PyTorch's function is fast, but one cannot step into it: set
+    `wav2vec2.attend = wav2vec2.attend_step_by_step` to see the scores on the way.
+    """
+    return F.scaled_dot_product_attention(queries, keys, values, mask, dropout, is_causal)
+
+
+def attend_step_by_step(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    mask: Tensor | None = None,
+    is_causal: bool = False,
+    dropout: float = 0.0,
+) -> Tensor:
+    """Compute what `attend` computes, written out."""
+    if is_causal:
+        T, S = queries.shape[2], keys.shape[2]
+        mask = torch.ones(T, S, dtype=torch.bool, device=queries.device).tril()
+    weights = attention_weights(queries, keys, mask)  # (B, N, T, S)
+    weights = F.dropout(weights, dropout)
+    return weights @ values  # (B, N, T, D)
 
 
 def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The softmax that `attend` applies and never shows, for pictures and alignments; rows sum to 1."""
-    scores = queries @ keys.transpose(2, 3) / math.sqrt(queries.shape[3])  # (B, N, T, S)
-    scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
-    return scores.softmax(dim=3)  # (B, N, T, S)
+    """Compute the attention probabilities (B, N, T, S), which `F.scaled_dot_product_attention` does not show."""
+    scores = queries @ keys.transpose(2, 3)  # (B, N, T, S)
+    scores = scores / math.sqrt(queries.shape[3])
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return scores.softmax(dim=3)  # (B, N, T, S), rows sum to 1
 
 
 class Attention(nn.Module):
-    """Multi-head attention. Queries come from x; whoever calls decides where keys and values come from."""
+    """Multi-head attention. Queries come from x; the caller decides where keys and values come from."""
 
     def __init__(self, config):
         super().__init__()
         if config.hidden_size % config.num_heads:
             raise ValueError(
-                f"hidden_size {config.hidden_size} is no multiple of {config.num_heads} heads"
+                f"hidden_size {config.hidden_size} is not a multiple of num_heads {config.num_heads}"
             )
         self.num_heads = config.num_heads
         self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
@@ -153,10 +233,11 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = nn.Dropout(config.training.hidden_dropout)
 
-    def project_keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:  # (B, S, H)
-        return self.split_heads(self.k_proj(source)), self.split_heads(
-            self.v_proj(source)
-        )  # 2 x (B, N, S, D)
+    def project_keys_values(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Make keys and values, (B, N, S, D) both, of a source (B, S, H)."""
+        keys = self.split_heads(self.k_proj(source))  # (B, N, S, D)
+        values = self.split_heads(self.v_proj(source))  # (B, N, S, D)
+        return keys, values
 
     def forward(
         self,
@@ -165,31 +246,39 @@ class Attention(nn.Module):
         values: Tensor,
         mask: Tensor | None = None,
         is_causal: bool = False,
-    ) -> Tensor:  # (B, T, H)
-        queries = self.split_heads(self.q_proj(x))  # (B, N, T, D)
+    ) -> Tensor:
+        """Let each row of x (B, T, H) look at keys and values (B, N, S, D): the result is (B, T, H)."""
         dropout = self.attention_dropout if self.training else 0.0
+        queries = self.split_heads(self.q_proj(x))  # (B, N, T, D)
         y = attend(queries, keys, values, mask, is_causal, dropout)  # (B, N, T, D)
-        return self.dropout(self.out_proj(y.transpose(1, 2).flatten(2)))  # (B, T, H)
+        y = y.transpose(1, 2).flatten(2)  # (B, T, H), heads side by side
+        return self.dropout(self.out_proj(y))  # (B, T, H)
 
-    def split_heads(self, x: Tensor) -> Tensor:  # (B, T, H)
-        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (B, N, T, D)
+    def split_heads(self, x: Tensor) -> Tensor:
+        """Cut the width of x (B, T, H) into heads: (B, N, T, D)."""
+        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
 
 class MLP(nn.Module):
+    """Feed-forward network, applied to each frame alone."""
+
     def __init__(self, config):
         super().__init__()
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation = ACTIVATIONS[config.activation]()
         self.activation_dropout = nn.Dropout(config.training.activation_dropout)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
         self.dropout = nn.Dropout(config.training.hidden_dropout)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, H)
-        x = self.activation_dropout(self.activation(self.up_proj(x)))  # (B, T, intermediate_size)
-        return self.dropout(self.down_proj(x))  # (B, T, H)
+        x = self.activation(self.up_proj(x))  # (B, T, intermediate_size)
+        x = self.down_proj(self.activation_dropout(x))  # (B, T, H)
+        return self.dropout(x)
 
 
 class Block(nn.Module):
+    """Self-attention and MLP, each with a norm and a residual connection."""
+
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.pre_norm = config.pre_norm
@@ -200,25 +289,54 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:  # (B, T, H), (B, 1, 1, T)
         if self.pre_norm:
-            y = self.self_attn_norm(x)
-            x = x + self.self_attn(y, *self.self_attn.project_keys_values(y), mask)
+            x = x + self.attend_frames(self.self_attn_norm(x), mask)
             x = x + self.mlp(self.mlp_norm(x))
         else:
-            x = self.self_attn_norm(
-                x + self.self_attn(x, *self.self_attn.project_keys_values(x), mask)
-            )
+            x = self.self_attn_norm(x + self.attend_frames(x, mask))
             x = self.mlp_norm(x + self.mlp(x))
         return x  # (B, T, H)
 
+    def attend_frames(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Let each frame of x (B, T, H) look at all real frames of its item."""
+        keys, values = self.self_attn.project_keys_values(x)  # (B, N, T, D) both
+        return self.self_attn(x, keys, values, mask)  # (B, T, H)
+
 
 class MaskedGroupNorm(nn.GroupNorm):
-    def forward(self, x: Tensor, frames: Tensor | None) -> Tensor:  # (B, C, T)
-        return masked_group_norm(x, frames, self.weight, self.bias, self.eps)
+    """A norm over time: each channel of x (B, C, T) has a mean of 0 over the real frames of its item."""
+
+    def forward(self, x: Tensor, frame_lengths: Tensor | None) -> Tensor:
+        return masked_group_norm(x, frame_lengths, self.weight, self.bias, self.eps)  # (B, C, T)
 
 
 class ChannelLayerNorm(nn.LayerNorm):
-    def forward(self, x: Tensor, frames: Tensor | None) -> Tensor:  # (B, C, T)
-        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+    """A norm over channels: each frame of x (B, C, T) on its own, so that padding has no influence."""
+
+    def forward(self, x: Tensor, frame_lengths: Tensor | None) -> Tensor:
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)  # (B, C, T)
+
+
+class ConvLayer(nn.Module):
+    """One step of the feature encoder: convolution, norm (in some layers), activation."""
+
+    def __init__(
+        self,
+        conv: nn.Conv1d,
+        norm: MaskedGroupNorm | ChannelLayerNorm | None,
+        activation: nn.Module,
+    ):
+        super().__init__()
+        self.conv = conv
+        self.norm = norm
+        self.activation = activation
+
+    def forward(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Turn x (B, C, T) with `lengths` (B,) real steps into fewer frames, and their lengths."""
+        x = self.conv(x)  # (B, C', T')
+        lengths = conv_output_lengths(lengths, self.conv)  # (B,)
+        if self.norm is not None:
+            x = self.norm(x, lengths)
+        return self.activation(x), lengths
 
 
 class FeatureEncoder(nn.Module):
@@ -227,34 +345,50 @@ class FeatureEncoder(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.min_samples = config.min_samples
-        channels = config.conv_channels
-        sizes = zip((1, *channels), channels, config.conv_kernels, config.conv_strides)
-        self.convs = nn.ModuleList(nn.Conv1d(*size, bias=config.conv_bias) for size in sizes)
-        clip, each = (
-            [MaskedGroupNorm(channels[0], channels[0])],
-            [ChannelLayerNorm(size) for size in channels],
-        )
-        self.norms = nn.ModuleList(each if config.conv_norm == "layer" else clip)
-        self.activation = ACTIVATIONS[config.conv_activation]
+        self.conv_layers = nn.ModuleList()
+        in_channels = 1
+        sizes = zip(config.conv_channels, config.conv_kernels, config.conv_strides)
+        for i, (channels, kernel, stride) in enumerate(sizes):
+            conv = nn.Conv1d(in_channels, channels, kernel, stride, bias=config.conv_bias)
+            norm = None
+            if config.conv_norm == "layer":
+                norm = ChannelLayerNorm(channels)
+            elif i == 0:
+                norm = MaskedGroupNorm(channels, channels)
+            activation = ACTIVATIONS[config.conv_activation]()
+            self.conv_layers.append(ConvLayer(conv, norm, activation))
+            in_channels = channels
 
     def forward(
-        self, x: Tensor, samples: Tensor | None
+        self, x: Tensor, sample_lengths: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:  # (B, L), (B,)
-        x = zero_padding(x[..., None], samples).flatten(1)[:, None]  # (B, 1, L)
-        x = F.pad(x, (0, max(0, self.min_samples - x.shape[2])))
-        frames = None if samples is None else samples.clamp(min=self.min_samples)
-        for i, conv in enumerate(self.convs):
-            x, frames = conv(x), conv_output_lengths(frames, conv)  # (B, C, fewer), (B,)
-            x = self.activation(self.norms[i](x, frames) if i < len(self.norms) else x)
-        return x.transpose(1, 2), frames  # (B, T, C), (B,)
+        """Turn waveforms (B, L) into frames (B, T, C) and their lengths (B,)."""
+        x = zero_padding(x[:, :, None], sample_lengths)  # (B, L, 1)
+        x = x.transpose(1, 2)  # (B, 1, L)
+
+        # A clip shorter than one frame counts as one frame, with zeros at its end.
+        missing = self.min_samples - x.shape[2]
+        if missing > 0:
+            x = F.pad(x, (0, missing))
+        lengths = sample_lengths
+        if lengths is not None:
+            lengths = lengths.clamp(min=self.min_samples)
+
+        for layer in self.conv_layers:
+            x, lengths = layer(x, lengths)  # (B, C, T), (B,)
+        return x.transpose(1, 2), lengths  # (B, T, C), (B,)
 
 
 class FeatureProjection(nn.Module):
+    """From the width of the convolutions to that of the Transformer."""
+
     def __init__(self, config: EncoderConfig):
         super().__init__()
-        size = config.conv_channels[-1]
-        self.norm = nn.LayerNorm(size, config.norm_eps) if config.feat_proj_norm else nn.Identity()
-        self.proj = nn.Linear(size, config.hidden_size)
+        channels = config.conv_channels[-1]
+        self.norm = nn.Identity()
+        if config.feat_proj_norm:
+            self.norm = nn.LayerNorm(channels, config.norm_eps)
+        self.proj = nn.Linear(channels, config.hidden_size)
         self.dropout = nn.Dropout(config.training.feat_proj_dropout)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, C)
@@ -262,55 +396,75 @@ class FeatureProjection(nn.Module):
 
 
 class PositionalConv(nn.Module):
-    """Relative positions from a convolution instead of a table; its weight is kept as gain and direction."""
+    """Relative positions from a convolution instead of a table. Its weight is kept as gain and direction."""
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
-        size, taps, self.groups = config.hidden_size, config.position_kernel, config.position_groups
-        self.gain = nn.Parameter(torch.empty(1, 1, taps))
-        self.direction = nn.Parameter(torch.empty(size, size // self.groups, taps))
+        size = config.hidden_size
+        self.groups = config.position_groups
+        self.gain = nn.Parameter(torch.empty(1, 1, config.position_kernel))
+        self.direction = nn.Parameter(
+            torch.empty(size, size // config.position_groups, config.position_kernel)
+        )
         self.bias = nn.Parameter(torch.empty(size))
-        self.activation = ACTIVATIONS[config.conv_activation]
+        self.activation = ACTIVATIONS[config.conv_activation]()
 
     def forward(self, x: Tensor) -> Tensor:  # (B, T, H)
-        return self.activation(position_conv(x, self.gain, self.direction, self.bias, self.groups))
+        y = position_conv(x, self.gain, self.direction, self.bias, self.groups)  # (B, T, H)
+        return self.activation(y)
+
+
+class AdapterLayer(nn.Module):
+    """A strided convolution to twice the channels, of which a GLU keeps half (Dauphin et al. 2017)."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        size = config.output_size
+        self.conv = nn.Conv1d(
+            size, 2 * size, config.adapter_kernel, config.adapter_stride, padding=1
+        )
+        self.activation = nn.GLU(dim=1)
+
+    def forward(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Turn x (B, T, H) with `lengths` (B,) real frames into T / stride frames, and their lengths."""
+        x = zero_padding(x, lengths)
+        x = self.conv(x.transpose(1, 2))  # (B, 2 * H, T / stride)
+        x = self.activation(x)  # (B, H, T / stride)
+        return x.transpose(1, 2), conv_output_lengths(lengths, self.conv)
 
 
 class Adapter(nn.Module):
-    """Shortens the frames towards the length of text: `adapter_stride` times in each layer."""
+    """Shortens the frames towards the length of text: each layer by `adapter_stride`. It may have no layers."""
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
-        size, taps, stride = config.output_size, config.adapter_kernel, config.adapter_stride
-        self.proj, self.norm = nn.Identity(), nn.Identity()
-        if size != config.hidden_size:
-            self.proj, self.norm = nn.Linear(config.hidden_size, size), nn.LayerNorm(size)
-        layers = range(config.adapter_layers)
-        self.convs = nn.ModuleList(
-            nn.Conv1d(size, 2 * size, taps, stride, padding=1) for _ in layers
-        )
+        self.proj = nn.Identity()
+        self.norm = nn.Identity()
+        if config.output_size != config.hidden_size:
+            self.proj = nn.Linear(config.hidden_size, config.output_size)
+            self.norm = nn.LayerNorm(config.output_size)
+        self.layers = nn.ModuleList(AdapterLayer(config) for _ in range(config.adapter_layers))
 
     def forward(
-        self, x: Tensor, frames: Tensor | None
+        self, x: Tensor, frame_lengths: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:  # (B, T, H), (B,)
         x = self.norm(self.proj(x))
-        for conv in self.convs:
-            x, frames = (
-                conv(zero_padding(x, frames).transpose(1, 2)),
-                conv_output_lengths(frames, conv),
-            )
-            x = F.glu(x, dim=1).transpose(1, 2)  # (B, T / stride, H)
-        return x, frames
+        for layer in self.layers:
+            x, frame_lengths = layer(x, frame_lengths)
+        return x, frame_lengths
 
 
 class Encoder(nn.Module):
+    """Waveforms to frames: convolutions, projection, positions, Transformer blocks, adapter."""
+
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.config = config
         self.feature_encoder = FeatureEncoder(config)
         self.feature_projection = FeatureProjection(config)
-        masks = config.training.mask_time_prob > 0
-        self.masked_spec_embed = nn.Parameter(torch.empty(config.hidden_size)) if masks else None
+        self.masked_spec_embed = None
+        if config.training.mask_time_prob > 0:
+            self.masked_spec_embed = nn.Parameter(torch.empty(config.hidden_size))
         self.positions = PositionalConv(config)
         self.dropout = nn.Dropout(config.training.hidden_dropout)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
@@ -318,21 +472,40 @@ class Encoder(nn.Module):
         self.adapter = Adapter(config)
 
     def forward(
-        self, input_values: Tensor, samples: Tensor | None = None, masked: Tensor | None = None
+        self,
+        input_values: Tensor,
+        sample_lengths: Tensor | None = None,
+        mask_time_indices: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Waveforms (B, L), lengths (B,) or None, all -> frames (B, T, H), how many are real (B,) or None.
-        `masked` (B, T) bool: frames to replace by the learned vector (SpecAugment; wav2vec 2.0, 3.1)."""
-        x, frames = self.feature_encoder(input_values, samples)  # (B, T, C), (B,)
+        """Encode waveforms (B, L) as frames (B, T, H), and return the frame lengths (B,).
+
+        sample_lengths: (B,), the real samples of each item; None: nothing is padded, and the frame lengths
+        are None, too. mask_time_indices: (B, T) bool, frames to replace by `masked_spec_embed` (SpecAugment;
+        wav2vec 2.0, section 3.1).
+        """
+        x, frame_lengths = self.feature_encoder(input_values, sample_lengths)  # (B, T, C), (B,)
         x = self.feature_projection(x)  # (B, T, H)
-        if masked is not None:
-            x = torch.where(masked[..., None], self.masked_spec_embed, x)  # (B, T, H)
-        x = zero_padding(x, frames)
+
+        # SpecAugment.
+        if mask_time_indices is not None:
+            x = torch.where(mask_time_indices[:, :, None], self.masked_spec_embed, x)  # (B, T, H)
+
+        # Add positions: the convolution must not see padding.
+        x = zero_padding(x, frame_lengths)
         x = x + self.positions(x)
-        x = self.dropout(x if self.config.pre_norm else self.norm(x))
-        mask = (
-            None if frames is None else valid_frames(frames, x.shape[1])[:, None, None]
-        )  # (B, 1, 1, T)
+        if not self.config.pre_norm:
+            x = self.norm(x)
+        x = self.dropout(x)
+
+        # No frame attends to padding.
+        mask = None
+        if frame_lengths is not None:
+            mask = valid_frames(frame_lengths, x.shape[1])[:, None, None]  # (B, 1, 1, T)
+
         for block in self.blocks:
-            if not (self.training and torch.rand(()) < self.config.training.layerdrop):
+            is_dropped = self.training and torch.rand(()) < self.config.training.layerdrop
+            if not is_dropped:
                 x = block(x, mask)  # (B, T, H)
-        return self.adapter(self.norm(x) if self.config.pre_norm else x, frames)
+        if self.config.pre_norm:
+            x = self.norm(x)
+        return self.adapter(x, frame_lengths)

@@ -115,7 +115,7 @@ def test_too_many_positions():
     assert ours(tokens.repeat(1, 5)[:, :37], memory, mask).shape == (6, 37, 43)
     with pytest.raises(ValueError, match=r"\b38\b.*\b37\b"):
         ours(tokens.repeat(1, 5)[:, :38], memory, mask)
-    cache = ours.new_cache(6, 40)
+    cache = ours.new_caches(6, 40)
     ours(tokens.repeat(1, 4), memory, mask, cache)
     ours(tokens[:, :1], memory, mask, cache)
     with pytest.raises(ValueError, match=r"\b38\b.*\b37\b"):

@@ -266,9 +266,7 @@ def no_token_type(patch):
 
 def no_transform(patch):
     for model in all_decoders():
-        put(patch, model.head, "dense", nn.Identity())
-        put(patch, model.head, "activation", lambda x: x)
-        put(patch, model.head, "norm", nn.Identity())
+        put(patch, model.head, "transform", nn.Identity())
 
 
 def no_output_bias(patch):
@@ -282,13 +280,14 @@ def always_tied(patch):
 
 
 def tanh_gelu(patch):
-    tanh = wav2vec2.ACTIVATIONS["gelu_tanh"]
+    tanh = wav2vec2.ACTIVATIONS["gelu_tanh"]()
     patch.setattr(wav2vec2.MLP, "forward", lambda self, x: self.down_proj(tanh(self.up_proj(x))))
 
 
 def tanh_gelu_in_the_head(patch):
     for model in all_decoders():
-        put(patch, model.head, "activation", wav2vec2.ACTIVATIONS["gelu_tanh"])
+        if model.config.mlm_head:
+            put(patch, model.head.transform, "activation", wav2vec2.ACTIVATIONS["gelu_tanh"]())
 
 
 def cache_stays(patch):

@@ -232,7 +232,7 @@ assert np.count_nonzero(influence(with_group_norm, normal[:8000], 10)) > 7900
 # both slide.
 
 # %%
-kernels = stt.model.encoder.feature_encoder.convs[0].weight[:, 0].detach().numpy()  # (32, 10)
+kernels = stt.model.encoder.feature_encoder.conv_layers[0].conv.weight[:, 0].detach().numpy()  # (32, 10)
 response = np.abs(np.fft.rfft(kernels, 256))  # (32, 129)
 response = response / response.max(1, keepdims=True)
 order = response.argmax(1).argsort()

@@ -168,7 +168,7 @@ for name, change in maps.items():
 # %%
 for stack in stacks.values():
     at_once = stack(tokens, stack.project_memory(memory))
-    read, cache = stack.project_memory(memory), stack.new_cache(rows=1, size=12)
+    read, cache = stack.project_memory(memory), stack.new_caches(rows=1, size=12)
     one_by_one = torch.cat([stack(tokens[:, t : t + 1], read, None, cache) for t in range(12)], 1)
     assert (at_once - one_by_one).abs().max() < 1e-4
     assert cache[0].keys.shape == (1, 6, 12, 32)

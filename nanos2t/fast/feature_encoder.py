@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from nanos2t import wav2vec2
 from nanos2t.fast.int8 import Int8Conv
-from nanos2t.fast.onednn import Activation, is_supported, linear_onednn
+from nanos2t.fast.onednn import is_supported, linear_onednn
 from nanos2t.fast.windows import MAX_WINDOWS, flatten_kernel, split_windows
 from nanos2t.wav2vec2 import FeatureEncoder
 
@@ -24,16 +24,14 @@ class FastFeatureEncoder(FeatureEncoder):
     def __init__(self, core: FeatureEncoder):
         nn.Module.__init__(self)
         self.min_samples = core.min_samples
-        self.convs = core.convs
-        self.norms = core.norms
-        self.activation = core.activation
+        self.conv_layers = core.conv_layers
 
     def forward(self, x: Tensor, sample_lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return frames (B, T, C) and frame_lengths (B,) of x (B, L) and sample_lengths (B,).
 
         Lengths are None if nothing is padded.
         """
-        if not is_supported(x, self.convs[0].weight):
+        if not is_supported(x, self.conv_layers[0].conv.weight):
             return super().forward(x, sample_lengths)
 
         x = wav2vec2.zero_padding(x[:, :, None], sample_lengths)  # (B, L, 1)
@@ -44,18 +42,18 @@ class FastFeatureEncoder(FeatureEncoder):
         if lengths is not None:
             lengths = lengths.clamp(min=self.min_samples)
 
-        for i, conv in enumerate(self.convs):
-            lengths = wav2vec2.conv_output_lengths(lengths, conv)
-            if i < len(self.norms):
-                x = convolve(x, conv)  # (B, W, C)
-                x = normalise_(x, lengths, self.norms[i])
-                activate_(x, self.activation)
+        for layer in self.conv_layers:
+            lengths = wav2vec2.conv_output_lengths(lengths, layer.conv)
+            if layer.norm is not None:
+                x = convolve(x, layer.conv)  # (B, W, C)
+                x = normalise_(x, lengths, layer.norm)
+                activate_(x, layer.activation)
             else:
-                x = convolve(x, conv, self.activation)  # (B, W, C)
+                x = convolve(x, layer.conv, layer.activation)  # (B, W, C)
         return x, lengths
 
 
-def convolve(x: Tensor, conv: nn.Conv1d | Int8Conv, activation: Activation | None = None) -> Tensor:
+def convolve(x: Tensor, conv: nn.Conv1d | Int8Conv, activation: nn.Module | None = None) -> Tensor:
     """Return the convolution of x (B, T, I), followed by the activation: (B, W, O)."""
     windows = split_windows(x, conv)  # each (B, up to MAX_WINDOWS, K * I)
 
@@ -89,7 +87,7 @@ def normalise_(x: Tensor, lengths: Tensor | None, norm: nn.Module) -> Tensor:
     return x
 
 
-def activate_(x: Tensor, activation: Activation) -> None:
+def activate_(x: Tensor, activation: nn.Module) -> None:
     """Apply the activation to x (B, T, C) in place, in parts that stay in the cache of the CPU."""
     for part in x.split(MAX_WINDOWS, dim=1):
         part.copy_(activation(part))

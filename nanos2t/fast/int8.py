@@ -64,12 +64,9 @@ class Int8Head(nn.Module):
 
     def __init__(self, head: Head, embeddings: Tensor):
         super().__init__()
-        self.dense = head.dense
-        self.activation = head.activation
-        self.norm = head.norm
+        self.transform = head.transform
         weight = embeddings if head.weight is None else head.weight  # (V, H)
         self.output = Int8Linear(weight, head.bias)
 
     def forward(self, x: Tensor, embeddings: Tensor) -> Tensor:  # (B, T, H), not used
-        x = self.norm(self.activation(self.dense(x)))  # (B, T, H)
-        return self.output(x)  # (B, T, V)
+        return self.output(self.transform(x))  # (B, T, V)

@@ -7,23 +7,11 @@ the core does. Where oneDNN's product cannot be used, `forward` is the core's.
 Shapes: B batch, T frames or tokens, H hidden_size, I inputs, O outputs, V vocab_size.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from nanos2t.decoder import Head
-from nanos2t.wav2vec2 import ACTIVATIONS, MLP
-
-Activation = Callable[[Tensor], Tensor]
-
-# Activations that oneDNN can apply to a product: the name, scalars and algorithm it expects.
-FUSED_ACTIVATIONS = {
-    None: ("none", [], ""),
-    ACTIVATIONS["gelu"]: ("gelu", [], "none"),
-    ACTIVATIONS["gelu_tanh"]: ("gelu", [], "tanh"),
-    ACTIVATIONS["relu"]: ("relu", [], ""),
-}
+from nanos2t.wav2vec2 import MLP
 
 
 def has_onednn() -> bool:
@@ -42,15 +30,18 @@ def is_supported(x: Tensor, weight: Tensor) -> bool:
 
 
 def linear_onednn(
-    x: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation | None = None
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: nn.Module | None = None
 ) -> Tensor:
     """Return activation(x W^T + b) (..., O) of x (..., I), weight (O, I) and bias (O,) or None."""
-    # Any other activation, such as a deep copy of one in the table, is applied afterwards.
-    if activation not in FUSED_ACTIVATIONS:
-        return activation(linear_onednn(x, weight, bias))
-
-    name, scalars, algorithm = FUSED_ACTIVATIONS[activation]
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, scalars, algorithm)
+    # oneDNN applies the core's activations to the product; their name and algorithm are:
+    name = "none"
+    algorithm = ""
+    if isinstance(activation, nn.GELU):
+        name = "gelu"
+        algorithm = activation.approximate  # "none" or "tanh"
+    elif isinstance(activation, nn.ReLU):
+        name = "relu"
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], algorithm)
 
 
 class FastLinear(nn.Linear):
@@ -96,9 +87,7 @@ class FastHead(Head):
 
     def __init__(self, head: Head):
         nn.Module.__init__(self)
-        self.dense = head.dense
-        self.activation = head.activation
-        self.norm = head.norm
+        self.transform = head.transform
         self.register_parameter("weight", head.weight)
         self.register_parameter("bias", head.bias)
 
@@ -106,6 +95,6 @@ class FastHead(Head):
         if not is_supported(x, embeddings):
             return super().forward(x, embeddings)
 
-        x = self.norm(self.activation(self.dense(x)))  # (B, T, H)
+        x = self.transform(x)  # (B, T, H)
         weight = embeddings if self.weight is None else self.weight  # (V, H)
         return linear_onednn(x, weight, self.bias)  # (B, T, V)

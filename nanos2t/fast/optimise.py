@@ -56,9 +56,8 @@ def quantise_modules(model: SpeechEncoderDecoder) -> None:
     """
     encoder = model.encoder
     decoder = model.decoder
-    convs = encoder.feature_encoder.convs
-    for i in range(1, len(convs)):
-        convs[i] = Int8Conv(convs[i])
+    for layer in encoder.feature_encoder.conv_layers[1:]:
+        layer.conv = Int8Conv(layer.conv)
     replace_linears(model, quantise_linear)
     if has_onednn():
         encoder.feature_encoder = FastFeatureEncoder(encoder.feature_encoder)

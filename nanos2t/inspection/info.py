@@ -147,10 +147,10 @@ def parameters(model: SpeechEncoderDecoder) -> dict[str, int]:
         "decoder norm": [decoder.norm],
         "logits": [decoder.head],
     }
-    parts |= {f"conv {i}": [conv, *front.norms[i : i + 1]] for i, conv in enumerate(front.convs)}
+    parts |= {f"conv {i}": [layer] for i, layer in enumerate(front.conv_layers)}
     for name, modules in (
         ("encoder block", encoder.blocks),
-        ("adapter", encoder.adapter.convs),
+        ("adapter", encoder.adapter.layers),
         ("decoder block", decoder.blocks),
     ):
         parts |= {f"{name} {i}": [module] for i, module in enumerate(modules)}

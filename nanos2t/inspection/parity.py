@@ -69,9 +69,8 @@ def encoder_stages(encoder: Encoder, input_values: Tensor) -> Iterator[tuple[str
     front, adapter, pre_norm = encoder.feature_encoder, encoder.adapter, encoder.config.pre_norm
     x = input_values[:, None]  # (1, 1, L)
     x = F.pad(x, (0, max(0, front.min_samples - x.shape[2])))
-    for i, conv in enumerate(front.convs):
-        x = conv(x)
-        x = front.activation(front.norms[i](x, None) if i < len(front.norms) else x)
+    for i, layer in enumerate(front.conv_layers):
+        x, _ = layer(x, None)
         yield f"conv {i}", x  # (1, C, fewer)
     x = encoder.feature_projection(x.transpose(1, 2))
     yield "projection", x  # (1, T, H)
@@ -85,9 +84,9 @@ def encoder_stages(encoder: Encoder, input_values: Tensor) -> Iterator[tuple[str
         yield "encoder norm", (x := encoder.norm(x))  # (1, T, H)
     if isinstance(adapter.norm, nn.LayerNorm):
         yield "adapter norm", (x := adapter.norm(adapter.proj(x)))  # (1, T, H)
-    for i, conv in enumerate(adapter.convs):
-        yield f"adapter {i}", (x := F.glu(conv(x.transpose(1, 2)), dim=1))  # (1, H, fewer)
-        x = x.transpose(1, 2)
+    for i, layer in enumerate(adapter.layers):
+        x, _ = layer(x, None)
+        yield f"adapter {i}", x.transpose(1, 2)  # (1, H, fewer)
     return x
 
 

@@ -59,8 +59,11 @@ class Batch(NamedTuple):
 def count_frames(encoder: Encoder, samples: Tensor | int, adapted: bool = False) -> Tensor | int:
     """How many frames the encoder makes of so many samples (B,), min_samples or more, before its adapter or
     behind it."""
-    for conv in (*encoder.feature_encoder.convs, *(encoder.adapter.convs if adapted else ())):
-        samples = conv_output_lengths(samples, conv)
+    layers = [*encoder.feature_encoder.conv_layers]
+    if adapted:
+        layers += encoder.adapter.layers
+    for layer in layers:
+        samples = conv_output_lengths(samples, layer.conv)
     return samples
 
 

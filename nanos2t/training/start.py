@@ -124,11 +124,8 @@ def load_start(config: TrainConfig, *folders: Path) -> SpeechEncoderDecoder:
 
 @torch.no_grad()
 def draw_weights(model: SpeechEncoderDecoder, names: set[str]) -> SpeechEncoderDecoder:
-    """The model with these weights drawn; the gain is the norm of what is drawn, as transformers has it."""
+    """The model with these weights drawn."""
     initialize_weights(model, names)
-    positions = model.encoder.positions
-    if "encoder.positions.gain" in names:
-        positions.gain.copy_(positions.direction.norm(dim=(0, 1), keepdim=True))
     return model
 
 

@@ -154,7 +154,7 @@ def their_stages(decoder: nn.Module) -> dict[str, nn.Module]:
 
 def our_stages(decoder: Decoder) -> dict[str, nn.Module]:
     blocks = {f"block {i}": block for i, block in enumerate(decoder.blocks)}
-    last = {"head's transform": decoder.head.norm} if decoder.config.mlm_head else {}
+    last = {"head's transform": decoder.head.transform} if decoder.config.mlm_head else {}
     return {
         "embeddings": decoder.embed,
         **blocks,
@@ -206,7 +206,7 @@ def cache_difference(variant: str, sizes: list[int]) -> float:
     ours = decoders(variant)[1]
     tokens, memory, mask = tokens_and_memory(ours.config)
     memory = ours.project_memory(memory)
-    cache = ours.new_cache(len(tokens), T)
+    cache = ours.new_caches(len(tokens), T)
     assert [layer.length for layer in cache] == [0] * len(ours.blocks)
     logits = [ours(chunk, memory, mask, cache) for chunk in tokens.split(sizes, dim=1)]
     assert [layer.length for layer in cache] == [T] * len(ours.blocks)
@@ -219,7 +219,7 @@ def reorder_difference(variant: str) -> float:
     ours = decoders(variant)[1]
     tokens, memory, mask = tokens_and_memory(ours.config)
     memory = ours.project_memory(memory)
-    cache, worst = ours.new_cache(len(tokens), T + 5), 0.0  # more room than is used
+    cache, worst = ours.new_caches(len(tokens), T + 5), 0.0  # more room than is used
     for t, parents in enumerate([[1, 0, 3, 3, 4, 5], [0, 0, 2, 3, 5, 4], [1, 0, 3, 2, 4, 4]] * 3):
         got = ours(tokens[:, t : t + 1], memory, mask, cache)
         worst = max(worst, largest(got, ours(tokens[:, : t + 1], memory, mask)[:, -1:]))

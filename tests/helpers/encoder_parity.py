@@ -1,7 +1,7 @@
 """Shared by tests."""
 
 from contextlib import contextmanager
-from functools import cache, reduce
+from functools import cache
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -129,13 +129,13 @@ def their_stages(encoder: nn.Module) -> dict[str, nn.Module]:
 
 def our_stages(encoder: Encoder) -> dict[str, nn.Module]:
     return {
-        **{f"conv {i}": conv for i, conv in enumerate(encoder.feature_encoder.convs)},
+        **{f"conv {i}": layer.conv for i, layer in enumerate(encoder.feature_encoder.conv_layers)},
         "feature encoder": encoder.feature_encoder,
         "projection": encoder.feature_projection,
         "positional conv": encoder.positions,
         **{f"block {i}": block for i, block in enumerate(encoder.blocks)},
         "norm": encoder.norm,
-        **{f"adapter conv {i}": conv for i, conv in enumerate(encoder.adapter.convs)},
+        **{f"adapter conv {i}": layer.conv for i, layer in enumerate(encoder.adapter.layers)},
         "whole": encoder,
     }
 
@@ -204,5 +204,7 @@ def count_frames(
     ours: Encoder, samples: Tensor, convs: int | None = None, adapters: int = 0
 ) -> Tensor:
     """Frames behind the first `convs` convolutions (None: all) and the first `adapters` adapter layers."""
-    layers = [*ours.feature_encoder.convs[:convs], *ours.adapter.convs[:adapters]]
-    return reduce(wav2vec2.conv_output_lengths, layers, samples.clamp(min=ours.config.min_samples))
+    lengths = samples.clamp(min=ours.config.min_samples)
+    for layer in (*ours.feature_encoder.conv_layers[:convs], *ours.adapter.layers[:adapters]):
+        lengths = wav2vec2.conv_output_lengths(lengths, layer.conv)
+    return lengths

@@ -289,9 +289,7 @@ def test_trace_counts_each_parameter_once(adapter, pre_norm, tmp_path):
         == sum(x.numel() for x in model.parameters()) - model.encoder.masked_spec_embed.numel()
     )
     first = model.encoder.feature_encoder
-    assert counts["conv 0"] == sum(
-        x.numel() for part in (first.convs[0], first.norms[0]) for x in part.parameters()
-    )
+    assert counts["conv 0"] == sum(x.numel() for x in first.conv_layers[0].parameters())
     assert counts["decoder block 1"] == sum(x.numel() for x in model.decoder.blocks[1].parameters())
     assert counts["waveform"] == counts["input"] == counts["tokens"] == counts["next tokens"] == 0
     assert ("adapter 1" in counts) == bool(adapter) and counts["encoder norm"] > 0

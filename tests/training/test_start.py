@@ -237,5 +237,5 @@ def test_an_adapter_comes_along(tmp_path: Path):
     config = config_of(tmp_path, tmp_path / "a", random="decoder")
     found = train_start.load_start(config, tmp_path / "pair", tmp_path / "pair").state_dict()
     assert same(found, model.state_dict(), "encoder.") and any(
-        "adapter.convs" in name for name in found
+        "adapter.layers" in name for name in found
     )

@@ -165,6 +165,25 @@ def clip_norm_law(f) -> bool:
     return torch.allclose(f(x, *rest)[..., :4], f(other, *rest)[..., :4])
 
 
+def conv_layer(f):
+    x, lengths = 2 * draw(58, 2, 1, 43), torch.tensor([43, 30])
+    for norm in "group", "layer":
+        layers = spread(FeatureEncoder(encoder_config(conv_norm=norm)), 59).conv_layers
+        yield f"{norm} norm, with padding", channels_first(f(layers[0], x, lengths))
+        yield f"{norm} norm, no padding", channels_first(f(layers[0], x, None))
+    without = spread(FeatureEncoder(encoder_config(conv_activation="relu")), 60).conv_layers[1]
+    yield "no norm, activation relu", channels_first(f(without, 2 * draw(61, 2, 4, 14), None))
+
+
+def channels_first(result):
+    """(x, lengths) of x (B, C, T) with zeros in the padding, whose values are free."""
+    try:
+        x, lengths = real((result[0].transpose(1, 2), result[1]))
+        return x.transpose(1, 2), lengths
+    except (TypeError, AttributeError, RuntimeError, IndexError):
+        return result
+
+
 def feature_encoder(f):
     group, layer = (
         spread(FeatureEncoder(encoder_config(conv_norm=norm)), 10) for norm in ("group", "layer")
@@ -341,7 +360,7 @@ def cache_append(f):
 def decoding(f):
     decoder, search = spread(Decoder(BERT), 43), DecoderSession.__new__(DecoderSession)
     search.decoder, search.memory = decoder, decoder.project_memory(draw(44, 2, 5, 12))
-    search.mask, search.cache = valid(5, 3)[:, None, None], decoder.new_cache(4, 8)
+    search.mask, search.cache = valid(5, 3)[:, None, None], decoder.new_caches(4, 8)
     tokens = torch.tensor([[1, 5, 7, 5, 3], [1, 8, 3, 9, 4], [1, 4, 2, 6, 6], [1, 9, 9, 3, 8]])
     parents = torch.tensor([1, 1, 3, 2])
     moved = torch.cat([tokens[parents, :3], tokens[:, 3:]], 1)
@@ -524,11 +543,13 @@ EXERCISES = (
         The feature encoder: convolution, norm, activation, several times, from samples to frames.
         wav2vec2-base normalises each channel over time (`masked_group_norm`, after the first convolution only), the
         large models each frame over its channels (after all). Padding must not enter any statistics.
-        Given in the module: `self.convs`, `self.norms` (call them with x and frames; there may be fewer of
-        them than convolutions), `self.activation`, `self.min_samples`: shorter clips are padded to it.""",
+        Given in a ConvLayer: `self.conv`, `self.norm` (call it with x and the lengths; None in some layers),
+        `self.activation`. Given in the FeatureEncoder: `self.conv_layers` (call each with x and the lengths),
+        `self.min_samples`: shorter clips are padded to it.""",
         TORCH + "\nfrom nanos2t.wav2vec2 import conv_output_lengths, valid_frames, zero_padding\n",
         {
             "wav2vec2:masked_group_norm": masked_group_norm,
+            "wav2vec2:ConvLayer.forward": conv_layer,
             "wav2vec2:FeatureEncoder.forward": feature_encoder,
         },
         (

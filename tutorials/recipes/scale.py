@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nanos2t import pretrained
 from nanos2t.decoder import DecoderConfig
 from nanos2t.model import SpeechEncoderDecoder
-from nanos2t.wav2vec2 import EncoderConfig, EncoderTraining
+from nanos2t.wav2vec2 import EncoderConfig, EncoderTraining, conv_output_lengths
 
 FLOAT, ADAM = 4, 8  # bytes: a number in float32; the two means that AdamW keeps of it
 
@@ -87,10 +87,8 @@ def count(module: nn.Module | None) -> int:
 def frames_of(model: SpeechEncoderDecoder, samples: int) -> list[int]:
     """How long the sequence is behind each convolution of the feature encoder, then of the adapter."""
     lengths = [samples]
-    for conv in (*model.encoder.feature_encoder.convs, *model.encoder.adapter.convs):
-        lengths.append(
-            (lengths[-1] + 2 * conv.padding[0] - conv.kernel_size[0]) // conv.stride[0] + 1
-        )
+    for layer in (*model.encoder.feature_encoder.conv_layers, *model.encoder.adapter.layers):
+        lengths.append(conv_output_lengths(lengths[-1], layer.conv))
     return lengths[1:]
 
 

@@ -14,6 +14,16 @@ def masked_group_norm(x, frames, weight, bias, eps=1e-5):
     return result
 
 
+class ConvLayer:
+    def forward(self, x, lengths):
+        x = self.conv(x)
+        lengths = conv_output_lengths(lengths, self.conv)
+        if self.norm is not None:
+            x = self.norm(x, lengths)
+        x = self.activation(x)
+        return x, lengths
+
+
 class FeatureEncoder:
     def forward(self, x, samples):
         x = zero_padding(x[:, :, None], samples)[:, :, 0]
@@ -23,10 +33,6 @@ class FeatureEncoder:
         if frames is not None:
             frames = frames.clamp(min=self.min_samples)
         x = x.unsqueeze(1)
-        for i in range(len(self.convs)):
-            x = self.convs[i](x)
-            frames = conv_output_lengths(frames, self.convs[i])
-            if i < len(self.norms):
-                x = self.norms[i](x, frames)
-            x = self.activation(x)
+        for layer in self.conv_layers:
+            x, frames = layer(x, frames)
         return x.transpose(1, 2), frames

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 
-def conv_output_lengths(frames: Tensor | None, conv: nn.Conv1d) -> Tensor | None:
-    """Frames (B,) that a convolution makes of frames, or samples, (B,); None, all are real, stays None."""
+def conv_output_lengths(lengths: Tensor | None, conv: nn.Conv1d) -> Tensor | None:
+    """Return how many steps a convolution makes of inputs with `lengths` (B,) steps; None stays None."""
     raise NotImplementedError("ex02")
 
 
-def valid_frames(frames: Tensor, total: int) -> Tensor:
-    """(B,) -> (B, T) bool: True while item b has frames, False in the padding behind them."""
+def valid_frames(lengths: Tensor, total: int) -> Tensor:
+    """Turn lengths (B,) into a mask (B, total): True for real frames, False for padding."""
     raise NotImplementedError("ex02")
 
 
-def zero_padding(x: Tensor, frames: Tensor | None) -> Tensor:
-    """x (B, T, H) with zeros behind each item's end, as a convolution over the item alone would see it."""
+def zero_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Set the padding of x (B, T, H) to zero, so that a convolution sees each item as if it were alone."""
     raise NotImplementedError("ex02")

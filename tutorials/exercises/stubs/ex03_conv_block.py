@@ -3,8 +3,9 @@
 The feature encoder: convolution, norm, activation, several times, from samples to frames.
 wav2vec2-base normalises each channel over time (`masked_group_norm`, after the first convolution only), the
 large models each frame over its channels (after all). Padding must not enter any statistics.
-Given in the module: `self.convs`, `self.norms` (call them with x and frames; there may be fewer of
-them than convolutions), `self.activation`, `self.min_samples`: shorter clips are padded to it.
+Given in a ConvLayer: `self.conv`, `self.norm` (call it with x and the lengths; None in some layers),
+`self.activation`. Given in the FeatureEncoder: `self.conv_layers` (call each with x and the lengths),
+`self.min_samples`: shorter clips are padded to it.
 
 In the package this stands in nanos2t/wav2vec2.py; try it before you look.
 Check it: nanos2t exercises 3    Stuck: nanos2t exercises hint 3
@@ -18,14 +19,21 @@ from nanos2t.wav2vec2 import conv_output_lengths, valid_frames, zero_padding
 
 
 def masked_group_norm(
-    x: Tensor, frames: Tensor | None, weight: Tensor, bias: Tensor, eps: float = 1e-5
+    x: Tensor, lengths: Tensor | None, weight: Tensor, bias: Tensor, eps: float = 1e-5
 ) -> Tensor:
-    """Each channel of x (B, C, T) normalised over its item's real frames: group norm, C groups, masked."""
+    """Normalise each channel of x (B, C, T) over the real frames of its item: group norm with C groups."""
     raise NotImplementedError("ex03")
+
+
+class ConvLayer:  # this part of it
+    def forward(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Turn x (B, C, T) with `lengths` (B,) real steps into fewer frames, and their lengths."""
+        raise NotImplementedError("ex03")
 
 
 class FeatureEncoder:  # this part of it
     def forward(
-        self, x: Tensor, samples: Tensor | None
+        self, x: Tensor, sample_lengths: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:  # (B, L), (B,)
+        """Turn waveforms (B, L) into frames (B, T, C) and their lengths (B,)."""
         raise NotImplementedError("ex03")

@@ -15,5 +15,5 @@ from torch.nn import functional as F
 
 
 def position_conv(x: Tensor, gain: Tensor, direction: Tensor, bias: Tensor, groups: int) -> Tensor:
-    """A wide grouped convolution over x (B, T, H) with weight norm: one gain (1, 1, K) a tap."""
+    """Apply a wide grouped convolution with weight norm (Salimans and Kingma 2016) to x (B, T, H)."""
     raise NotImplementedError("ex04")

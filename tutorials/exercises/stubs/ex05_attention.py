@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 
 def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The softmax that `attend` applies and never shows, for pictures and alignments; rows sum to 1."""
+    """Compute the attention probabilities (B, N, T, S), which `F.scaled_dot_product_attention` does not show."""
     raise NotImplementedError("ex05")
 
 
@@ -32,12 +32,18 @@ def attend(
     is_causal: bool = False,
     dropout: float = 0.0,
 ) -> Tensor:
-    """softmax(Q K^T / sqrt(D)) V (Vaswani et al. 2017, eq. 1) of (B, N, T, D) and twice (B, N, S, D)."""
+    """Compute softmax(Q K^T / sqrt(D)) V (Vaswani et al. 2017, equation 1).
+
+    queries: (B, N, T, D); keys and values: (B, N, S, D); mask: bool, True where a query may look, broadcast
+    to (B, N, T, S). The result is (B, N, T, D). PyTorch's function is fast, but one cannot step into it: set
+    `wav2vec2.attend = wav2vec2.attend_step_by_step` to see the scores on the way.
+    """
     raise NotImplementedError("ex05")
 
 
 class Attention:  # this part of it
-    def split_heads(self, x: Tensor) -> Tensor:  # (B, T, H)
+    def split_heads(self, x: Tensor) -> Tensor:
+        """Cut the width of x (B, T, H) into heads: (B, N, T, D)."""
         raise NotImplementedError("ex05")
     def forward(
         self,
@@ -46,5 +52,6 @@ class Attention:  # this part of it
         values: Tensor,
         mask: Tensor | None = None,
         is_causal: bool = False,
-    ) -> Tensor:  # (B, T, H)
+    ) -> Tensor:
+        """Let each row of x (B, T, H) look at keys and values (B, N, S, D): the result is (B, T, H)."""
         raise NotImplementedError("ex05")

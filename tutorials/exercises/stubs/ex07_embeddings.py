@@ -17,5 +17,6 @@ from torch.nn import functional as F
 
 
 class Embedding:  # this part of it
-    def forward(self, tokens: Tensor, past: int) -> Tensor:  # (B, T)
+    def forward(self, tokens: Tensor, past_length: int) -> Tensor:
+        """Embed new tokens (B, T) that follow `past_length` others: (B, T, H)."""
         raise NotImplementedError("ex07")

@@ -12,6 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def causal_mask(T: int, past: int, device: torch.device) -> Tensor:
-    """(T, past + T) bool: token t sees every past token, itself and the new tokens before it."""
+def causal_mask(T: int, past_length: int, device: torch.device) -> Tensor:
+    """Make a mask (T, past_length + T): True where new token t may look, at the past and at 0 ... t."""
     raise NotImplementedError("ex08")

@@ -22,15 +22,24 @@ from nanos2t.decoder import KVCache
 
 class Block:  # this part of it
     def attend_memory(
-        self, x: Tensor, memory: tuple[Tensor, Tensor], mask: Tensor | None
+        self, x: Tensor, cross_keys_values: tuple[Tensor, Tensor], memory_mask: Tensor | None
     ) -> Tensor:
-        """The K beams of an utterance stand in one row: its keys and values are never copied."""
+        """Let each token of x (B * K, T, H) look at the real frames of its utterance.
+
+        Queries do not see each other. So the K beams of an utterance are laid one after another along the time
+        axis, and share its keys and values, instead of copying them K times.
+        """
         raise NotImplementedError("ex09")
     def forward(
         self,
         x: Tensor,
-        memory: tuple[Tensor, Tensor],
+        cross_keys_values: tuple[Tensor, Tensor],
         memory_mask: Tensor | None,
         cache: KVCache | None,
-    ) -> Tensor:  # (B * K, T, H)
+    ) -> Tensor:
+        """Turn x (B * K, T, H) into a tensor of the same shape.
+
+        cross_keys_values: this block's keys and values of the memory, (B, N, S, D) both; memory_mask:
+        (B, 1, 1, S) bool, True for real frames; cache: this block's past, to which the new tokens are added.
+        """
         raise NotImplementedError("ex09")

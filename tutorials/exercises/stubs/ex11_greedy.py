@@ -30,7 +30,8 @@ from nanos2t.logits_processing import process_logits
 
 
 class KVCache:  # this part of it
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:  # 2 x (B, N, T, D)
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Store keys and values (B * K, N, T, D) of new tokens; return those of all tokens so far, as views."""
         raise NotImplementedError("ex11")
 
 

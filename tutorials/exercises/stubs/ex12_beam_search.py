@@ -35,7 +35,8 @@ from nanos2t.logits_processing import process_logits
 
 
 class KVCache:  # this part of it
-    def reorder(self, rows: Tensor) -> None:  # (B,)
+    def reorder(self, rows: Tensor) -> None:
+        """Let row i continue the tokens of the former row rows[i]; rows: (B * K,)."""
         raise NotImplementedError("ex12")
 
 
