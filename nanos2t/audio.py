@@ -1,90 +1,147 @@
-"""Sound in: any audio file -> mono waveform at the model's rate, normalised and padded.
-    path, bytes, stream -> blocks (L,), (L,) ... -> load (L,) -> normalise (L,) -> pad (B, L) and its mask
-B batch, L samples, C channels; rates in Hz. audio_files.py loads odd and damaged containers, too."""
+"""From audio to the model's input: load, resample, normalise and pad waveforms.
 
-import io
-import os
+`load_audio` reads a path, bytes or a stream, `from_array` takes samples that are in memory. Both
+return a mono waveform at the model's sample rate. `normalise` and `pad` make a batch of several.
+What is special about containers, and how damaged files are recognised, is in audio_files.py.
+
+Shape letters: B batch, L samples. Rates are in Hz.
+"""
+
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
 
 import numpy as np
-import soundfile
 import torch
 
-Source = str | os.PathLike | bytes | BinaryIO
+from nanos2t import audio_files
+from nanos2t.audio_files import AudioSource
 
 
-def load_audio(source: Source, sample_rate: int) -> np.ndarray:
-    """Path, bytes or binary file (at its start) -> mono waveform (L,), float32, [-1, 1), at `sample_rate` Hz.
-    ValueError, one line with its name, if missing, not audio, damaged, cut short, empty, NaN or infinite."""
-    return np.concatenate(list(read_blocks(source, sample_rate)))
+def load_audio(
+    source: AudioSource, sample_rate: int, start: float = 0.0, end: float | None = None
+) -> np.ndarray:
+    """Load an audio file, or the part of it from `start` to `end` seconds.
+
+    source: a path, the bytes of a file, or a binary stream, which is read from its beginning.
+
+    Returns a mono waveform (L,), float32, in [-1, 1), at `sample_rate` Hz.
+    Raises ValueError, in one line that names the source, if it is missing, not audio, damaged, cut
+    short, empty, not finite, or shorter than `end`. A WAV whose data chunk is cut short is loaded
+    with a warning.
+    """
+    return np.concatenate(list(read_blocks(source, sample_rate, start, end)))
 
 
-def read_blocks(source: Source, sample_rate: int) -> Iterator[np.ndarray]:
-    """What `load` returns, in pieces as they are decoded; an error may come after the first of them."""
-    name = (
-        os.fsdecode(source)
-        if isinstance(source, str | os.PathLike)
-        else f"audio {type(source).__name__}"
-    )
-    try:
-        with soundfile.SoundFile(
-            io.BytesIO(source) if isinstance(source, bytes) else source
-        ) as file:
-            yield from resample_blocks(decode_blocks(file), file.samplerate, sample_rate)
-    except (OSError, TypeError, ValueError, soundfile.LibsndfileError) as error:
-        raise ValueError(f"{name}: {error}") from None
+def read_blocks(
+    source: AudioSource, sample_rate: int, start: float = 0.0, end: float | None = None
+) -> Iterator[np.ndarray]:
+    """Yield what `load_audio` returns in blocks (L,), as they are decoded.
+
+    Raises ValueError as `load_audio` does; damage is found after the blocks that precede it.
+    """
+    with audio_files.open_audio(source) as file:
+        if start == 0 and end is None:
+            blocks = audio_files.decode_file(file)
+        else:
+            blocks = audio_files.decode_part(file, start, end)
+        yield from resample_blocks(blocks, file.samplerate, sample_rate)
 
 
-def decode_blocks(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
-    """The sound of an open file as mono pieces (L,) at its own rate. ValueError as in `load`, but no name."""
-    decoded = 0
-    while len(block := file.read(65_536, dtype="float32", always_2d=True)):  # (L, C)
-        if not np.isfinite(block).all():
-            raise ValueError("expected finite samples, found NaN or infinity")
-        decoded += len(block)
-        yield block.mean(axis=1)  # (L,)
-    if decoded == 0:
-        raise ValueError("expected samples, found none")
-    if (
-        decoded < file.frames < 2**62 and file.format != "MP3"
-    ):  # 2**63 - 1: unknown; MP3: an estimate
-        raise ValueError(f"cut short or damaged, found {decoded} of {file.frames} samples")
+def from_array(
+    waveform: np.ndarray | torch.Tensor, sample_rate: int, target_rate: int
+) -> np.ndarray:
+    """Convert a 1-D array or tensor at `sample_rate` Hz to a waveform (L,) at `target_rate` Hz.
+
+    Integers are scaled to [-1, 1) as the samples of a WAV are: b bits are divided by 2**(b - 1),
+    and the middle of an unsigned type becomes 0.
+
+    Raises ValueError for another type or shape, no samples, NaN or infinity, or a rate that is not
+    above 0.
+    """
+    if isinstance(waveform, torch.Tensor):
+        waveform = waveform.detach().cpu()
+        if waveform.is_floating_point():
+            waveform = waveform.float()  # numpy has no bfloat16
+        waveform = waveform.numpy()
+    waveform = np.asarray(waveform)
+
+    # Only one row of numbers is a waveform.
+    kind = waveform.dtype.kind
+    if kind not in "fiu" or waveform.ndim != 1 or len(waveform) == 0:
+        raise ValueError(
+            f"waveform: expected numbers (L,), found {waveform.dtype} {waveform.shape}: "
+            "average the channels first"
+        )
+
+    # Scale integers to [-1, 1).
+    if kind in "iu":
+        bits = 8 * waveform.itemsize
+        waveform = waveform / 2.0 ** (bits - 1)
+    if kind == "u":
+        waveform = waveform - 1.0
+
+    samples = waveform.astype(np.float32)
+    if not np.isfinite(samples).all():
+        raise ValueError("waveform: expected finite samples, found NaN or infinity")
+    return np.concatenate(list(resample_blocks([samples], sample_rate, target_rate)))
 
 
-def resample_blocks(pieces: Iterable[np.ndarray], found: int, wanted: int) -> Iterator[np.ndarray]:
-    """A waveform in pieces (L,) at `found` Hz, in pieces at `wanted` Hz, wherever the cuts are (soxr, HQ)."""
-    if not (found and wanted and min(found, wanted) > 0):
-        raise ValueError(f"sample_rate: expected Hz above 0, found {found} (to {wanted})")
-    if found == wanted:
-        yield from pieces
+def resample_blocks(
+    blocks: Iterable[np.ndarray], sample_rate: int, target_rate: int
+) -> Iterator[np.ndarray]:
+    """Resample a waveform that comes in blocks (L,), with soxr at high quality (HQ).
+
+    The result does not depend on where the blocks end. Raises ValueError unless both rates are
+    above 0.
+    """
+    has_rates = bool(sample_rate and target_rate)
+    if not has_rates or min(sample_rate, target_rate) <= 0:
+        raise ValueError(
+            f"sample_rate: expected Hz above 0, found {sample_rate} (to {target_rate})"
+        )
+    if sample_rate == target_rate:
+        yield from blocks
         return
+
     import soxr
 
-    stream = soxr.ResampleStream(found, wanted, 1, dtype="float32", quality="HQ")
-    yield from map(stream.resample_chunk, pieces)
-    tail = stream.resample_chunk(
-        np.zeros(0, np.float32), last=True
-    )  # what the filter's delay held back
-    yield (
-        tail if len(tail) else np.zeros(1, np.float32)
-    )  # a clip so short that it rounds to no sample
+    resampler = soxr.ResampleStream(sample_rate, target_rate, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield resampler.resample_chunk(block)
+
+    # The filter's delay held back the last samples. A clip can be so short that it has no sample at
+    # the new rate: it becomes one of silence.
+    tail = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    if len(tail) == 0:
+        tail = np.zeros(1, np.float32)
+    yield tail
 
 
 def normalise(waveform: np.ndarray, eps: float = 1e-7) -> np.ndarray:
-    """A waveform (L,) at mean 0 and variance 1, silence at 0: Wav2Vec2FeatureExtractor, do_normalize=True."""
+    """Scale a waveform (L,) to mean 0 and variance 1; silence becomes 0.
+
+    As transformers' Wav2Vec2FeatureExtractor does with do_normalize=True.
+    """
     waveform = np.asarray(waveform, np.float32)
     return (waveform - waveform.mean()) / np.sqrt(waveform.var() + eps)
 
 
 def pad(waveforms: list[np.ndarray], min_samples: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """Waveforms (L_i,) -> input_values (B, L), float32, and attention_mask (B, L), int64, 1 for samples.
-    Zeros on the right count as samples up to `min_samples` (one frame). ValueError for an empty list."""
+    """Pad waveforms (L_i,) with zeros on the right to one batch.
+
+    Waveforms shorter than `min_samples`, the samples of one frame, are extended by zeros that
+    count as samples.
+
+    Returns input_values (B, L), float32, and attention_mask (B, L), int64: 1 for samples, 0 for
+    padding. Raises ValueError for an empty list.
+    """
     if len(waveforms) == 0:
         raise ValueError("waveforms: expected at least one, found none")
-    samples = np.array([max(len(waveform), min_samples) for waveform in waveforms])  # (B,)
-    input_values = [np.pad(waveform, (0, samples.max() - len(waveform))) for waveform in waveforms]
-    attention_mask = np.arange(samples.max()) < samples[:, None]  # (B, L)
-    return torch.tensor(np.stack(input_values), dtype=torch.float32), torch.tensor(
-        attention_mask
-    ).long()
+    lengths = np.array([max(len(waveform), min_samples) for waveform in waveforms])  # (B,)
+    longest = lengths.max()
+
+    input_values = np.zeros((len(waveforms), longest), np.float32)  # (B, L)
+    for row, waveform in zip(input_values, waveforms):
+        row[: len(waveform)] = waveform
+
+    attention_mask = np.arange(longest) < lengths[:, None]  # (B, L)
+    return torch.from_numpy(input_values), torch.from_numpy(attention_mask).long()

@@ -1,6 +1,11 @@
-"""Audio files as they are found: nanos2t.audio, and what it does not know of containers and of soundfile.
-    source -> opened -> audio.decode -> checked -> audio.resample -> blocks (L,), (L,) ... -> load (L,)
-For most files that were cut short libsndfile raises nothing: `checked` looks for the signs. L samples."""
+"""Audio files as they are found: open containers, decode them, and recognise damaged ones.
+
+`open_audio` gives an open file whatever the source is, `decode_file` and `decode_part` yield its
+sound as mono blocks. libsndfile decodes most files that were cut short without an error, so that
+`check_decoded` compares what was decoded with what each container announces.
+
+Shape letters: L samples, C channels.
+"""
 
 import io
 import os
@@ -12,67 +17,32 @@ from typing import BinaryIO
 
 import numpy as np
 import soundfile
-import torch
 
-from nanos2t import audio
+AudioSource = str | os.PathLike | bytes | BinaryIO
 
-SUFFIXES = {
-    ".wav",
-    ".flac",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".mp3",
-    ".aif",
-    ".aiff",
-    ".au",
-    ".caf",
-    ".w64",
-}
+SUFFIXES = frozenset(
+    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .caf .w64".split()
+)  # of the files of a folder that are taken for audio
 FORMATS = "WAV, FLAC, Ogg, MP3, AIFF, AU or CAF (convert others: ffmpeg -i FILE out.wav)"
 
-
-def load_audio(source: audio.Source, sample_rate: int) -> np.ndarray:
-    """What audio.load returns and raises, of more kinds of files, and of streams, read from their start.
-    A WAV whose data chunk is cut short is only a warning."""
-    return np.concatenate(list(read_blocks(source, sample_rate)))
-
-
-def read_blocks(source: audio.Source, sample_rate: int) -> Iterator[np.ndarray]:
-    """What `load` returns, in pieces as they are decoded; an error may come after some."""
-    with open_audio(source) as (file, name):
-        yield from audio.resample_blocks(checked(file, name), file.samplerate, sample_rate)
+BLOCK_SAMPLES = 65_536  # decoded at a time: some seconds, so that long files need little memory
+MIN_RATE = 1000  # Hz: a lower rate is damage, and resampling from 1 Hz would fill the memory
+UNKNOWN_LENGTH = 2**62  # libsndfile's number of samples is above this if a file does not say it
+MP3_FRAME = 1152  # samples of an MPEG frame, 576 up to 24 kHz: some encoders count one too many
 
 
-def from_array(
-    waveform: np.ndarray | torch.Tensor, sample_rate: int, target_rate: int
-) -> np.ndarray:
-    """A 1-D array or tensor at `sample_rate` Hz as a waveform (L,), float32, at `target_rate` Hz.
-    Integers of b bits are divided by 2**(b-1), unsigned ones about their middle, like the samples of a WAV.
-    ValueError for another type or shape, no samples, NaN or infinity, a rate that is not above 0."""
-    if isinstance(waveform, torch.Tensor):
-        waveform = (
-            (waveform.float() if waveform.is_floating_point() else waveform).detach().cpu().numpy()
-        )
-    waveform = np.asarray(waveform)
-    kind, found = waveform.dtype.kind, f"{waveform.dtype} {waveform.shape}"
-    if kind not in "fiu" or waveform.ndim != 1 or len(waveform) == 0:
-        raise ValueError(
-            f"waveform: expected numbers (L,), found {found}: average the channels first"
-        )
-    if kind != "f":
-        waveform = waveform / 2.0 ** (8 * waveform.itemsize - 1) - (kind == "u")
-    samples = waveform.astype(np.float32)
-    if not np.isfinite(samples).all():
-        raise ValueError("waveform: expected finite samples, found NaN or infinity")
-    return np.concatenate(list(audio.resample_blocks([samples], sample_rate, target_rate)))
+class TolerantStream:
+    """Adapt a Python stream to soundfile, so that a seek outside of the stream does not raise.
 
-
-class Stream:
-    """What soundfile asks of a file object: the seeks to nowhere in damaged files may not raise there."""
+    In damaged files libsndfile seeks to impossible places. An exception in its callback would only
+    be printed; a failed seek is ignored, as libsndfile does it for files that it opens itself.
+    """
 
     def __init__(self, stream: BinaryIO):
-        self.stream, self.tell = stream, stream.tell
+        self.stream = stream
+
+    def tell(self) -> int:
+        return self.stream.tell()
 
     def readinto(self, buffer) -> int:
         data = self.stream.read(len(buffer))
@@ -80,114 +50,251 @@ class Stream:
         return len(data)
 
     def seek(self, offset: int, whence: int) -> None:
-        with suppress(OSError, ValueError):  # of a relative one BytesIO would make 0 if it is below
-            self.stream.seek(
-                *(self.tell() + offset, 0) if whence == os.SEEK_CUR else (offset, whence)
-            )
+        # BytesIO goes to its start if a relative seek is to before it, where a file refuses.
+        if whence == os.SEEK_CUR:
+            offset = self.stream.tell() + offset
+            whence = os.SEEK_SET
+        with suppress(OSError, ValueError):
+            self.stream.seek(offset, whence)
 
 
-class Decoder(soundfile.SoundFile):
-    def __init__(self, stream: BinaryIO):
-        self.stream = (
-            stream  # a file on disk is read by libsndfile itself: Ctrl-C would be lost in callbacks
-        )
-        super().__init__(
-            stream.fileno() if isinstance(stream, io.FileIO) else Stream(stream), closefd=False
-        )
+class AudioFile(soundfile.SoundFile):
+    """An open audio file. `label` names the source in errors and warnings."""
+
+    def __init__(self, stream: BinaryIO, label: str):
+        self.label = label
+        self.stream = stream
+        # libsndfile reads a file on disk itself: Ctrl-C would be lost in a callback.
+        if isinstance(stream, io.FileIO):
+            super().__init__(stream.fileno(), closefd=False)
+        else:
+            super().__init__(TolerantStream(stream), closefd=False)
 
     def seekable(self) -> bool:
-        return False  # else soundfile seeks after each read, which spoils the end of Opus and stops some FLAC
+        # soundfile seeks after each read of a seekable file. That spoils the end of Opus files and
+        # stops at some places of FLAC files.
+        return False
+
+
+# Step 1: open whatever the source is.
 
 
 @contextmanager
-def open_audio(source: audio.Source) -> Iterator[tuple[Decoder, str]]:
-    """A decoder at the start of the source, and its name, which stands in all errors."""
-    is_path = isinstance(source, str | os.PathLike)
-    name = (
-        os.fsdecode(source)
-        if is_path
-        else "audio bytes"
-        if isinstance(source, bytes)
-        else "audio stream"
-    )
-    stream = io.BytesIO(source) if isinstance(source, bytes) else source
+def open_audio(source: AudioSource) -> Iterator[AudioFile]:
+    """Open a path, bytes or a stream at its beginning, as a context manager.
+
+    Raises ValueError, in one line that begins with the source's label, if it can not be opened;
+    errors of the `with` block are given the same label.
+    """
+    label = label_source(source)
     try:
-        with open(source, "rb", buffering=0) if is_path else nullcontext(stream) as stream:
+        with open_stream(source) as stream:
             if not hasattr(stream, "read") or stream.read(0) != b"":
                 raise ValueError(f"expected a path, bytes or binary file, found {type(source)}")
-            with Decoder(from_start(stream)) as file:
-                if file.samplerate < 1000:
-                    raise ValueError(f"expected 1000 Hz or more, found {file.samplerate} Hz")
-                yield file, name
+            with AudioFile(rewind_stream(stream), label) as file:
+                if file.samplerate < MIN_RATE:
+                    raise ValueError(f"expected {MIN_RATE} Hz or more, found {file.samplerate} Hz")
+                yield file
     except soundfile.LibsndfileError as error:
         raise ValueError(
-            f"{name}: damaged or not audio ({error.error_string}), expected {FORMATS}"
+            f"{label}: damaged or not audio ({error.error_string}), expected {FORMATS}"
         ) from None
     except OSError as error:
-        raise ValueError(f"{name}: {error.strerror or error}, expected an audio file") from None
+        raise ValueError(f"{label}: {error.strerror or error}, expected an audio file") from None
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from None
+        raise ValueError(f"{label}: {error}") from None
 
 
-def from_start(stream: BinaryIO) -> BinaryIO:
-    """The stream at its start, from memory if it can not seek, or is a WAV with 0 for an unknown length."""
-    stream = stream if stream.seekable() else io.BytesIO(stream.read())
+def label_source(source: AudioSource) -> str:
+    if isinstance(source, str | os.PathLike):
+        return os.fsdecode(source)
+    if isinstance(source, bytes):
+        return "audio bytes"
+    return "audio stream"
+
+
+def open_stream(source: AudioSource):
+    """Return a context manager of a binary stream; a stream of the caller's is left open."""
+    if isinstance(source, str | os.PathLike):
+        return open(source, "rb", buffering=0)
+    if isinstance(source, bytes):
+        return io.BytesIO(source)
+    return nullcontext(source)
+
+
+def rewind_stream(stream: BinaryIO) -> BinaryIO:
+    """Return the stream at its beginning, copied to memory if libsndfile needs that.
+
+    A pipe is copied because it can not seek. So is a WAV whose data chunk has the length 0, as
+    programs that write to a pipe leave it: it gets the greatest length, which libsndfile takes to
+    mean that the samples go on to the end of the file.
+    """
+    if not stream.seekable():
+        stream = io.BytesIO(stream.read())
     stream.seek(0)
     head = stream.read(4096)
     if not head:
         raise ValueError("empty, expected an audio file")
-    if wav := re.match(
-        rb"RIFF.*?data\0{4}(?![\w ]{4})", head, re.DOTALL
-    ):  # what follows is not a next chunk
-        stream = io.BytesIO(head[: wav.end() - 4] + b"\xff" * 4 + head[wav.end() :] + stream.read())
+
+    # If the name of a further chunk follows, the data chunk is really empty.
+    match = re.match(rb"RIFF.*?data\0{4}(?![\w ]{4})", head, re.DOTALL)
+    if match:
+        before_length = head[: match.end() - 4]
+        after_length = head[match.end() :] + stream.read()
+        stream = io.BytesIO(before_length + b"\xff" * 4 + after_length)
     stream.seek(0)
     return stream
 
 
-def checked(file: Decoder, name: str) -> Iterator[np.ndarray]:
-    """The sound of a file in mono pieces (L,), then an error if it was cut short, or for a WAV a warning."""
+# Step 2: decode.
+
+
+def decode_file(file: AudioFile) -> Iterator[np.ndarray]:
+    """Yield a whole file as mono blocks (L,) at its own rate, then check that none is missing."""
     decoded = 0
-    for piece in audio.decode_blocks(file):
-        decoded += len(piece)
-        yield piece
+    for block in decode_blocks(file):
+        decoded += len(block)
+        yield block
+    check_decoded(file, decoded)
+
+
+def decode_part(file: AudioFile, start: float, end: float | None) -> Iterator[np.ndarray]:
+    """Yield the part from `start` to `end` seconds as mono blocks (L,) at the file's own rate.
+
+    Raises ValueError if the file is shorter, or if fewer samples can be decoded.
+    """
+    first = round(start * file.samplerate)
+    last = file.frames if end is None else round(end * file.samplerate)
+    until = "its end" if end is None else f"{end:g} s"
+    part = f"the part from {start:g} s to {until}"
+    if not 0 <= first < last <= file.frames:
+        seconds = file.frames / file.samplerate
+        raise ValueError(f"{seconds:g} s long, expected a recording that contains {part}")
+
+    file.seek(first)
+    decoded = 0
+    for block in decode_blocks(file, last - first):
+        decoded += len(block)
+        yield block
+
+    tolerance = MP3_FRAME if file.format == "MP3" else 0
+    if decoded == 0 or decoded + tolerance < last - first:
+        raise ValueError(
+            f"cut short or damaged, found {decoded} of {last - first} samples of {part}"
+        )
+
+
+def decode_blocks(file: soundfile.SoundFile, samples: int | None = None) -> Iterator[np.ndarray]:
+    """Yield the next `samples`, or all that follow, as mono blocks (L,).
+
+    Raises ValueError for NaN and infinity.
+    """
+    decoded = 0
+    while samples is None or decoded < samples:
+        count = BLOCK_SAMPLES
+        if samples is not None:
+            count = min(BLOCK_SAMPLES, samples - decoded)
+        block = file.read(count, dtype="float32", always_2d=True)  # (L, C)
+        if len(block) == 0:
+            return
+        if not np.isfinite(block).all():
+            raise ValueError("expected finite samples, found NaN or infinity")
+        decoded += len(block)
+        yield block.mean(axis=1)  # (L,)
+
+
+# Step 3: recognise files that were cut short.
+
+
+def check_decoded(file: AudioFile, decoded: int) -> None:
+    """Compare the number of decoded samples with what the container announces.
+
+    Raises ValueError if samples are missing; for a WAV it is a warning, since its samples are not
+    compressed and all that are left are right.
+    """
+    if decoded == 0:
+        raise ValueError("expected samples, found none")
+    check_header_length(file, decoded)
     if file.format == "OGG" and not ends_with_whole_page(file.stream):
         raise ValueError(f"cut short, found {decoded} samples and part of a page")
-    announced = (
-        announced_by_mp3(file, decoded)
-        if file.format == "MP3"
-        else announced_by_chunk(file, decoded)
-    )
-    if decoded < announced:
-        text = f"cut short or damaged, found {decoded} of {announced} samples"
-        if file.format not in ("WAV", "WAVEX"):
-            raise ValueError(text)
-        warnings.warn(f"{name}: {text}", stacklevel=2)
+
+    if file.format == "MP3":
+        announced = announced_by_mp3(file, decoded)
+    else:
+        announced = announced_by_chunk(file, decoded)
+    if decoded >= announced:
+        return
+    message = f"cut short or damaged, found {decoded} of {announced} samples"
+    if file.format not in ("WAV", "WAVEX"):
+        raise ValueError(message)
+    warnings.warn(f"{file.label}: {message}", stacklevel=2)
 
 
-def announced_by_chunk(file: Decoder, decoded: int) -> int:
-    """The samples that a WAV, AIFF, AU or W64 says it has; `decoded` if all of them are there."""
-    log = re.search(r"(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", file.extra_info)
-    promised, found = map(int, log.groups()) if log else (0, 0)  # bytes
-    if (
-        found < promised and 0 < promised % 2**31 < 2**31 - 2**16
-    ):  # a pipe: 0, or just under 2**31 or 2**32
-        return int(promised / (found // decoded or found / decoded))
-    return decoded
+def check_header_length(file: soundfile.SoundFile, decoded: int) -> None:
+    """Raise ValueError if `decoded` is below the number of samples that libsndfile found announced.
+
+    Of an MP3 that number is an estimate.
+    """
+    is_exact = file.format != "MP3" and file.frames < UNKNOWN_LENGTH
+    if is_exact and decoded < file.frames:
+        raise ValueError(f"cut short or damaged, found {decoded} of {file.frames} samples")
 
 
-def announced_by_mp3(file: Decoder, decoded: int) -> int:
-    """The samples that an MP3 says it has, else an estimate; `decoded` if that is right, give or take."""
-    stream, position = file.stream, file.stream.tell()
-    size, _ = stream.seek(0, os.SEEK_END), stream.seek(0)
+def announced_by_chunk(file: AudioFile, decoded: int) -> int:
+    """Return the samples that the header of a WAV, AIFF, AU or W64 announces.
+
+    libsndfile logs the bytes of a chunk that is longer than the file. Returns `decoded` if the file
+    is complete.
+    """
+    match = re.search(r"(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", file.extra_info)
+    if match is None:
+        return decoded
+    announced_bytes = int(match[1])
+    present_bytes = int(match[2])
+
+    # Programs that write to a pipe do not know the length: 0, or just under 2**31 or 2**32.
+    is_real_length = 0 < announced_bytes % 2**31 < 2**31 - 2**16
+    if announced_bytes <= present_bytes or not is_real_length:
+        return decoded
+
+    # A sample has a whole number of bytes, unless it is compressed (ADPCM).
+    sample_bytes = present_bytes // decoded
+    if sample_bytes == 0:
+        sample_bytes = present_bytes / decoded
+    return int(announced_bytes / sample_bytes)
+
+
+def announced_by_mp3(file: AudioFile, decoded: int) -> int:
+    """Return the samples that an MP3 announces, or else an estimate.
+
+    Returns `decoded` if that is right within the accuracy of either.
+    """
+    stream = file.stream
+    position = stream.tell()
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+
+    # An encoder's first frame may hold the number of frames: the lowest of its flags says so.
     if re.search(rb"(Xing|Info)\0\0\0[\1\3\5\7\11\13\15\17]", stream.read(2**20)):
-        frame = 1152 if file.samplerate > 24_000 else 576  # some encoders count the header's
-        return file.frames if decoded + frame < file.frames else decoded
-    return decoded if size - position < 2**14 else decoded * size // position
+        tolerance = MP3_FRAME if file.samplerate > 24_000 else MP3_FRAME // 2
+        return file.frames if decoded + tolerance < file.frames else decoded
+
+    # Else the decoder should have come near the end of the file.
+    is_near_end = size - position < 2**14
+    return decoded if is_near_end else decoded * size // position
 
 
 def ends_with_whole_page(stream: BinaryIO) -> bool:
-    """Whether the last page of an Ogg is all there: 26 bytes, n, the sizes of n segments, the segments."""
-    stream.seek(max(0, stream.seek(0, os.SEEK_END) - 2**16))
+    """Check whether the last page of an Ogg file is complete.
+
+    A page has 26 bytes, the number of its segments, the size of each, and the segments (RFC 3533).
+    """
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - 2**16))  # a page has less than 64 KiB
     tail = stream.read()
     page = tail[tail.rfind(b"OggS") :]
-    return len(page) > 26 and len(page) >= 27 + page[26] + sum(page[27 : 27 + page[26]])
+    if len(page) < 27:
+        return False
+    segments = page[26]
+    header_size = 27 + segments
+    return len(page) >= header_size + sum(page[27:header_size])

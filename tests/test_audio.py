@@ -1,5 +1,5 @@
 # python -m pytest tests/test_audio.py
-"""nanos2t/audio.py. Files are made here by soundfile. Odd and damaged ones: test_sound_files.py."""
+"""nanos2t/audio.py. Files are made here by soundfile. Containers and damaged files: test_audio_files.py."""
 
 import io
 import sys
@@ -16,19 +16,14 @@ from helpers.sounds import (
     RATE,
     amplitude_at,
     encode,
-    every_source,
     noise,
-    refuse,
-    refuse_everywhere,
     silently,
     sine,
-    with_value,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanos2t import audio
-from nanos2t import audio_files as sound_files
+from nanos2t import audio, audio_files
 
 # load: formats, rates, widths, channels
 
@@ -87,15 +82,6 @@ def test_soxr_is_not_needed_at_the_models_rate(monkeypatch):
 # load: sources and blocks
 
 
-@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
-def test_every_source_gives_the_same(tmp_path, kind):
-    data = encode(sine(22_050), 22_050, kind, soundfile.default_subtype(kind))
-    expected = silently(data)
-    assert len(expected) == round((22_050 + 123) * RATE / 22_050)
-    for source in every_source(data, tmp_path / "clip"):
-        np.testing.assert_array_equal(silently(source), expected)
-
-
 @pytest.mark.parametrize("rate", [16_000, 44_100])
 def test_blocks_are_load_in_pieces(rate):
     data = encode(noise(10 * rate + 77), rate)
@@ -116,32 +102,10 @@ def test_rate_out_of_range(rate):
     with pytest.raises(ValueError, match="rate"):
         audio.load_audio(encode(sine(RATE), RATE), rate)
     with pytest.raises(ValueError, match="rate"):
-        sound_files.from_array(np.ones(10), rate, RATE)
+        audio.from_array(np.ones(10), rate, RATE)
 
 
 # load: files that are refused
-
-
-@pytest.mark.parametrize(
-    ("data", "found"),
-    [
-        (b"", "not recognised"),
-        (b"hello world " * 500, "not recognised"),
-        (bytes(5000), "not recognised"),
-        (encode(np.zeros(0), RATE), "expected samples, found none"),
-        (with_value(np.nan), "NaN"),
-        (with_value(np.inf), "infinity"),
-        (with_value(-np.inf), "infinity"),
-    ],
-)
-def test_file_without_sound_is_refused(tmp_path, data, found):
-    refuse_everywhere(refuse, data, tmp_path / "some clip.wav", "audio BytesIO", found)
-
-
-def test_missing_file_directory_and_none(tmp_path):
-    refuse(tmp_path / "no.wav", str(tmp_path / "no.wav"))
-    refuse(str(tmp_path), str(tmp_path))
-    refuse(None, "audio NoneType")
 
 
 @pytest.mark.parametrize(
@@ -155,11 +119,13 @@ def test_fewer_samples_than_the_file_announces(kind, frames):
     with Announcing(
         io.BytesIO(encode(noise(1000), RATE, kind, soundfile.default_subtype(kind)))
     ) as file:
+        decoded = sum(map(len, audio_files.decode_blocks(file)))
+        assert decoded == 1000
         if frames < 2**62 and kind != "MP3":
             with pytest.raises(ValueError, match=f"found 1000 of {frames} samples"):
-                list(audio.decode_blocks(file))
+                audio_files.check_header_length(file, decoded)
         else:  # it does not know
-            assert sum(map(len, audio.decode_blocks(file))) == 1000
+            audio_files.check_header_length(file, decoded)
 
 
 def test_damaged_file_yields_what_comes_before_the_damage():
@@ -167,7 +133,7 @@ def test_damaged_file_yields_what_comes_before_the_damage():
     some = audio.read_blocks(data[: len(data) // 2], RATE)
     first = next(some)
     np.testing.assert_array_equal(first, silently(data)[: len(first)])
-    with pytest.raises(ValueError, match="audio bytes: .*lost sync"):
+    with pytest.raises(ValueError, match="audio bytes: damaged"):
         list(some)
 
 
@@ -177,7 +143,7 @@ def test_damaged_file_yields_what_comes_before_the_damage():
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
 def test_float_arrays(dtype):
     sound = sine(RATE)
-    waveform = sound_files.from_array(sound.astype(dtype), RATE, RATE)
+    waveform = audio.from_array(sound.astype(dtype), RATE, RATE)
     assert waveform.dtype == np.float32
     np.testing.assert_allclose(waveform, sound, atol=3e-4 if dtype == "float16" else 1e-7)
 
@@ -185,7 +151,7 @@ def test_float_arrays(dtype):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_float_tensors(dtype):
     sound = torch.from_numpy(sine(RATE)).to(dtype).requires_grad_()
-    waveform = sound_files.from_array(sound, RATE, RATE)
+    waveform = audio.from_array(sound, RATE, RATE)
     assert waveform.dtype == np.float32
     np.testing.assert_array_equal(waveform, sound.detach().float().numpy())
 
@@ -197,12 +163,12 @@ def test_integers_are_scaled_to_one(dtype):
     quarter = (int(info.max) - int(info.min) + 1) // 4
     samples = np.array([info.min, middle - quarter, middle, middle + quarter, info.max], dtype)
     top = min(1.0, 1 - 2.0 ** (1 - info.bits)) if info.bits < 25 else 1.0
-    waveform = sound_files.from_array(samples, RATE, RATE)
+    waveform = audio.from_array(samples, RATE, RATE)
     assert waveform.dtype == np.float32
     np.testing.assert_array_equal(waveform, np.array([-1.0, -0.5, 0.0, 0.5, top], np.float32))
     if dtype in ("int8", "int16", "int32", "int64", "uint8"):
         np.testing.assert_array_equal(
-            sound_files.from_array(torch.from_numpy(samples), RATE, RATE), waveform
+            audio.from_array(torch.from_numpy(samples), RATE, RATE), waveform
         )
 
 
@@ -210,16 +176,14 @@ def test_integers_are_scaled_to_one(dtype):
 def test_array_equals_file(rate):
     samples = np.round(sine(rate) * 2**15).astype(np.int16)
     data = encode(samples, rate)
-    np.testing.assert_array_equal(sound_files.from_array(samples, rate, RATE), silently(data))
-    np.testing.assert_array_equal(
-        sound_files.from_array(samples[::-1][::-1], rate, RATE), silently(data)
-    )
-    assert sound_files.from_array(samples[:1], rate, RATE).size >= 1
+    np.testing.assert_array_equal(audio.from_array(samples, rate, RATE), silently(data))
+    np.testing.assert_array_equal(audio.from_array(samples[::-1][::-1], rate, RATE), silently(data))
+    assert audio.from_array(samples[:1], rate, RATE).size >= 1
 
 
 def test_from_array_does_not_share_memory():
     samples = np.ones(10, np.float32)
-    sound_files.from_array(samples, RATE, RATE)[:] = 0
+    audio.from_array(samples, RATE, RATE)[:] = 0
     assert samples.sum() == 10
 
 
@@ -241,12 +205,12 @@ def test_from_array_does_not_share_memory():
 )
 def test_array_is_refused(waveform, found):
     with pytest.raises(ValueError, match=found):
-        sound_files.from_array(waveform, RATE, RATE)
+        audio.from_array(waveform, RATE, RATE)
 
 
 def test_array_without_a_rate():
     with pytest.raises(ValueError, match="sample_rate.*None"):
-        sound_files.from_array(np.ones(10), None, RATE)
+        audio.from_array(np.ones(10), None, RATE)
 
 
 # normalise and pad

@@ -1,4 +1,4 @@
-# python -m pytest tests/test_sound_files.py
+# python -m pytest tests/test_audio_files.py
 """nanos2t/audio_files.py. Files are made by soundfile; damage is done to their bytes."""
 
 import gc
@@ -7,38 +7,25 @@ import os
 import struct
 import threading
 import warnings
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-from helpers import sounds
 from helpers.sounds import (
-    LOSSLESS,
-    LOSSY,
     RATE,
     encode,
     every_source,
     noise,
+    refuse,
     refuse_everywhere,
+    silently,
     sine,
     with_value,
 )
 
-from nanos2t import audio
-from nanos2t import audio_files as sound_files
-
-silently = partial(sounds.silently, load=sound_files.load_audio)
-
-
-@pytest.mark.parametrize("file", [*(file[:4] for file in LOSSLESS), *LOSSY])
-def test_whole_file_is_what_audio_loads(file):
-    kind, subtype, rate, channels = file
-    data = encode(np.stack([sine(rate)] * channels, axis=1), rate, kind, subtype)
-    np.testing.assert_array_equal(silently(data), audio.load_audio(data, RATE))
-
+from nanos2t import audio, audio_files
 
 # sources
 
@@ -91,26 +78,18 @@ def test_no_file_is_left_open(tmp_path):
     path.write_bytes(encode(sine(RATE, 3), RATE))
     bad.write_text("not audio")
     opened = len(os.listdir("/proc/self/fd"))
-    some = sound_files.read_blocks(path, RATE)
+    some = audio.read_blocks(path, RATE)
     next(some)
     assert len(os.listdir("/proc/self/fd")) == opened + 1
     some.close()
-    sound_files.load_audio(path, RATE)
+    audio.load_audio(path, RATE)
     with pytest.raises(ValueError, match=r"bad\.wav"):
-        sound_files.load_audio(bad, RATE)
+        audio.load_audio(bad, RATE)
     assert len(os.listdir("/proc/self/fd")) == opened
     gc.collect()
 
 
 # blocks
-
-
-@pytest.mark.parametrize("rate", [16_000, 44_100])
-def test_blocks_are_load_in_pieces(rate):
-    data = encode(noise(5 * rate + 77), rate)
-    pieces = list(sound_files.read_blocks(data, RATE))
-    assert len(pieces) > 1
-    np.testing.assert_array_equal(np.concatenate(pieces), silently(data))
 
 
 @pytest.mark.parametrize(
@@ -124,25 +103,7 @@ def test_decoding_in_blocks_is_decoding_at_once(kind, subtype):
     np.testing.assert_allclose(silently(data, 48_000), once, atol=1e-6)
 
 
-def test_blocks_read_only_what_they_need():
-    stream = io.BytesIO(encode(noise(60 * RATE), RATE))
-    next(sound_files.read_blocks(stream, RATE))
-    assert stream.tell() < 12 * RATE * 2  # bytes
-
-
-@pytest.mark.parametrize("rate", [0, -16_000])
-def test_rate_out_of_range(rate):
-    with pytest.raises(ValueError, match="rate"):
-        sound_files.load_audio(encode(sine(RATE), RATE), rate)
-
-
 # files that are not audio
-
-
-def refuse(source, name: str, *found: str) -> None:
-    sounds.refuse(source, name, *found, load=sound_files.load_audio)
-    with pytest.raises(ValueError, match="expected|found"):
-        list(sound_files.read_blocks(source, RATE))
 
 
 @pytest.mark.parametrize(
@@ -162,7 +123,7 @@ def refuse(source, name: str, *found: str) -> None:
     ],
 )
 def test_file_without_sound_is_refused(tmp_path, data, found):
-    refuse_everywhere(refuse, data, tmp_path / "some clip.wav", "audio stream", found)
+    refuse_everywhere(data, tmp_path / "some clip.wav", found)
 
 
 def test_formats_are_named_to_who_brings_another():
@@ -206,7 +167,7 @@ def test_a_seek_to_nowhere_is_no_traceback(tmp_path, capfd):
     stream = Unsteady(data)
     for source in path, data, stream:
         with pytest.raises(ValueError, match="not audio"):
-            sound_files.load_audio(source, RATE)
+            audio.load_audio(source, RATE)
     assert stream.lost and capfd.readouterr().err == ""
 
 
@@ -216,7 +177,7 @@ def test_a_stream_seeks_like_a_file(tmp_path):
     file.write_bytes(bytes(100))
     with file.open("rb") as real:
         for offset, whence in (50, 0), (-60, 1), (-1, 0), (10, 1), (200, 0), (-3, 2):
-            for one in sound_files.Stream(stream), sound_files.Stream(real):
+            for one in audio_files.TolerantStream(stream), audio_files.TolerantStream(real):
                 one.seek(offset, whence)
             assert stream.tell() == real.tell()
     assert stream.tell() == 97
@@ -248,15 +209,6 @@ def test_cut_file_is_refused(tmp_path, kind, subtype, share):
     refuse(path.read_bytes(), "audio bytes")
 
 
-def test_damaged_file_yields_what_comes_before_the_damage():
-    data = encode(noise(10 * RATE), RATE, "FLAC")
-    some = sound_files.read_blocks(data[: len(data) // 2], RATE)
-    first = next(some)
-    np.testing.assert_array_equal(first, silently(data)[: len(first)])
-    with pytest.raises(ValueError, match="damaged"):
-        list(some)
-
-
 @pytest.mark.parametrize("cut", [1, 2, 1001, 60_000])
 @pytest.mark.parametrize(
     ("kind", "subtype", "channels", "endian"),
@@ -278,16 +230,16 @@ def test_cut_wav_is_loaded_with_a_warning(tmp_path, kind, subtype, channels, end
         data[:-cut] if len(sound) * width % 2 == 0 else data[: -cut - 1]
     )  # less the pad byte
     with pytest.warns(UserWarning, match=rf"cut\.wav: .* {left} of {len(sound)} samples"):
-        waveform = sound_files.load_audio(path, RATE)
+        waveform = audio.load_audio(path, RATE)
     np.testing.assert_array_equal(waveform, silently(data)[:left])
     with pytest.warns(UserWarning, match="audio bytes: cut short"):
-        list(sound_files.read_blocks(path.read_bytes(), RATE))
+        list(audio.read_blocks(path.read_bytes(), RATE))
 
 
 def test_cut_wav_of_compressed_samples():
     data = encode(sine(RATE, 5), RATE, "WAV", "IMA_ADPCM")
     with pytest.warns(UserWarning, match="cut short"):
-        waveform = sound_files.load_audio(data[: len(data) // 2], RATE)
+        waveform = audio.load_audio(data[: len(data) // 2], RATE)
     assert len(waveform) == pytest.approx(2.5 * RATE, rel=0.02)
 
 

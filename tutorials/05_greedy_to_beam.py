@@ -100,7 +100,7 @@ def noisy(seed, level=1.5, tilt=0.5):
 def hear(wave, language, beams):
     """The memory of a waveform, a function `next_logits` for it, the options of a search, and its start."""
     memory, frames = stt.model.encode(stt.prepare([wave])[0])
-    config = stt.model.generation.override(stt.options(language, {"num_beams": beams}))
+    config = stt.model.generation.override(stt.generation_options(language, {"num_beams": beams}))
     config = replace(config, num_return_sequences=beams)
     next_logits = generate.DecoderSession(
         stt.model.decoder, memory, frames, beams, config.max_total_length
@@ -111,7 +111,7 @@ def hear(wave, language, beams):
 memory, next_logits, config, start = hear(noisy(73), "en", 1)
 found = generate.greedy_search(next_logits, start, config)
 print(
-    f"greedy: {stt.text(found.sequences[0].tolist())}, sum of log p {found.token_logprobs.sum():.2f}"
+    f"greedy: {stt.decode_tokens(found.sequences[0].tolist())}, sum of log p {found.token_logprobs.sum():.2f}"
 )
 
 # %% [markdown]
@@ -152,7 +152,7 @@ def listen(tokens, parents):
 found = generate.beam_search(listen, start, config)
 ends = [[*row[: row.index(2) + 1]] for row in found.sequences.tolist()]
 for row, score in zip(ends, found.sequences_scores):
-    print(f"{score:.3f}  {stt.text(row)}")
+    print(f"{score:.3f}  {stt.decode_tokens(row)}")
 
 # %% [markdown]
 # From that, the tree: for each step the beginnings that were alive (blue), the best continuations that were
@@ -212,7 +212,7 @@ plt.show()
 # it is sure, and 247 is what was said. The beam of three kept it; greedy dropped it.
 
 # %%
-said = {stt.text(row): row for row in ends}
+said = {stt.decode_tokens(row): row for row in ends}
 four, seven = said["two hundred and forty-four"], said["two hundred and forty-seven"]
 where = next(i for i in range(len(four)) if four[i] != seven[i])  # behind "forty-"
 assert seven == list(winner) and stt.tokenizer.backend.id_to_token(four[where]) == "f"
@@ -237,7 +237,7 @@ found = generate.beam_search(next_logits, start, config)
 rows = [row[: row.index(2) + 1] for row in found.sequences.tolist()]
 totals = {}
 for row, logprobs in zip(rows, found.token_logprobs):
-    totals[stt.text(row) or "(nothing)"] = float(logprobs.sum()), len(row) - 1
+    totals[stt.decode_tokens(row) or "(nothing)"] = float(logprobs.sum()), len(row) - 1
 dial = np.linspace(0, 2, 201)
 scores = {text: total / length**dial for text, (total, length) in totals.items()}
 top = np.max([*scores.values()], axis=0)
@@ -279,7 +279,7 @@ for beams in (1, 2, 4, 8):
         next_logits, start, config
     )
     widths[beams] = float(found.sequences_scores[0])
-    print(f"{beams} beams: {widths[beams]:.3f}  {stt.text(found.sequences[0].tolist())}")
+    print(f"{beams} beams: {widths[beams]:.3f}  {stt.decode_tokens(found.sequences[0].tolist())}")
 assert widths[8] >= widths[4] - 1e-3 >= widths[2] - 2e-3 > widths[1]
 
 # %% [markdown]

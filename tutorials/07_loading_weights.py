@@ -89,9 +89,9 @@ careless.encoder.blocks[3].self_attn.out_proj.reset_parameters()  # what stands 
 careless.load_state_dict({key: value for key, value in state.items() if key != ours}, strict=False)
 print(
     "strict=False:   no word, and then it writes",
-    repr(stt.text(careless.generate(values)[0].tolist())),
+    repr(stt.decode_tokens(careless.generate(values)[0].tolist())),
 )
-assert stt.text(careless.generate(values)[0].tolist()) == "two four seven"
+assert stt.decode_tokens(careless.generate(values)[0].tolist()) == "two four seven"
 
 # %% [markdown]
 # That is the worst case: a layer is random, and the text is right. On this recording.
@@ -219,7 +219,9 @@ axis.set_xticks(places, reference, rotation=60, ha="right")
 axis.legend(frameon=False, loc="upper left", fontsize=9)
 plt.show()
 
-written = {name: stt.text(other.generate(values)[0].tolist()) for name, other in models.items()}
+written = {
+    name: stt.decode_tokens(other.generate(values)[0].tolist()) for name, other in models.items()
+}
 for name, difference in found.items():
     print(
         f"{name:<30} departs at {first_departure(difference) or 'none':<16} and writes {written[name]!r}"

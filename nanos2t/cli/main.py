@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from nanos2t import __version__
+import nanos2t
 from nanos2t import files as atomic
 from nanos2t.cli import exercises
 from nanos2t.cli import inputs as batch
@@ -80,7 +80,7 @@ def count(text: str) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="nanos2t", description="Speech in, text out.")
-    parser.add_argument("--version", action="version", version=f"nanos2t {__version__}")
+    parser.add_argument("--version", action="version", version=f"nanos2t {nanos2t.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="what the bundled model hears in the bundled recording")
     demo.set_defaults(run=run_demo)
@@ -258,7 +258,7 @@ def load(
             "dtype": loading.choose_dtype(dtype),
         }
     with exit_with(NO_MODEL):
-        return loading.load_transcriber(name, fast=fast, **where)
+        return nanos2t.load(name, fast=fast, **where)
 
 
 def find_inputs(options: argparse.Namespace) -> tuple[list[tuple[str, str]], int]:
@@ -309,7 +309,7 @@ def prepare(options: argparse.Namespace) -> tuple["SpeechToText", dict]:
     stt = load(options.model, options.device, options.dtype, options.fast)
     how = {"num_beams": options.num_beams} if options.num_beams else {}
     with exit_with(USAGE):
-        stt.options(options.language, how)
+        stt.generation_options(options.language, how)
     with exit_with(NO_MODEL, f"{options.model}: "):
         stt.model.generation.require_id("decoder_start_token_id")
     return stt, how | {"language": options.language, "return_errors": True}

@@ -22,7 +22,8 @@ from nanos2t.generation_config import GenerationConfig
 from nanos2t.inspection import info
 from nanos2t.transcription import alignment as align
 from nanos2t.transcription import segmentation as segment
-from nanos2t.transcription.transcriber import SpeechToText, trim_after_eos
+from nanos2t.transcription.hypotheses import trim_after_eos
+from nanos2t.transcription.transcriber import SpeechToText
 from nanos2t.wav2vec2 import attention_weights
 
 VERSION = 1  # of the JSON: raised when a name in it changes or goes
@@ -42,7 +43,7 @@ def analyse_recording(
     ValueError for audio that cannot be read or is too long, an unknown language, a damaged model."""
     beams = num_beams or max(stt.model.generation.num_beams, BEAMS)
     options = {"num_beams": beams, "num_return_sequences": 1, "do_sample": False}
-    options, config, language = stt.resolve(language, options)
+    options, config, language = stt.resolve_generation(language, options)
     waveform, rate, encoder = stt.load_audio(source), stt.sample_rate, stt.model.encoder.config
     if (seconds := len(waveform) / rate) > LONGEST:
         raise ValueError(f"{seconds:.0f} s of sound, expected {LONGEST} s at most")
@@ -99,8 +100,8 @@ def analyse_piece(
         "seconds": seconds,
         "samples": len(waveform),
         "frames": memory.shape[1],
-        "text": stt.text([start_token, *tokens]),
-        "greedy": stt.text(trim_after_eos(greedy, config.eos_ids)),
+        "text": stt.decode_tokens([start_token, *tokens]),
+        "greedy": stt.decode_tokens(trim_after_eos(greedy, config.eos_ids)),
         "tokens": tokens,
         "probabilities": logprobs.exp().tolist(),
         "score": found.sequences_scores[0].item(),

@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from nanos2t import audio
-from nanos2t import audio_files as sound_files
+from nanos2t import audio, audio_files
 from nanos2t.model import IGNORED, shift_right
 from nanos2t.training import manifest
 from nanos2t.training.config import TrainConfig
@@ -72,7 +71,7 @@ def encode_text(stt: SpeechToText, item: Item) -> tuple[list[int], int]:
     the token that generation forces (a language) comes first, the end token last. ValueError for a language
     that the model does not know; a model that knows none writes all of them alike.
     """
-    _, config, _ = stt.resolve(item.language if stt.languages else None, {})
+    _, config, _ = stt.resolve_generation(item.language if stt.languages else None, {})
     tokens, forced = stt.tokenizer.encode(item.text), config.forced_bos_token_id
     first = {config.decoder_start_token_id, forced, *(config.lang_to_id or {}).values()}
     tokens = tokens[1:] if tokens and tokens[0] in first else tokens
@@ -84,8 +83,8 @@ def encode_text(stt: SpeechToText, item: Item) -> tuple[list[int], int]:
 def measure_recording(path: str) -> tuple[int, float, float]:
     """Rate, seconds of a recording and how many it announces, which are more if a WAV was cut short; the
     lines of a manifest that are about one follow each other."""
-    with sound_files.open_audio(path) as (file, _):
-        announced = sound_files.announced_by_chunk(file, file.frames) if file.frames else 0
+    with audio_files.open_audio(path) as file:
+        announced = audio_files.announced_by_chunk(file, file.frames) if file.frames else 0
         return file.samplerate, file.frames / file.samplerate, announced / file.samplerate
 
 

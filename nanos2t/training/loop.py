@@ -50,8 +50,9 @@ from nanos2t.training.state import (
     save_step,
     world_size,
 )
+from nanos2t.transcription.hypotheses import trim_after_eos
 from nanos2t.transcription.loading import choose_device
-from nanos2t.transcription.transcriber import FILES, SpeechToText, trim_after_eos
+from nanos2t.transcription.transcriber import PROCESSOR_FILES, SpeechToText
 
 log = logging.getLogger("nanos2t")
 
@@ -277,8 +278,8 @@ def validate(stt: SpeechToText, examples: list, config: TrainConfig) -> dict[str
             ).sequences.tolist()
             ends = stt.model.generation.eos_ids
             for row, wanted in zip(found, labels):
-                text = stt.text(trim_after_eos(row, ends)[1 + len(given) :])
-                right += text == stt.text(wanted[wanted != IGNORED].tolist())
+                text = stt.decode_tokens(trim_after_eos(row, ends)[1 + len(given) :])
+                right += text == stt.decode_tokens(wanted[wanted != IGNORED].tolist())
     total, right = (total, right) if config.shard else all_reduce_sum(total, right)
     found = {"dev_loss": round(total / sum(example.learned for example in examples), 6)}
     return found | ({"exact": right / len(examples)} if config.best == "exact" else {})
@@ -324,7 +325,7 @@ def create_run_folder(config: TrainConfig, output: Path) -> None:
     if output.is_dir() and any(output.iterdir()) and not (output / "train.json").exists():
         raise ValueError(f"{output}: not empty, expected a new folder for the run")
     output.mkdir(parents=True, exist_ok=True)
-    for name in ("skipped.txt", *FILES):  # of a run that made no step
+    for name in ("skipped.txt", *PROCESSOR_FILES):  # of a run that made no step
         (output / name).unlink(missing_ok=True)
     atomic.write_text(output / "train.json", train_config.render_config(config))
 

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nanos2t import audio
-from nanos2t import audio_files as sound_files
+from nanos2t.audio import load_audio
 
 log = logging.getLogger("nanos2t")
 
@@ -87,22 +86,5 @@ def make(where: str, row: dict, folder: Path) -> Item:
 
 
 def load_item(item: Item, sample_rate: int) -> np.ndarray:
-    """The waveform (L,) of an item, mono float32 at `sample_rate` Hz. ValueError if it can not be read."""
-    if not item.start and item.end is None:
-        return sound_files.load_audio(item.audio, sample_rate)
-    with sound_files.open_audio(item.audio) as (file, name):
-        first = round(item.start * file.samplerate)
-        last = file.frames if item.end is None else round(item.end * file.samplerate)
-        if not first < last <= file.frames:
-            raise ValueError(
-                f"{file.frames / file.samplerate:g} s long, expected one that has {item}"
-            )
-        file.seek(first)
-        piece = file.read(last - first, "float32", always_2d=True).mean(1)
-        if len(piece) + 1152 * (file.format == "MP3") < last - first:  # some count a frame too many
-            raise ValueError(
-                f"cut short or damaged, found {len(piece)} of {last - first} samples of {item}"
-            )
-        if not np.isfinite(piece).all():
-            raise ValueError("expected finite samples, found NaN or infinity")
-        return np.concatenate(list(audio.resample_blocks([piece], file.samplerate, sample_rate)))
+    """Load the recording of an item, or its part, as a waveform (L,): see nanos2t.audio.load_audio."""
+    return load_audio(item.audio, sample_rate, item.start, item.end)

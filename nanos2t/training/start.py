@@ -63,7 +63,7 @@ def prepare_transcriber(
                 output / "tokenizer_config.json", json.dumps(SPECIAL, indent=2) + "\n"
             )
         vocab_size = backend.get_vocab_size()
-    for name in transcribe.FILES if writes else ():
+    for name in transcribe.PROCESSOR_FILES if writes else ():
         audio = name.startswith("p")  # preprocessor_config.json, processor_config.json
         if (audio or own) and (file := folders[not audio] / name).exists():
             atomic.copy_file(file, output / name)

@@ -25,7 +25,7 @@ def align_text(stt: SpeechToText, source, text: str, language: str | None = None
     encoded or spelled, or has too many tokens; the recording cannot be read, is silent, or is
     longer than MAX_SECONDS.
     """
-    _, config, language = stt.resolve(language, {})
+    _, config, language = stt.resolve_generation(language, {})
 
     # The model writes one space between words: other white space has tokens that it never writes.
     text = " ".join(text.split())

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import torch
 
-from nanos2t import checkpoint, files, pretrained
-from nanos2t.fast.dtypes import check_fast_dtype, choose_fast_dtype
-from nanos2t.fast.optimise import optimise_model
+from nanos2t import checkpoint, files
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.transcription import segmentation as segment
 from nanos2t.transcription import vocabularies
@@ -103,27 +101,3 @@ def check_generation(model: SpeechEncoderDecoder, folder: Path) -> None:
         model.generation.validate(model.decoder.config.vocab_size)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def load_transcriber(
-    name_or_path: str | Path | None = None,
-    *,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | str = torch.float32,
-    fast: bool = False,
-    revision: str | None = None,
-    local_files_only: bool = False,
-) -> SpeechToText:
-    """A transcriber from a folder or hub id in transformers' layout, None: the bundled model; on a device
-    that choose_device knows, in one of DTYPES, "int8", which is fast on a CPU, or "auto", the fastest.
-    With `fast`, and in int8, modules of the core are replaced by those of nanos2t/fast.
-    ValueError, in one line, for what is missing or broken."""
-    device, dtype = choose_device(device), choose_dtype(dtype)
-    dtype = choose_fast_dtype(device) if dtype == "auto" else dtype
-    check_fast_dtype(dtype, device)
-    folder = find_model_folder(name_or_path, revision, local_files_only)
-    kept = torch.float32 if dtype == torch.int8 else dtype
-    model = pretrained.from_pretrained(folder, dtype=kept, device=device)
-    if fast or dtype == torch.int8:
-        model = optimise_model(model, dtype)
-    return from_folder(model, folder)

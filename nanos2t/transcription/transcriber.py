@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from nanos2t import audio, pretrained
-from nanos2t import audio_files as sound_files
 from nanos2t import files as atomic
 from nanos2t.generate import decode_memory
 from nanos2t.generation_config import GenerationConfig
@@ -26,16 +25,13 @@ from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import Tokenizer
 from nanos2t.transcription import alignment, languages
 from nanos2t.transcription import segmentation as segment
+from nanos2t.transcription.hypotheses import cut_loop, trim_after_eos
 from nanos2t.transcription.results import Result, Segment, join_results
 
-FILES = """preprocessor_config.json processor_config.json tokenizer.json tokenizer_config.json
+PROCESSOR_FILES = """preprocessor_config.json processor_config.json tokenizer.json tokenizer_config.json
     special_tokens_map.json vocab.txt vocab.json merges.txt sentencepiece.bpe.model""".split()
 log = logging.getLogger("nanos2t")
 BLOCK = 30.0  # seconds of a recording that are read at a time
-ROUNDS, LOOP = (
-    4,
-    16,
-)  # that often the same, so many tokens in all: no one speaks so, a model in a loop does
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,7 @@ class SpeechToText:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model, and the tokenizer and the rate from the folder that it came from, beside it."""
         pretrained.save_pretrained(self.model, folder)
-        for name in FILES if self.folder else ():
+        for name in PROCESSOR_FILES if self.folder else ():
             if (file := self.folder / name).exists():
                 atomic.copy_file(file, Path(folder) / name)
 
@@ -101,7 +97,7 @@ class SpeechToText:
         ids = self.model.generation.lang_to_id or {}
         return tuple(sorted(ids, key=ids.get))
 
-    def options(self, language: str | None, generation: dict) -> dict:
+    def generation_options(self, language: str | None, generation: dict) -> dict:
         """The options of a call, with its language among them; ValueError if one is wrong or unknown."""
         known = self.model.generation.lang_to_id or {}
         if language is not None:
@@ -110,11 +106,11 @@ class SpeechToText:
         max_positions = self.model.decoder.config.max_positions
         return self.model.generation.fit_to_positions(generation, max_positions)
 
-    def resolve(
+    def resolve_generation(
         self, language: str | None, generation: dict
     ) -> tuple[dict, GenerationConfig, str | None]:
         """The options of a call, these and the model's own, and the code of the language they ask for."""
-        options = self.options(language, generation)
+        options = self.generation_options(language, generation)
         config = self.model.generation.override(options, self.model.decoder.config.vocab_size)
         names = {token: name for name, token in (config.lang_to_id or {}).items()}
         return options, config, names.get(config.forced_bos_token_id)
@@ -122,7 +118,7 @@ class SpeechToText:
     def prepare(self, waveforms: Sequence[np.ndarray | Tensor]) -> tuple[Tensor, Tensor]:
         """Waveforms (L,) at the model's rate, normalised and padded: input_values, attention_mask (B, L)."""
         rate = self.sample_rate
-        waveforms = [sound_files.from_array(waveform, rate, rate) for waveform in waveforms]
+        waveforms = [audio.from_array(waveform, rate, rate) for waveform in waveforms]
         waveforms = (
             [audio.normalise(waveform) for waveform in waveforms] if self.normalise else waveforms
         )
@@ -137,9 +133,9 @@ class SpeechToText:
     def read_blocks(self, source, sample_rate: int | None = None) -> Iterator[np.ndarray]:
         """What `read` returns, BLOCK seconds at a time; an error may come after some."""
         if isinstance(source, (np.ndarray, Tensor)):
-            pieces = [sound_files.from_array(source, sample_rate, self.sample_rate)]
+            pieces = [audio.from_array(source, sample_rate, self.sample_rate)]
         else:
-            pieces = sound_files.read_blocks(source, self.sample_rate)
+            pieces = audio.read_blocks(source, self.sample_rate)
         size, held = round(BLOCK * self.sample_rate), np.zeros(0, np.float32)
         for piece in pieces:
             held = np.concatenate([held, piece])
@@ -193,7 +189,11 @@ class SpeechToText:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         if isinstance(sources, (str, bytes, os.PathLike)):
             raise ValueError(f"sources: found {str(sources)[:99]!r}, expected a list of files")
-        call = Call(words, progress or (lambda seconds: None), *self.resolve(language, generation))
+        call = Call(
+            words,
+            progress or (lambda seconds: None),
+            *self.resolve_generation(language, generation),
+        )
         jobs: deque[Job] = deque()
         waiting: list[Piece] = []
         for source in sources:
@@ -274,7 +274,7 @@ class SpeechToText:
                 trim_after_eos(found.sequences[row].tolist(), config.eos_ids) for row in rows
             ]
             hypotheses[0], repeated = cut_loop(hypotheses[0], config.eos_ids)
-            tokens, nbest = hypotheses[0], [self.text(tokens) for tokens in hypotheses]
+            tokens, nbest = hypotheses[0], [self.decode_tokens(tokens) for tokens in hypotheses]
             logprobs = found.token_logprobs[rows[0], : len(tokens) - 1].tolist()
             text, seconds, said = nbest[0], len(waveform) / self.sample_rate, []
             if call.words and text:
@@ -288,30 +288,10 @@ class SpeechToText:
             results.append(Result(text, score, tokens, logprobs, call.language, whole, said, nbest))
         return results
 
-    def text(self, tokens: list[int]) -> str:
+    def decode_tokens(self, tokens: list[int]) -> str:
         return (
             " ".join(map(str, tokens)) if self.tokenizer is None else self.tokenizer.decode(tokens)
         )
-
-
-def trim_after_eos(tokens: list[int], eos: list[int]) -> list[int]:
-    """Tokens (T,), start token first, up to the first EOS behind it: padding goes."""
-    end = next((i for i, token in enumerate(tokens) if i and token in eos), len(tokens))
-    return tokens[: end + 1]
-
-
-def cut_loop(tokens: list[int], eos: list[int]) -> tuple[list[int], int]:
-    """Tokens (T,) with one round of the loop that they end in, and how many rounds went: 0 without a loop.
-    A loop has ROUNDS, and LOOP tokens, and only the allowed length ended it; with an EOS, twice as many."""
-    sure = 1 + (tokens[-1] in eos)
-    end = len(tokens) + 1 - sure
-    for period in range(1, end // ROUNDS):
-        start = end - period
-        while start > 1 and tokens[start - 1] == tokens[start - 1 + period]:
-            start -= 1
-        if end - start >= sure * max(LOOP, ROUNDS * period):
-            return tokens[: start + period], (end - start) // period - 1
-    return tokens, 0
 
 
 def release_memory() -> None:

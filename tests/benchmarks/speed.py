@@ -29,7 +29,7 @@ LOAD = {
     "transformers": "from transformers import SpeechEncoderDecoderModel as Model\n"
     "model = Model.from_pretrained({folder!r}).eval().to({device!r})\n",
     "nanos2t": "import nanos2t\nmodel = nanos2t.load({folder!r}, device={device!r}).model\n",
-    "fast": "import nanos2t\nmodel = nanos2t.load({folder!r}, device={device!r}, dtype={dtype!r}).model\n",
+    "fast": "import nanos2t\nmodel = nanos2t.load({folder!r}, device={device!r}, dtype={dtype!r}, fast=True).model\n",
 }
 USE = """import sys, torch
 from pathlib import Path
@@ -102,7 +102,7 @@ class Bench:
         where = {"device": options.device}
         self.theirs = SpeechEncoderDecoderModel.from_pretrained(folder).eval().to(options.device)
         self.stt = nanos2t.load(folder, **where)
-        self.fast = nanos2t.load(folder, dtype=options.fast, **where) if options.fast else None
+        self.fast = nanos2t.load(folder, dtype=options.fast, fast=True, **where) if options.fast else None
         noise = torch.Generator().manual_seed(0)
         self.waveform = torch.randn(1, SECONDS * RATE, generator=noise).to(options.device)  # (1, L)
         lengths = (

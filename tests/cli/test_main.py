@@ -59,7 +59,7 @@ def run(capsys, model: Path):
 def no_model(monkeypatch):
     """The model must not be needed."""
     monkeypatch.setattr(
-        loading, "load_transcriber", lambda *_, **__: pytest.fail("the model was loaded")
+        nanos2t, "load", lambda *_, **__: pytest.fail("the model was loaded")
     )
 
 
@@ -87,7 +87,7 @@ def test_the_bundled_model_is_the_default(run, clips):
 
 def test_options_arrive(run, clips, monkeypatch):
     asked, sizes = {}, []
-    load, search = loading.load_transcriber, SpeechToText.transcribe_batch
+    load, search = nanos2t.load, SpeechToText.transcribe_batch
 
     def spy_load(name, **how):
         asked.update(how)
@@ -98,7 +98,7 @@ def test_options_arrive(run, clips, monkeypatch):
         asked.update(call.options, language=call.language, words=call.words)
         return search(self, waveforms, call)
 
-    monkeypatch.setattr(loading, "load_transcriber", spy_load)
+    monkeypatch.setattr(nanos2t, "load", spy_load)
     monkeypatch.setattr(SpeechToText, "transcribe_batch", spy_search)
     assert run("transcribe", *clips)[0] == 0
     assert asked == {
@@ -268,7 +268,7 @@ def test_stdin(run, stt, clips, monkeypatch):
 
 
 def test_files(run, stt, clips, no_model, monkeypatch):
-    monkeypatch.setattr(loading, "load_transcriber", lambda *_, **__: stt)
+    monkeypatch.setattr(nanos2t, "load", lambda *_, **__: stt)
     shutil.copy(clips[1], "b.c.wav")
     names = [clips[0], "b.c.wav", silent(Path("s.wav")).name]
     text = [str(stt.transcribe(name)) for name in names]
@@ -717,7 +717,7 @@ def test_text_that_stdout_has_no_bytes_for(model, stt, clips, monkeypatch):
     name = os.fsdecode(b"\xff \xfc.wav")
     shutil.copy(clips[0], name)
     tokens = [6, 2]  # größer
-    monkeypatch.setattr(SpeechToText, "text", lambda self, found: self.tokenizer.decode(tokens))
+    monkeypatch.setattr(SpeechToText, "decode_tokens", lambda self, found: self.tokenizer.decode(tokens))
     for encoding, expected in (
         ("ascii", "gr\\xf6\\xdfer"),
         ("utf-8", "größer"),

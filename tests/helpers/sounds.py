@@ -2,7 +2,7 @@
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -62,11 +62,11 @@ def encode(
     return data.getvalue()
 
 
-def silently(source, rate: int = RATE, load: Callable = audio.load_audio) -> np.ndarray:
-    """load(), where a warning is a failure."""
+def silently(source, rate: int = RATE) -> np.ndarray:
+    """load_audio(), where a warning is a failure."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        return load(source, rate)
+        return audio.load_audio(source, rate)
 
 
 def amplitude_at(waveform: np.ndarray, rate: int, hertz: float) -> float:
@@ -85,22 +85,24 @@ def every_source(data: bytes, path: Path) -> Iterator:
         assert not opened.closed and not stream.closed
 
 
-def refuse(source, name: str, *found: str, load: Callable = audio.load_audio) -> None:
-    """load() raises a ValueError of one line that names the source and what was found."""
+def refuse(source, name: str, *found: str) -> None:
+    """load_audio() raises a ValueError of one line that names the source and what was found."""
     with pytest.raises(ValueError) as caught:
-        load(source, RATE)
+        audio.load_audio(source, RATE)
     text = str(caught.value)
     assert text.startswith(name)
     assert "\n" not in text
     assert all(word in text for word in found), text
+    with pytest.raises(ValueError, match="expected|found"):
+        list(audio.read_blocks(source, RATE))
 
 
-def refuse_everywhere(refuse: Callable, data: bytes, path: Path, stream: str, found: str) -> None:
-    """`refuse` as a file, as bytes, and as a stream, which errors name so."""
+def refuse_everywhere(data: bytes, path: Path, found: str) -> None:
+    """`refuse` as a file, as bytes, and as a stream."""
     path.write_bytes(data)
     refuse(path, str(path), found)
     refuse(data, "audio bytes", found)
-    refuse(io.BytesIO(data), stream, found)
+    refuse(io.BytesIO(data), "audio stream", found)
 
 
 def with_value(value: float) -> bytes:

@@ -83,7 +83,7 @@ def test_labels_by_each_family_s_tokenizer(encoded, generation, expected):
     config = GenerationConfig(**generation)
     stt = SimpleNamespace(
         languages=tuple(config.lang_to_id or ()),
-        resolve=lambda language, options: (options, config, language),
+        resolve_generation=lambda language, options: (options, config, language),
     )
     stt.tokenizer = SimpleNamespace(encode=lambda text: encoded)
     assert train_data.encode_text(stt, manifest.Item("a.wav", "text")) == expected

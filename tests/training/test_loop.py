@@ -31,7 +31,6 @@ from nanos2t.training import manifest
 from nanos2t.training import start as train_start
 from nanos2t.training import state as train_state
 from nanos2t.training.loop import TrainConfig
-from nanos2t.transcription import loading
 
 
 def test_learning_rate_is_a_trapezoid():
@@ -718,7 +717,7 @@ def test_ten_steps_are_those_of_transformers_and_torch(encoder, decoder, tmp_pat
         **OFF,
     )  # fmt: skip
     train.run_training(config)
-    stt = loading.load_transcriber(tmp_path / "model", dtype=torch.float64)
+    stt = nanos2t.load(tmp_path / "model", dtype=torch.float64)
     stt.model = train_start.rebuild_model(stt.model, config, 43)  # without dropout and masks
     found, _ = train_data.select_examples(stt, manifest.read_manifest(config.train), config)
     clips = train_data.Clips(stt, found, config)

@@ -27,6 +27,7 @@ from helpers.tiny import (
 import nanos2t
 from nanos2t.transcription import loading
 from nanos2t.transcription import transcriber as transcribe
+from nanos2t.transcription.hypotheses import cut_loop
 from nanos2t.transcription.loading import BUNDLED
 from nanos2t.transcription.results import Result, Segment
 from nanos2t.transcription.segmentation import Limits
@@ -485,7 +486,7 @@ def test_progress(stt: SpeechToText):
     ([1], ([1], 0)),
 ])  # fmt: skip
 def test_loops_are_cut(tokens: list[int], expected: tuple):
-    assert transcribe.cut_loop(tokens, [2, 3]) == expected
+    assert cut_loop(tokens, [2, 3]) == expected
 
 
 def test_a_loop_is_said(tmp_path: Path):

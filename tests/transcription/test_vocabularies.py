@@ -498,10 +498,10 @@ def test_languages_of_the_translation_models_are_those_of_their_cards(tmp_path: 
         "ca": 250_005,
         "chinese": 250_025,
     }.items():
-        assert stt.options(language, {})["forced_bos_token_id"] == token
+        assert stt.generation_options(language, {})["forced_bos_token_id"] == token
     for language in "fi", "en", "sv_SE", "klingon":
         with pytest.raises(ValueError, match=f"unknown language {language!r}, the model's are: "):
-            stt.options(language, {})
+            stt.generation_options(language, {})
     assert pair_with(tmp_path, 250_054, 250_004).languages == ("en",)
 
 
@@ -509,8 +509,13 @@ def test_languages_of_any_other_model_with_this_tokenizer_are_its_codes(tmp_path
     for vocab_size, forced in (250_054, None), (250_054, 250_010), (400, 303):
         stt = pair_with(tmp_path, vocab_size, forced)
         assert stt.languages == tuple(tokenizer.LANGUAGES)
-    assert stt.options("de", {})["forced_bos_token_id"] == stt.tokenizer.languages["de_DE"]
-    assert stt.options("swedish", {})["forced_bos_token_id"] == stt.tokenizer.languages["sv_SE"]
+    assert (
+        stt.generation_options("de", {})["forced_bos_token_id"] == stt.tokenizer.languages["de_DE"]
+    )
+    assert (
+        stt.generation_options("swedish", {})["forced_bos_token_id"]
+        == stt.tokenizer.languages["sv_SE"]
+    )
 
 
 def test_bytes_come_back(tmp_path: Path):

@@ -287,9 +287,9 @@ def test_the_recipe_runs_and_its_model_is_packed_for_transformers(numbers: Path,
     )
     assert not report["missing_keys"] and not report["unexpected_keys"]
     assert theirs.dtype == torch.float32
-    loaded = task.loading.load_transcriber(packed)
+    loaded = task.nanos2t.load(packed)
     assert loaded.languages == task.LANGUAGES and loaded.sample_rate == task.RATE
-    assert loaded.limits == task.loading.load_transcriber().limits
+    assert loaded.limits == task.nanos2t.load().limits
     wave = audio.load_audio(numbers / "dev" / "00003.wav", task.RATE)
     values, mask = loaded.prepare([wave])
     ids = theirs.generate(values, attention_mask=mask, max_length=9, num_beams=2)
@@ -334,7 +334,7 @@ def test_evaluate_says_numbers_with_the_recordings_that_are_asked_for(
     folder: Path, monkeypatch, capsys
 ):
     drawn = []
-    monkeypatch.setattr(task.loading, "load_transcriber", lambda model: None)
+    monkeypatch.setattr(task.nanos2t, "load", lambda model: None)
     monkeypatch.setattr(task, "score", lambda stt, items: {})
     monkeypatch.setattr(task, "validation_set", lambda recordings, *rest: drawn.append(recordings))
     for arguments, speakers, count in [
@@ -372,7 +372,7 @@ def test_transformers_hears_the_same_in_the_bundled_model():
     )
     assert not report["missing_keys"] and not report["unexpected_keys"]
     spelling = transformers.AutoTokenizer.from_pretrained(BUNDLED)
-    stt = task.loading.load_transcriber()
+    stt = task.nanos2t.load()
     values, mask = stt.prepare([stt.load_audio(BUNDLED.parent / "sample.wav")])
     for language, token in stt.model.generation.lang_to_id.items():
         for beams in (1, 4):
@@ -385,7 +385,7 @@ def test_transformers_hears_the_same_in_the_bundled_model():
 
 @pytest.mark.slow
 def test_the_bundled_model_writes_nothing_for_silence_and_short_noise():
-    stt = task.loading.load_transcriber()
+    stt = task.nanos2t.load()
     rng = np.random.default_rng(0)
     for samples in (100, 4000, 16000, 40000):
         assert stt.transcribe(np.zeros(samples), sample_rate=8000).text == ""

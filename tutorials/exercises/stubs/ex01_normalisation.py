@@ -11,5 +11,8 @@ import numpy as np
 
 
 def normalise(waveform: np.ndarray, eps: float = 1e-7) -> np.ndarray:
-    """A waveform (L,) at mean 0 and variance 1, silence at 0: Wav2Vec2FeatureExtractor, do_normalize=True."""
+    """Scale a waveform (L,) to mean 0 and variance 1; silence becomes 0.
+
+    As transformers' Wav2Vec2FeatureExtractor does with do_normalize=True.
+    """
     raise NotImplementedError("ex01")

@@ -20,9 +20,9 @@ import soundfile
 import torch
 from tqdm import tqdm
 
+import nanos2t
 from nanos2t import audio
 from nanos2t.generate import decode_memory
-from nanos2t.transcription import loading
 from nanos2t.transcription import transcriber as transcribe
 
 RATE = 8000
@@ -258,9 +258,9 @@ def write(
         )
         for language in texts:
             rows = decode_memory(
-                stt.model, memory, frames, stt.options(language, {"num_beams": 1})
+                stt.model, memory, frames, stt.generation_options(language, {"num_beams": 1})
             ).sequences
-            texts[language] += [stt.text(row) for row in rows.tolist()]
+            texts[language] += [stt.decode_tokens(row) for row in rows.tolist()]
     return texts
 
 
@@ -322,7 +322,7 @@ def prepare(options: argparse.Namespace) -> None:
 
 def pack(options: argparse.Namespace) -> None:
     """Copy a trained model with its weights rounded to float16, to be small."""
-    stt = loading.load_transcriber(options.model)
+    stt = nanos2t.load(options.model)
     stt.model.half()
     stt.save_pretrained(options.output)
     path = options.output / "config.json"
@@ -332,14 +332,14 @@ def pack(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Numbers of 1 to 4 digits by people, joined from recordings of `--part`; print a line of JSON."""
-    stt = loading.load_transcriber(options.model)
+    stt = nanos2t.load(options.model)
     recordings = Recordings(
         options.data, *options.part, heard=lambda name: name in (options.speaker or [name])
     )
     items = validation_set(recordings, options.count, options.seed, options.most)
     found = {"count": options.count, "speakers": recordings.people}
     if options.compare:
-        other = loading.load_transcriber(options.model, dtype=options.compare)
+        other = nanos2t.load(options.model, dtype=options.compare)
         found |= {"the same in": options.compare, **shares(write(other, items), write(stt, items))}
     else:
         found |= score(stt, items)
