@@ -1,8 +1,9 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and JSON objects that are read."""
 
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -10,47 +11,84 @@ from typing import Any
 
 
 def write_atomically(path: Path, write_part: Callable[[Path], object]) -> None:
-    """`write(part)` beside, then rename: whenever the process dies, `path` is a whole file, old or new.
-    ValueError if it can not be written; what was there is kept.
+    """Write a file whole or not at all: `write_part(part)` writes it beside, then it is renamed.
+
+    Whenever the process dies, `path` is a whole file, old or new. Raises ValueError if it can not
+    be written; what was there is kept.
     """
     part = path.with_name(path.name + ".part")
     try:
         write_part(part)
         os.replace(part, path)
-    except (OSError, RuntimeError) as error:  # torch's writer has the file's error in its own
-        reason = (
-            getattr(error, "strerror", None)
-            or getattr(error.__context__, "strerror", None)
-            or error
-        )
-        raise ValueError(f"{path}: can not be written ({reason}): what was there is kept") from None
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{path}: can not be written ({find_reason(error)}): what was there is kept"
+        ) from None
     finally:
+        # After a failure the part is left; its folder may be missing, too.
         with suppress(OSError):
             part.unlink()
 
 
+def write_group(
+    folder: Path, write_parts: Callable[[Path], object], last: str = "config.json"
+) -> list[Path]:
+    """Write files that belong together, each whole or not at all, and return their paths.
+
+    `write_parts(partial)` writes all of them into an empty folder inside `folder`, from where they
+    are moved, the one called `last` at the end. Raises ValueError if one can not be written; as
+    long as none is moved, all that was there is kept.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as partial:
+            write_parts(Path(partial))
+            parts = sorted(Path(partial).iterdir(), key=lambda part: part.name == last)
+            for part in parts:
+                os.replace(part, folder / part.name)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{folder}: can not write there ({find_reason(error)})") from None
+    return [folder / part.name for part in parts]
+
+
+def find_reason(error: BaseException) -> str:
+    """Say why a file can not be written. torch's writer has the file's error as its context."""
+    for cause in (error, error.__context__):
+        if getattr(cause, "strerror", None):
+            return cause.strerror
+    return first_line(error)
+
+
 def write_text(path: Path, text: str) -> None:
-    """In UTF-8; lone surrogates, which it does not have, are escaped."""
-    write_atomically(path, lambda part: part.write_bytes(text.encode("utf-8", "backslashreplace")))
+    """Write text in UTF-8, whole or not at all. Lone surrogates are escaped: UTF-8 has none."""
+    content = text.encode("utf-8", "backslashreplace")
+    write_atomically(path, lambda part: part.write_bytes(content))
 
 
-def copy_file(file: Path, path: Path) -> None:
-    """Nothing to do if they are the same."""
-    if file.resolve() != path.resolve():
-        write_atomically(path, lambda part: shutil.copyfile(file, part))
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file, whole or not at all, unless both are the same file."""
+    if source.resolve() != target.resolve():
+        write_atomically(target, lambda part: shutil.copyfile(source, part))
+
+
+def format_json(content: dict[str, Any]) -> str:
+    """Format JSON as transformers does: keys sorted, two spaces, a newline at the end."""
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises ValueError, naming the file, if it is missing or anything else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, RecursionError, ValueError) as error:
-        raise ValueError(
-            f"{path}: {getattr(error, 'strerror', None) or error}, expected JSON"
-        ) from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: {type(found).__name__}, expected a JSON object")
-    return found
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path}: {reason}, expected JSON") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: {type(content).__name__}, expected a JSON object")
+    return content
 
 
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0]
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
+    message = str(error).strip() or type(error).__name__
+    return message.partition("\n")[0]

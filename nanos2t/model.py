@@ -1,45 +1,63 @@
-"""SpeechEncoderDecoder: waveform -> encoder -> bridge -> causal decoder -> logits over tokens, and the loss.
-The model of transformers' SpeechEncoderDecoderModel (models/speech_encoder_decoder).
-Shapes: B batch, L samples, S encoder frames, T target tokens, H hidden_size of the decoder, V vocab_size."""
+"""SpeechEncoderDecoder: waveform, encoder, bridge, causal decoder, scores over tokens, and the loss.
 
-from dataclasses import dataclass
+The model of transformers' SpeechEncoderDecoderModel (models/speech_encoder_decoder).
+Shapes: B batch, L samples, S encoder frames, T target tokens, H hidden_size of the decoder,
+V vocab_size, K targets of an utterance.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nanos2t import checkpoint, pretrained, remap
 from nanos2t.decoder import Decoder, DecoderConfig
+from nanos2t.files import first_line
 from nanos2t.generate import generate
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.initialize import initialize_weights
+from nanos2t.pretrained import ModelConfigs, SkipInit
 from nanos2t.wav2vec2 import Encoder, EncoderConfig, valid_frames
 
-IGNORED = -100  # a label that no loss looks at
+IGNORED = -100  # a label at a position that the loss leaves out
 
 
-@dataclass
-class Output:
+class Output(NamedTuple):
+    """What the model returns. `loss` and `logits` are None where there were no tokens."""
+
     loss: Tensor | None  # ()
-    logits: Tensor | None  # (B, T, V)
+    logits: Tensor | None  # (B * K, T, V)
     memory: Tensor  # (B, S, H)
-    frames: Tensor  # (B,), how many are real
+    frame_lengths: Tensor  # (B,), real frames of each item
 
 
 def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
-    """Labels (B, T) -> decoder input (B, T): start token, then all labels but the last; IGNORED is pad."""
-    shifted = torch.cat([torch.full_like(labels[:, :1], start), labels[:, :-1]], dim=1)
+    """Make the decoder input (B, T) of labels (B, T): `start`, then all labels but the last.
+
+    IGNORED labels become `pad`.
+    """
+    first = torch.full_like(labels[:, :1], start)  # (B, 1)
+    shifted = torch.cat([first, labels[:, :-1]], dim=1)  # (B, T)
     return shifted.masked_fill(shifted == IGNORED, pad)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean of -log p(label) over labels that are not IGNORED; 0, with zero gradient, if all of them are."""
-    total = F.cross_entropy(
-        logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-    )
-    return total / (labels != IGNORED).sum().clamp(min=1)
+    """Average -log p(label) over all labels (B, T) that are not IGNORED. logits: (B, T, V).
+
+    The loss is 0, with zero gradient, if all of them are IGNORED.
+    """
+    flat_logits = logits.flatten(0, 1)  # (B * T, V)
+    flat_labels = labels.flatten()  # (B * T,)
+    total = F.cross_entropy(flat_logits, flat_labels, ignore_index=IGNORED, reduction="sum")
+    count = (labels != IGNORED).sum()
+    return total / count.clamp(min=1)
 
 
 class SpeechEncoderDecoder(nn.Module):
+    """A speech encoder and a text decoder that attends to the encoder's frames."""
+
     def __init__(
         self,
         encoder: EncoderConfig,
@@ -48,31 +66,15 @@ class SpeechEncoderDecoder(nn.Module):
     ):
         super().__init__()
         self.encoder = Encoder(encoder)
-        sizes = encoder.output_size, decoder.hidden_size
-        self.bridge = nn.Identity() if sizes[0] == sizes[1] else nn.Linear(*sizes)
+        # The bridge is only there where the widths differ.
+        if encoder.output_size == decoder.hidden_size:
+            self.bridge = nn.Identity()
+        else:
+            self.bridge = nn.Linear(encoder.output_size, decoder.hidden_size)
         self.decoder = Decoder(decoder)
-        self.families = ()  # model_types, once loaded
+
         self.generation = generation or GenerationConfig(pad_token_id=decoder.pad_token_id)
-
-    @staticmethod
-    def from_pretrained(name_or_path, **options) -> "SpeechEncoderDecoder":
-        """The model in a folder or hub id in transformers' layout: see nanos2t.pretrained.from_pretrained."""
-        from nanos2t import pretrained
-
-        return pretrained.from_pretrained(name_or_path, **options)
-
-    @staticmethod
-    def from_encoder_decoder_pretrained(encoder, decoder, **options) -> "SpeechEncoderDecoder":
-        """A model of two halves: see nanos2t.pretrained.from_encoder_decoder_pretrained."""
-        from nanos2t import pretrained
-
-        return pretrained.from_encoder_decoder_pretrained(encoder, decoder, **options)
-
-    def save_pretrained(self, folder) -> None:
-        """Write a folder that transformers loads: see nanos2t.pretrained.save_pretrained."""
-        from nanos2t import pretrained
-
-        pretrained.save_pretrained(self, folder)
+        self.families: tuple[str, ...] = ()  # model_type of encoder and decoder, if loaded
 
     @classmethod
     def from_configs(
@@ -81,10 +83,126 @@ class SpeechEncoderDecoder(nn.Module):
         decoder: DecoderConfig,
         generation: GenerationConfig | None = None,
     ) -> "SpeechEncoderDecoder":
-        """A new model with random weights, drawn by the laws of transformers."""
+        """Build a new model with random weights, distributed as in transformers."""
         model = cls(encoder, decoder, generation)
         initialize_weights(model)
         return model
+
+    @classmethod
+    def build_empty(cls, configs: ModelConfigs) -> "SpeechEncoderDecoder":
+        """Build a model on the meta device: shapes without weights.
+
+        Raises ValueError for sizes of which no model can be built.
+        """
+        try:
+            pretrained.check_sizes(configs)
+            with torch.device("meta"), SkipInit():
+                model = cls(configs.encoder, configs.decoder, configs.generation)
+        except (
+            ArithmeticError,
+            AssertionError,
+            LookupError,
+            RuntimeError,
+            TypeError,
+            ValueError,
+        ) as error:
+            raise ValueError(
+                f"{configs.source}: expected sizes of which a model can be built "
+                f"({first_line(error)})"
+            ) from None
+        model.families = configs.families
+        return model
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> "SpeechEncoderDecoder":
+        """Load a model from a folder or hub repository in transformers' layout, in eval mode.
+
+        Weights that are optional there and missing are initialised, and listed on the logger
+        "nanos2t". Raises ValueError, naming the file and the tensor or key, for what is missing,
+        broken or not implemented.
+        """
+        pretrained.check_dtype(dtype)
+        folder = checkpoint.find_folder(name_or_path, revision, local_files_only)
+
+        # The configs give an empty model: its names and shapes say what to look for.
+        configs = pretrained.read_configs(folder)
+        model = cls.build_empty(configs)
+
+        # The tensors stay memory-mapped until they are moved or converted.
+        path, state = pretrained.read_weights(folder, model.families, model.state_dict())
+        pretrained.fill_model(model, state, str(path))
+        return model.to(device, dtype).eval()
+
+    @classmethod
+    def from_encoder_decoder_pretrained(
+        cls,
+        encoder: str | Path,
+        decoder: str | Path,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        decoder_start_token_id: int | None = None,
+        eos_token_id: int | list[int] | None = None,
+        pad_token_id: int | None = None,
+    ) -> "SpeechEncoderDecoder":
+        """Join a speech encoder and a text decoder, each from a folder or hub repository.
+
+        Each may be a bare model, one with any head, or half of a pair. What neither has
+        (cross-attention, the bridge, the head of a decoder without one) is initialised, and listed
+        on the logger "nanos2t". Ids that are passed override those of the decoder's files.
+        Raises ValueError as `from_pretrained` does.
+        """
+        pretrained.check_dtype(dtype)
+        encoder_half = pretrained.read_half(checkpoint.find_folder(encoder), "encoder")
+        decoder_half = pretrained.read_half(checkpoint.find_folder(decoder), "decoder")
+
+        ids = {
+            "decoder_start_token_id": decoder_start_token_id,
+            "eos_token_id": eos_token_id,
+            "pad_token_id": pad_token_id,
+        }
+        configs = pretrained.join_configs(encoder_half, decoder_half, ids)
+        model = cls.build_empty(configs)
+
+        state = pretrained.read_half_weights(encoder_half, model.state_dict())
+        state |= pretrained.read_half_weights(decoder_half, model.state_dict())
+        pretrained.fill_model(model, state, configs.source)
+        return model.to(device, dtype).eval()
+
+    def save_pretrained(self, folder: str | Path, max_shard_size: int | str = "5GB") -> None:
+        """Write a folder that transformers loads with nothing missing and nothing unexpected.
+
+        It has config.json, generation_config.json and model.safetensors, or its shards. All are
+        written elsewhere first, then moved: no file is ever half there. Raises ValueError if the
+        folder cannot be written, or if no model_type of transformers can express our configs.
+        """
+        encoder = pretrained.describe_part(self.encoder.config, "encoder", self.families)
+        decoder = pretrained.describe_part(self.decoder.config, "decoder", self.families)
+        generation = pretrained.describe_generation(self.generation)
+        config = pretrained.describe_model(
+            encoder, decoder, generation, dtype=self.encoder.norm.weight.dtype
+        )
+        pretrained.warn_about_bridge(self.encoder.config, self.decoder.config)
+
+        # A tied output matrix is written once, as the embedding.
+        rows = pretrained.table_rows((encoder["model_type"], decoder["model_type"]))
+        is_untied = not self.decoder.config.tied
+        tensors = remap.export_state(rows, self.state_dict(), aliases=is_untied)
+
+        checkpoint.write_checkpoint(
+            Path(folder),
+            tensors,
+            {"config.json": config, "generation_config.json": generation},
+            max_shard_size,
+        )
 
     def encode(
         self,
@@ -92,18 +210,29 @@ class SpeechEncoderDecoder(nn.Module):
         attention_mask: Tensor | None = None,
         mask_time_indices: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Waveforms (B, L), 1 where they are real (B, L) -> memory (B, S, H), real frames (B,) or None."""
-        samples = (
-            None if attention_mask is None else count_real_samples(input_values, attention_mask)
-        )
-        memory, frames = self.encoder(
-            input_values, samples, mask_time_indices
-        )  # (B, S, encoder width), (B,)
-        return self.bridge(memory), frames  # (B, S, H)
+        """Encode waveforms (B, L) to memory (B, S, H).
 
-    def memory_mask(self, memory: Tensor, frames: Tensor | None) -> Tensor | None:
-        """(B, S, H), (B,) -> (B, 1, 1, S) bool: the frames that a decoder may look at; None: all."""
-        return None if frames is None else valid_frames(frames, memory.shape[1])[:, None, None]
+        attention_mask: (B, L), 1 for real samples, 0 for padding on the right.
+        mask_time_indices: see `Encoder.forward`.
+        Also returns frame_lengths (B,), the number of real frames, or None if all are real.
+        """
+        sample_lengths = None
+        if attention_mask is not None:
+            sample_lengths = count_real_samples(input_values, attention_mask)  # (B,) or None
+        frames, frame_lengths = self.encoder(
+            input_values, sample_lengths, mask_time_indices
+        )  # (B, S, encoder width), (B,)
+        return self.bridge(frames), frame_lengths  # (B, S, H), (B,)
+
+    def memory_mask(self, memory: Tensor, frame_lengths: Tensor | None) -> Tensor | None:
+        """Mark the frames of memory (B, S, H) that a decoder may attend to: (B, 1, 1, S) bool.
+
+        frame_lengths: (B,), or None if all are real; then there is no mask.
+        """
+        if frame_lengths is None:
+            return None
+        mask = valid_frames(frame_lengths, memory.shape[1])  # (B, S)
+        return mask[:, None, None]  # (B, 1, 1, S)
 
     def forward(
         self,
@@ -113,43 +242,63 @@ class SpeechEncoderDecoder(nn.Module):
         decoder_input_ids: Tensor | None = None,
         mask_time_indices: Tensor | None = None,
     ) -> Output:
-        """Waveforms (B, L) and labels or decoder input (B * K, T): K targets for each utterance, usually 1.
-        Without decoder input the labels are shifted right to make it. `mask_time_indices`: see Encoder.forward."""
-        memory, frames = self.encode(
+        """Encode waveforms (B, L) and score target tokens (B * K, T), K for each utterance.
+
+        labels: (B * K, T), IGNORED where the loss is not computed; they give the loss and, shifted
+        right, the decoder input. decoder_input_ids: (B * K, T), used instead of shifted labels.
+        Without both, only memory is computed. mask_time_indices: see `Encoder.forward`.
+        """
+        memory, frame_lengths = self.encode(
             input_values, attention_mask, mask_time_indices
         )  # (B, S, H), (B,)
-        logits = None
+
+        # Teacher forcing: position t sees the labels before t.
         if decoder_input_ids is None and labels is not None:
             start = self.generation.require_id("decoder_start_token_id")
-            decoder_input_ids = shift_right(
-                labels, start, self.generation.require_id("pad_token_id")
-            )
+            pad = self.generation.require_id("pad_token_id")
+            decoder_input_ids = shift_right(labels, start, pad)  # (B * K, T)
+
+        logits = None
         if decoder_input_ids is not None:
-            mask = self.memory_mask(memory, frames)  # (B, 1, 1, S)
-            logits = self.decoder(
-                decoder_input_ids, self.decoder.project_memory(memory), mask
-            )  # (B * K, T, V)
-        loss = None if labels is None else cross_entropy(logits, labels)
-        every = memory.new_full(memory.shape[:1], memory.shape[1], dtype=torch.long)  # (B,)
-        return Output(loss, logits, memory, every if frames is None else frames)
+            mask = self.memory_mask(memory, frame_lengths)  # (B, 1, 1, S)
+            cross_keys_values = self.decoder.project_memory(memory)
+            logits = self.decoder(decoder_input_ids, cross_keys_values, mask)  # (B * K, T, V)
+
+        loss = None
+        if labels is not None:
+            loss = cross_entropy(logits, labels)  # ()
+
+        # None stands for "all frames are real" inside; callers get the numbers.
+        if frame_lengths is None:
+            batch_size, num_frames = memory.shape[:2]
+            frame_lengths = torch.full((batch_size,), num_frames, device=memory.device)
+        return Output(loss, logits, memory, frame_lengths)
 
     def generate(self, input_values: Tensor, attention_mask: Tensor | None = None, **options):
-        """Tokens (B * num_return_sequences, T), the start token first; see nanos2t.generate.generate."""
+        """Generate tokens (B * num_return_sequences, T), the start token first.
+
+        See `nanos2t.generate.generate` for the options, which carry transformers' names.
+        """
         return generate(self, input_values, attention_mask, **options)
 
     def freeze_feature_encoder(self) -> None:
-        """Keep the convolutions as they are while the rest is trained (wav2vec 2.0, section 4.2)."""
+        """Exclude the convolutions from training (wav2vec 2.0, section 4.2)."""
         self.encoder.feature_encoder.requires_grad_(False)
 
 
 def count_real_samples(input_values: Tensor, attention_mask: Tensor) -> Tensor | None:
-    """Real samples of each item (B,), None if all are; ValueError unless the zeros stand at the end."""
+    """Count the real samples (B,) of each item, or return None if there is no padding.
+
+    Raises ValueError if the shapes differ, or if padding is not on the right.
+    """
     if attention_mask.shape != input_values.shape:
         raise ValueError(
             f"attention_mask has shape {tuple(attention_mask.shape)}, "
             f"expected that of input_values {tuple(input_values.shape)}"
         )
     if (attention_mask[:, 1:] > attention_mask[:, :-1]).any():
-        raise ValueError("attention_mask has a 1 behind a 0: pad on the right")
-    samples = attention_mask.sum(1)  # (B,)
-    return None if (samples == input_values.shape[1]).all() else samples
+        raise ValueError("attention_mask has a 1 after a 0, expected padding on the right only")
+    sample_lengths = attention_mask.sum(1)  # (B,)
+    if (sample_lengths == input_values.shape[1]).all():
+        return None
+    return sample_lengths

@@ -1,276 +1,188 @@
-"""A folder or hub id in the layout of transformers.SpeechEncoderDecoderModel (HF) -> our model, and back.
-    config.json -> configs -> empty model; model.safetensors -> remap.load -> its weights, still memory-mapped
-What HF's names and values mean stands in the tables of weights_map, one for each model_type."""
+"""Checkpoints in the layout of transformers' SpeechEncoderDecoderModel: their configs and weights.
 
-import json
+    config.json        read_configs    configs of an encoder, a decoder and a search
+    model.safetensors  read_weights    tensors by our names, still memory-mapped
+    our configs        describe_model  config.json
+
+`SpeechEncoderDecoder` in model.py builds the model from them. What the names and values of
+transformers ("theirs") mean is in the tables of weights_map, one for each model_type, or "family".
+"""
+
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from nanos2t import remap, remap_config
-from nanos2t.checkpoint import WEIGHTS, Device, Name, find_folder, read_tensors
-from nanos2t.decoder import DecoderConfig
-from nanos2t.files import first_line, read_json
+from nanos2t.checkpoint import read_tensors
+from nanos2t.decoder import DecoderConfig, DecoderTraining
+from nanos2t.files import read_json
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.initialize import initialize_weights
-from nanos2t.model import SpeechEncoderDecoder
-from nanos2t.wav2vec2 import EncoderConfig
+from nanos2t.remap import TensorRow
+from nanos2t.wav2vec2 import EncoderConfig, EncoderTraining
 
-MODEL_TYPE = "speech-encoder-decoder"
+MODEL_TYPE = "speech-encoder-decoder"  # of a pair
+MAX_LAYERS = 999  # more are a damaged file, and would take minutes to build
 log = logging.getLogger("nanos2t")
 
 
-def from_pretrained(
-    name_or_path: Name,
-    *,
-    dtype: torch.dtype = torch.float32,
-    device: Device = "cpu",
-    revision: str | None = None,
-    local_files_only: bool = False,
-) -> SpeechEncoderDecoder:
-    """The model in a folder or hub repository in transformers' layout, in eval mode. ValueError, naming file
-    and tensor or key, if missing, broken or not implemented; optional ones are drawn, and in the log."""
-    folder = find_folder(name_or_path, revision, local_files_only)
-    model = empty_model(folder)
-    path, theirs = read_tensors(folder)
-    state = remap.import_state(table_rows(model.families), theirs, model.state_dict(), str(path))
-    return fill(model, state, dtype, device, str(path))
+@dataclass(frozen=True)
+class ModelConfigs:
+    """All that a model is built from, except its weights."""
+
+    encoder: EncoderConfig
+    decoder: DecoderConfig
+    generation: GenerationConfig | None = None
+    families: tuple[str, ...] = ()  # model_type of encoder and decoder
+    source: str = "the configs"  # where they come from, for messages
 
 
-def from_encoder_decoder_pretrained(
-    encoder: Name,
-    decoder: Name,
-    *,
-    dtype: torch.dtype = torch.float32,
-    device: Device = "cpu",
-    decoder_start_token_id: int | None = None,
-    eos_token_id: int | list[int] | None = None,
-    pad_token_id: int | None = None,
-) -> SpeechEncoderDecoder:
-    """A model of two folders or hub repositories: a speech encoder and a text decoder, bare or with any head.
-    What neither has (cross-attention, bridge, the head of a decoder without one) is initialised, and listed
-    on the logger "nanos2t". The ids given go before the decoder's own. ValueError as above."""
-    ids = {
-        "decoder_start_token_id": decoder_start_token_id,
-        "eos_token_id": eos_token_id,
-        "pad_token_id": pad_token_id,
-    }
-    folders = {"encoder": find_folder(encoder), "decoder": find_folder(decoder)}
-    config = {part: read_json(folder / "config.json") for part, folder in folders.items()}
-    model = build(config, folders["encoder"], folders["decoder"], ids)
-    state = {}
-    for part, family in zip(folders, model.families):
-        table, (path, theirs) = remap.read_table(family), read_tensors(folders[part])
-        bare = not any(name.startswith(table.prefix + ".") for name in theirs)
-        new = [".cross_attn", "head."] if bare else [".cross_attn"]  # no half needs them: optional
-        rows = [
-            (ours, right, words | {"optional"} if any(name in ours for name in new) else words)
-            for ours, right, words in table.tensors
-        ]
-        ours = getattr(model, part).state_dict()
-        found = remap.import_state(rows, remap.inside_pair(theirs, table), ours, str(path))
-        lost = [name for name in ours if ".cross_attn" in name and name not in found]
-        if lost and any(".cross_attn" in name for name in found):
-            raise ValueError(
-                f"{path}: cross-attention is there, but without {remap_config.shorten(lost)}"
-            )
-        state |= {f"{part}.{name}": value for name, value in found.items()}
-    return fill(model, state, dtype, device, f"{encoder}, {decoder}")
+@dataclass(frozen=True)
+class Half:
+    """The encoder or the decoder in a folder, which holds it alone or in a pair."""
+
+    part: str  # "encoder" or "decoder"
+    folder: Path
+    config: Any  # what config.json says about this half: a dict, unless the file is damaged
+    pair_config: dict[str, Any] | None = None  # the whole config.json of a pair
+
+    @property
+    def where(self) -> str:
+        """Begin of an error message about a key of the config."""
+        path = self.folder / "config.json"
+        return f"{path}: " if self.pair_config is None else f"{path}: {self.part}."
 
 
-def fill(
-    model: nn.Module, state: dict, dtype: torch.dtype, device: Device, where: str
-) -> nn.Module:
-    """An empty model with the tensors of `state`, in eval mode; those that it lacks are drawn, and listed."""
-    if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ValueError(
-            f"dtype is {dtype!r}, expected a floating point type such as torch.float32"
-        )
-    absent = {
-        name: torch.empty(part.shape)
-        for name, part in model.state_dict().items()
-        if name not in state
-    }
-    model.load_state_dict(state | absent, assign=True)
-    initialize_weights(model, absent)
-    if absent:
-        log.warning("%s: initialised, not in the file: %s", where, ", ".join(absent))
-    return model.to(device, dtype).eval()
+# Reading configs
 
 
-def save_pretrained(
-    model: SpeechEncoderDecoder, folder: Name, max_shard_size: int | str = "5GB"
-) -> None:
-    """Write config.json, generation_config.json and model.safetensors so that transformers loads them, first
-    elsewhere, then moved: none is ever half there. ValueError if no family's config can say what ours is."""
-    folder, rows = Path(folder), remap.read_table(MODEL_TYPE).config
-    parts = {part: write_part(model, part) for part in ("encoder", "decoder")}
-    if (
-        isinstance(model.bridge, nn.Linear)
-        and model.bridge.in_features != model.encoder.config.hidden_size
-    ):
-        log.warning(
-            "transformers can not load this model: its bridge takes hidden_size, not adapter_size"
-        )
-    families, untied = (
-        [part["model_type"] for part in parts.values()],
-        not model.decoder.config.tied,
-    )
-    tensors = remap.export_state(table_rows(families), model.state_dict(), aliases=untied)
-    tensors = {name: value.cpu() for name, value in tensors.items()}
-    options = remap_config.write_config(rows, vars(model.generation))
-    defaults = vars(GenerationConfig())
-    options = {key: value for key, value in options.items() if value != defaults[key]}
-    config = {
-        "model_type": MODEL_TYPE,
-        "architectures": ["SpeechEncoderDecoderModel"],
-        "is_encoder_decoder": True,
-        "tie_word_embeddings": False,
-        "dtype": str(model.encoder.norm.weight.dtype)[6:],
-        **parts,
-        **{key: value for key, value in options.items() if key.endswith("_token_id")},
-    }
-    from huggingface_hub import save_torch_state_dict
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as partial:
-            save_torch_state_dict(tensors, partial, max_shard_size=max_shard_size)
-            for name, content in ("generation_config.json", options), ("config.json", config):
-                (Path(partial) / name).write_text(
-                    json.dumps(content, indent=2, sort_keys=True) + "\n"
-                )
-            new = [folder / file.name for file in sorted(Path(partial).iterdir(), reverse=True)]
-            for file in new:  # config.json is the last
-                shutil.copymode(
-                    Path(partial) / "config.json", Path(partial) / file.name
-                )  # others may read
-                os.replace(Path(partial) / file.name, file)
-        for old in {
-            *folder.glob("model-*-of-*.safetensors"),
-            *map(folder.joinpath, WEIGHTS[:2]),
-        } - {*new}:
-            old.unlink(missing_ok=True)  # of a model in other shards
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{folder}: can not write there ({first_line(error)})") from None
-
-
-class Undrawn(
-    TorchFunctionMode
-):  # nothing to draw on the meta device, where normal_ imports all of sympy
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        return (
-            None
-            if getattr(func, "__module__", "") == "torch.nn.init"
-            else func(*args, **(kwargs or {}))
-        )
-
-
-def empty_model(folder: Path) -> SpeechEncoderDecoder:
-    """The model that a pair's config.json describes, on the meta device: shapes without weights."""
-    config = read_json(path := folder / "config.json")
+def read_configs(folder: Path) -> ModelConfigs:
+    """Read the configs of a pair. Raises ValueError naming the file, key and value of an error."""
+    path = folder / "config.json"
+    config = read_json(path)
     if config.get("model_type") != MODEL_TYPE:
         raise ValueError(
             f"{path}: model_type is {config.get('model_type')!r}, expected {MODEL_TYPE!r}"
         )
-    return build(config, folder, folder, {})
+    return parse_configs(config, folder)
 
 
-def build(config: dict, encoder_folder: Path, folder: Path, ids: dict) -> SpeechEncoderDecoder:
-    """The same from the two configs; the ids are those given, or come from the (decoder's) folder."""
-    encoder_family, encoder = read_part(
-        config, "encoder", EncoderConfig, encoder_folder / "config.json"
+def parse_configs(config: dict[str, Any], folder: Path) -> ModelConfigs:
+    """Translate the content of a pair's config.json. `folder` has the rest: ids and the tokenizer."""
+    encoder = Half("encoder", folder, config.get("encoder"), config)
+    decoder = Half("decoder", folder, config.get("decoder"), config)
+    return join_configs(encoder, decoder)
+
+
+def read_half(folder: Path, part: str) -> Half:
+    """Read the config of an encoder or decoder that is alone in its folder, or half of a pair."""
+    config = read_json(folder / "config.json")
+    if config.get("model_type") == MODEL_TYPE:
+        return Half(part, folder, config.get(part), config)
+    return Half(part, folder, config)
+
+
+def join_configs(
+    encoder: Half, decoder: Half, ids: Mapping[str, Any] | None = None
+) -> ModelConfigs:
+    """Translate the configs of two halves to ours.
+
+    `ids` (decoder_start_token_id and the like) override those of the decoder's folder.
+    Raises ValueError naming the file, key and value for one that is not implemented.
+    """
+    encoder_family, encoder_config = read_part(encoder.config, "encoder", encoder.where)
+    decoder_family, decoder_config = read_part(decoder.config, "decoder", decoder.where)
+    generation = read_generation(
+        decoder, ids or {}, decoder_config.pad_token_id, remap.read_table(decoder_family).ids
     )
-    decoder_family, decoder = read_part(config, "decoder", DecoderConfig, folder / "config.json")
-    sources = remap.read_table(decoder_family).ids
-    generation = read_generation(folder, config, ids, decoder.pad_token_id, sources)
-    try:
-        layers = max(encoder.num_layers, encoder.adapter_layers, decoder.num_layers)
-        if layers > 999 or encoder.adapter_stride == 0:
-            raise ValueError(f"{layers} layers, adapter_stride {encoder.adapter_stride}")
-        with torch.device("meta"), Undrawn():
-            model = SpeechEncoderDecoder(encoder, decoder, generation)
-    except (
-        ArithmeticError,
-        AssertionError,
-        LookupError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
-        where = encoder_folder if encoder_folder == folder else f"{encoder_folder}, {folder}"
-        raise ValueError(
-            f"{where}: expected sizes of which a model can be built ({first_line(error)})"
-        ) from None
-    model.families = encoder_family, decoder_family
-    return model
-
-
-def read_part(config: dict, part: str, kind: type, path: Path) -> tuple[str, Any]:
-    """The family of the encoder or decoder in config.json, and what is said of it as our config."""
-    theirs, where = config.get(part), f"{path}: {part}." if "model_type" in config else f"{path}: "
-    family = theirs.get("model_type") if isinstance(theirs, dict) else None
-    if family not in (known := families_of(part)):
-        raise ValueError(f"{where}model_type is {family!r}, expected one of {known}")
-    found = remap_config.read_config(remap.read_table(family).config, theirs, where)
-    nested = {name.removeprefix("training."): found.pop(name) for name in [*found] if "." in name}
-    return family, kind(**found, training=type(kind.training)(**nested))
-
-
-def families_of(part: str) -> list[str]:
-    """The tables for encoders, or for decoders; one that includes another stands behind it."""
-    found = {name: remap.read_table(name) for name in sorted(remap.find_tables())}
-    return sorted(
-        (name for name in found if found[name].part == part), key=lambda name: found[name].base
+    folders = dict.fromkeys((str(encoder.folder), str(decoder.folder)))
+    return ModelConfigs(
+        encoder_config,
+        decoder_config,
+        generation,
+        (encoder_family, decoder_family),
+        source=", ".join(folders),
     )
 
 
-def table_rows(families: Iterable[str]) -> list[remap.Row]:
-    parts = zip(("encoder.", "decoder."), families)
-    rows = [
-        row
-        for part, family in parts
-        for row in remap.prefix_rows(remap.read_table(family).tensors, part)
-    ]
-    return rows + remap.read_table(MODEL_TYPE).tensors
+def read_part(config: Any, part: str, where: str) -> tuple[str, EncoderConfig | DecoderConfig]:
+    """Translate the config of an encoder or decoder. Returns its family and our config.
+
+    `where` begins the messages of errors: "config.json: encoder.".
+    """
+    family = None
+    if isinstance(config, dict):
+        family = config.get("model_type")
+    families = find_families(part)
+    if family not in families:
+        raise ValueError(f"{where}model_type is {family!r}, expected one of {families}")
+
+    fields = remap_config.read_config(remap.read_table(family).config, config, where)
+
+    # "training.layerdrop" is the field `layerdrop` of the nested config.
+    training = {}
+    for name in list(fields):
+        if name.startswith("training."):
+            training[name.removeprefix("training.")] = fields.pop(name)
+    if part == "encoder":
+        return family, EncoderConfig(**fields, training=EncoderTraining(**training))
+    return family, DecoderConfig(**fields, training=DecoderTraining(**training))
+
+
+def find_families(part: str) -> list[str]:
+    """List the families of encoders, or of decoders; base tables first."""
+    tables = {name: remap.read_table(name) for name in sorted(remap.find_tables())}
+    families = [name for name, table in tables.items() if table.part == part]
+    return sorted(families, key=lambda name: tables[name].base)
 
 
 def read_generation(
-    folder: Path, config: dict, given: dict, pad: int | None, ids: Mapping[str, list]
+    decoder: Half,
+    ids: Mapping[str, Any],
+    decoder_pad_id: int | None,
+    id_rules: Mapping[str, list[str]],
 ) -> GenerationConfig:
-    """Generation options from generation_config.json or, in older folders, config.json; `given` goes first.
-    An id in none may be that of a token, or equal another, as the decoder's table says, or None."""
-    path, rows, found = folder / "generation_config.json", remap.read_table(MODEL_TYPE).config, {}
-    own = read_json(path) if path.exists() else {}
-    places = own, config, {"pad_token_id": pad} | config["decoder"]
+    """Read generation options, and resolve ids, from the files in the decoder's folder.
+
+    Options come from generation_config.json or, in older folders, from config.json. Ids come from
+    the first of `ids`, these files and the decoder's config that has them; an id that none has
+    may follow from `id_rules`, the [ids] of the family's table, or is None.
+    """
+    rows = remap.read_table(MODEL_TYPE).config
+    path = decoder.folder / "generation_config.json"
+    generation_config = {}
+    if path.exists():
+        generation_config = read_json(path)
+
+    # Where to look, in this order.
+    decoder_config = {"pad_token_id": decoder_pad_id} | decoder.config
+    sources = [ids, generation_config, decoder.pair_config or {}, decoder_config]
+    options = {}
     for key in rows:
-        valid = (given, *places) if not own or key.endswith("_token_id") else places[:1]
-        found[key] = next((place[key] for place in valid if place.get(key) is not None), None)
-    for key, source in ((key, source) for key, sources in ids.items() for source in sources):
-        if found[key] is None:
-            found[key] = (
-                int(source)
-                if source.isdecimal()
-                else found[source]
-                if source in found
-                else token_id(folder, source)
-            )
-    eos = found["eos_token_id"]
-    if found["pad_token_id"] is None and eos != []:
-        found["pad_token_id"] = eos[0] if isinstance(eos, list) else eos
-    if not own:
-        path = folder / "config.json"
-    options = remap_config.read_config(rows, found, f"{path}: ")
-    # What the file does not say has the default of GenerationConfig.
+        if generation_config and not key.endswith("_token_id"):
+            options[key] = generation_config.get(key)
+        else:
+            options[key] = first_value(sources, key)
+
+    # Ids that no config file gives.
+    for key, rules in id_rules.items():
+        for rule in rules:
+            if options[key] is None:
+                options[key] = resolve_id(rule, options, decoder.folder)
+    if options["pad_token_id"] is None:
+        options["pad_token_id"] = first_id(options["eos_token_id"])
+
+    if not generation_config:
+        path = decoder.folder / "config.json"
+    options = remap_config.read_config(rows, options, f"{path}: ")
+
+    # What no file says has the default of GenerationConfig.
     options = {name: value for name, value in options.items() if value is not None}
     try:
         generation = GenerationConfig(**options)
@@ -280,38 +192,226 @@ def read_generation(
     return generation
 
 
-def token_id(folder: Path, token: str) -> int | None:
-    """The id that the tokenizer files give a special token; None if they do not."""
-    ids = {}
-    if (path := folder / "vocab.txt").exists():
-        ids = {
-            line: number for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"))
-        }
-    if (path := folder / "tokenizer.json").exists():
-        ids |= {added["content"]: added["id"] for added in read_json(path).get("added_tokens", [])}
-    return ids.get(token)
+def first_value(sources: Iterable[Mapping[str, Any]], key: str) -> Any:
+    """Return the value of `key` in the first source that has one, or None."""
+    for source in sources:
+        if source.get(key) is not None:
+            return source[key]
+    return None
 
 
-def write_part(model: SpeechEncoderDecoder, part: str) -> dict[str, Any]:
-    """What our config says, in the words of the model's own family, or else of the first that can say it."""
-    config, lost = getattr(model, part).config, {}
-    fields = {
-        **vars(config),
-        **{f"training.{name}": value for name, value in vars(config.training).items()},
+def first_id(ids: int | list[int] | None) -> int | None:
+    """Return the id, or the first of a list of ids; None if there is none."""
+    if not isinstance(ids, list):
+        return ids
+    return ids[0] if ids else None
+
+
+def resolve_id(rule: str, options: Mapping[str, Any], folder: Path) -> int | None:
+    """Follow a rule of [ids]: a number, the name of another id, or a token of the tokenizer."""
+    if rule.isdecimal():
+        return int(rule)
+    if rule in options:
+        return options[rule]
+    return find_token_id(folder, rule)
+
+
+def find_token_id(folder: Path, token: str) -> int | None:
+    """Look up the id of a special token in the tokenizer's files; None if they lack it."""
+    token_ids = {}
+    vocab_path = folder / "vocab.txt"
+    if vocab_path.exists():
+        tokens = vocab_path.read_text(encoding="utf-8").split("\n")
+        token_ids = {token: number for number, token in enumerate(tokens)}
+
+    tokenizer_path = folder / "tokenizer.json"
+    if tokenizer_path.exists():
+        for added in read_json(tokenizer_path).get("added_tokens", []):
+            token_ids[added["content"]] = added["id"]
+    return token_ids.get(token)
+
+
+# An empty model, and the weights in it
+
+
+class SkipInit(TorchFunctionMode):
+    """Skip torch.nn.init while a model is built on the meta device.
+
+    The modules of torch draw random weights when they are built. On the meta device there is
+    nothing to draw, and `normal_` would import sympy there, which takes longer than all the rest.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return None
+        return func(*args, **(kwargs or {}))
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Raise ValueError unless `dtype` is a floating point type."""
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(
+            f"dtype is {dtype!r}, expected a floating point type such as torch.float32"
+        )
+
+
+def check_sizes(configs: ModelConfigs) -> None:
+    """Raise ValueError for sizes that torch accepts when it builds a model, but not we."""
+    encoder = configs.encoder
+    num_layers = max(encoder.num_layers, encoder.adapter_layers, configs.decoder.num_layers)
+    if num_layers > MAX_LAYERS or encoder.adapter_stride == 0:
+        raise ValueError(f"{num_layers} layers, adapter_stride {encoder.adapter_stride}")
+
+
+def table_rows(families: Iterable[str]) -> list[TensorRow]:
+    """List the rows for the tensors of a pair. families: of its encoder and its decoder."""
+    rows = []
+    for part, family in zip(("encoder.", "decoder."), families, strict=False):
+        rows += remap.prefix_rows(remap.read_table(family).tensors, part)
+    return rows + remap.read_table(MODEL_TYPE).tensors
+
+
+def read_weights(
+    folder: Path, families: Iterable[str], ours: Mapping[str, Tensor]
+) -> tuple[Path, dict[str, Tensor]]:
+    """Read the tensors of a pair by our names. Of `ours` only names and shapes are used.
+
+    Returns the file that was read (the index of shards), and the tensors, still memory-mapped.
+    Raises ValueError, naming the file and tensor, if one is missing, misshapen or unknown.
+    """
+    path, theirs = read_tensors(folder)
+    return path, remap.import_state(table_rows(families), theirs, ours, str(path))
+
+
+def read_half_weights(half: Half, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read the tensors of one half by their names in our pair. `ours`: those of the whole pair.
+
+    A half alone need not have cross-attention nor, without a head, the output matrix: these may
+    be absent. Raises ValueError as `read_weights` does, and for a part of the cross-attention.
+    """
+    path, theirs = read_tensors(half.folder)
+    table = remap.read_table(half.config["model_type"])
+    prefix = f"{half.part}."
+
+    # Name the half's tensors as inside a pair, without "encoder." or "decoder." before them.
+    is_bare = False
+    if half.pair_config is not None:
+        theirs = select_prefix(theirs, prefix)
+    else:
+        is_bare = not any(name.startswith(f"{table.prefix}.") for name in theirs)
+        theirs = remap.inside_pair(theirs, table)
+
+    rows = []
+    for row in table.tensors:
+        is_new = ".cross_attn" in row.ours or (is_bare and row.ours.startswith("head."))
+        rows.append(row.as_optional() if is_new else row)
+    half_of_ours = select_prefix(ours, prefix)
+    state = remap.import_state(rows, theirs, half_of_ours, str(path))
+
+    # All of the cross-attention is there, or none of it.
+    cross_attention = [name for name in half_of_ours if ".cross_attn" in name]
+    missing = [name for name in cross_attention if name not in state]
+    if missing and len(missing) < len(cross_attention):
+        raise ValueError(
+            f"{path}: cross-attention is there, but without {remap_config.shorten(missing)}"
+        )
+    return {prefix + name: value for name, value in state.items()}
+
+
+def select_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Select the tensors whose name begins with `prefix`, and remove it."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
     }
-    del fields["training"]
-    for family in sorted(families_of(part), key=lambda name: name not in model.families):
+
+
+def fill_model(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Put the tensors of `state` into an empty model; initialise and list those that it lacks."""
+    missing = {}
+    for name, tensor in model.state_dict().items():
+        if name not in state:
+            missing[name] = torch.empty(tensor.shape)
+
+    # assign: the model takes the tensors themselves, mapped from the file, without a copy.
+    model.load_state_dict({**state, **missing}, assign=True)
+    if missing:
+        initialize_weights(model, missing)
+        log.warning("%s: initialised, not in the file: %s", source, ", ".join(missing))
+
+
+# Writing configs
+
+
+def describe_model(
+    encoder: dict[str, Any],
+    decoder: dict[str, Any],
+    generation: dict[str, Any],
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    """Compose the config.json of a pair from those of its parts."""
+    ids = {key: value for key, value in generation.items() if key.endswith("_token_id")}
+    return {
+        "model_type": MODEL_TYPE,
+        "architectures": ["SpeechEncoderDecoderModel"],
+        "is_encoder_decoder": True,
+        "tie_word_embeddings": False,
+        "dtype": str(dtype).removeprefix("torch."),
+        "encoder": encoder,
+        "decoder": decoder,
+        **ids,
+    }
+
+
+def describe_generation(generation: GenerationConfig) -> dict[str, Any]:
+    """Compose generation_config.json: the options that differ from the defaults."""
+    rows = remap.read_table(MODEL_TYPE).config
+    options = remap_config.write_config(rows, vars(generation))
+    defaults = vars(GenerationConfig())
+    return {key: value for key, value in options.items() if value != defaults[key]}
+
+
+def describe_part(
+    config: EncoderConfig | DecoderConfig, part: str, own_families: Iterable[str]
+) -> dict[str, Any]:
+    """Express the config of an encoder or decoder in the keys of a family.
+
+    The first family that can express it is taken, those of `own_families` before others. Raises
+    ValueError, with the fields that each family lacks, if none can.
+    """
+    fields = dict(vars(config))
+    for name, value in vars(fields.pop("training")).items():
+        fields[f"training.{name}"] = value
+
+    families = sorted(find_families(part), key=lambda family: family not in own_families)
+    lost_fields = {}
+    for family in families:
         rows = remap.read_table(family).config
         theirs = remap_config.write_config(rows, fields)
+
+        # Whether the family can express all of it shows when it is read again.
         try:
             again = remap_config.read_config(rows, theirs)
-        except ValueError:  # it has no word for a value
+        except ValueError:
             again = {}
-        lost[family] = [
-            f"{name}={value}" for name, value in fields.items() if again.get(name) != value
-        ]
-        if all(field.startswith("training.") for field in lost[family]):
-            for field in lost[family]:
+        lost = {name: value for name, value in fields.items() if again.get(name) != value}
+        lost_fields[family] = [f"{name}={value}" for name, value in lost.items()]
+
+        # What only training reads may be lost, with a warning.
+        if all(name.startswith("training.") for name in lost):
+            for field in lost_fields[family]:
                 log.warning("config.json has no key for the %s's %s", part, field)
             return {"model_type": family, **theirs}
-    raise ValueError(f"no family's config.json can say what the {part}'s config says: {lost}")
+    raise ValueError(
+        f"no family's config.json can say what the {part}'s config says: {lost_fields}"
+    )
+
+
+def warn_about_bridge(encoder: EncoderConfig, decoder: DecoderConfig) -> None:
+    """Warn if transformers would build another bridge: its input has always hidden_size."""
+    has_bridge = encoder.output_size != decoder.hidden_size
+    if has_bridge and encoder.output_size != encoder.hidden_size:
+        log.warning(
+            "transformers can not load this model: its bridge takes hidden_size, not adapter_size"
+        )

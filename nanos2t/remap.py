@@ -1,205 +1,335 @@
-"""The tables of weights_map, read both ways: state dicts and configs of theirs -> ours, and ours -> theirs.
-A tensor row is (ours, theirs, words), a config row (ours, theirs, default, rule): weights_map/README.md."""
+"""The tables of weights_map, read in both directions: a state dict of theirs to ours, ours to theirs.
+
+"Theirs" are the names in checkpoints of transformers, "ours" those of this package. The format of
+a table is explained in weights_map/README.md, and the rows for configs are read in remap_config.py.
+"""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from torch import Tensor, cat, equal
 
-from nanos2t.remap_config import literal, shorten
+from nanos2t.remap_config import ConfigRow, parse_config_row, shorten
 
-WORDS = {"copy", "transpose", "alias", "optional", "legacy", "drop"}
-Words, Row = frozenset[str], tuple[str, str, frozenset[str]]
+FLAGS = {"copy", "transpose", "alias", "optional", "legacy", "drop"}
+
+
+# Tables and their rows
+
+
+class TensorRow(NamedTuple):
+    """A row about tensors: our name, their name, and how one becomes the other."""
+
+    ours: str  # "-" if we have no such tensor
+    theirs: str
+    flags: frozenset[str] = frozenset()
+
+    @property
+    def is_transposed(self) -> bool:
+        """They store the matrix as (in, out)."""
+        return "transpose" in self.flags
+
+    @property
+    def is_alias(self) -> bool:
+        """A second name of theirs for a tensor that we hold once."""
+        return "alias" in self.flags
+
+    @property
+    def is_optional(self) -> bool:
+        """Either side may lack the tensor."""
+        return "optional" in self.flags
+
+    @property
+    def is_legacy(self) -> bool:
+        """An older name of theirs: read, never written."""
+        return "legacy" in self.flags
+
+    @property
+    def is_dropped(self) -> bool:
+        """A tensor of theirs that we have no use for."""
+        return "drop" in self.flags
+
+    def as_optional(self) -> "TensorRow":
+        """The same row for a tensor that may be absent."""
+        return self._replace(flags=self.flags | {"optional"})
+
+
+class Match(NamedTuple):
+    """A row, applied to one tensor of theirs, and to the tensors of ours that it holds."""
+
+    ours: list[str]  # several names if theirs is fused
+    theirs: str
+    row: TensorRow
 
 
 @dataclass
 class Table:
-    tensors: list[Row] = field(default_factory=list)
-    config: dict[str, tuple[str, str, Any, str]] = field(default_factory=dict)
+    """One file of weights_map."""
+
+    tensors: list[TensorRow] = field(default_factory=list)
+    config: dict[str, ConfigRow] = field(default_factory=dict)
     ids: dict[str, list[str]] = field(default_factory=dict)
     part: str = ""  # what `config` is about: encoder, decoder or generation
     base: str = ""  # the table that is included
-    prefix: str = (
-        ""  # stands before the names of a model with a head (bert.), and not of a bare one
-    )
+    prefix: str = ""  # "bert": begins the names of a model with a head, not those of a bare model
 
 
 def find_tables() -> dict[str, Path]:
-    """The tables there are, by name: beside the package in the repository, inside it once installed."""
-    here = Path(__file__).parent
-    return {
-        path.stem: path
-        for folder in (here.parent, here)
-        for path in folder.glob("weights_map/*.txt")
-    }
+    """Find all tables by name: beside the package in the repository, inside it once installed."""
+    package = Path(__file__).parent
+    paths = [*package.parent.glob("weights_map/*.txt"), *package.glob("weights_map/*.txt")]
+    return {path.stem: path for path in paths}
 
 
 def read_table(name: str) -> Table:
-    """weights_map/<name>.txt. ValueError if there is none, or, with file and line, for a row that is none."""
-    if (path := find_tables().get(name)) is None:
-        raise ValueError(
-            f"weights_map has no table {name!r}, expected one of {sorted(find_tables())}"
-        )
+    """Read weights_map/<name>.txt. Raises ValueError for no such table or an invalid row."""
+    tables = find_tables()
+    if name not in tables:
+        raise ValueError(f"weights_map has no table {name!r}, expected one of {sorted(tables)}")
+    path = tables[name]
     return parse_table(path.read_text(encoding="utf-8"), str(path))
 
 
 def parse_table(text: str, where: str = "table") -> Table:
-    table, section = Table(), "tensors"
+    """Parse the text of a table. Raises ValueError, with `where` and the line, for an invalid row."""
+    table = Table()
+    section = "tensors"
     for number, line in enumerate(text.splitlines(), start=1):
-        first, *rest = line.partition("#")[0].split() or [""]
+        columns = line.partition("#")[0].split()
+        if not columns:
+            continue
         try:
-            if first == "include":
-                table, table.base = read_table(*rest), rest[0]
-            elif first == "prefix":
-                (table.prefix,) = rest
-            elif first.startswith("["):
-                section = first.strip("[]")
-            elif first and section == "tensors":
-                table.tensors += tensor_rows(first, *rest)
-            elif first and section == "ids":
-                table.ids[first] = rest
-            elif first:
-                theirs, default, rule = (*rest, "") if len(rest) == 2 else rest
-                table.config[theirs if first == "-" else first] = (
-                    first,
-                    theirs,
-                    literal(default),
-                    rule,
-                )
-                table.part = section
-        except (TypeError, ValueError) as error:
+            if columns[0].startswith("["):
+                section = columns[0].strip("[]")
+            elif columns[0] == "include":
+                # An included table comes first; what follows is added, or replaces its fields.
+                (_, base) = columns
+                table = read_table(base)
+                table.base = base
+            else:
+                add_row(table, section, columns)
+        except ValueError as error:
             raise ValueError(
-                f"{where}, line {number}: {line.strip()!r} is no row ({error})"
+                f"{where}, line {number}: invalid row {line.strip()!r} ({error})"
             ) from None
     return table
 
 
-def tensor_rows(ours: str, theirs: str, *words: str) -> list[Row]:
-    """One row, or one for each pair if both sides list alternatives: {q,k}_proj and {query,key}."""
-    if not WORDS.issuperset(words) or (ours == "-") != ("drop" in words):
-        raise ValueError(f"expected words of {sorted(WORDS)}, and - for ours with drop only")
-    pairs = (
-        zip(alternatives(ours), alternatives(theirs), strict=True)
-        if "," in theirs
-        else [(ours, theirs)]
-    )
-    return [(*pair, Words(words)) for pair in pairs]
+def add_row(table: Table, section: str, columns: list[str]) -> None:
+    """Add the columns of a line to the section of a table that it stands in."""
+    if columns[0] == "prefix":
+        (_, table.prefix) = columns
+    elif section == "tensors":
+        table.tensors += parse_tensor_rows(columns)
+    elif section == "ids":
+        key, *rules = columns
+        table.ids[key] = rules
+    else:
+        # [encoder], [decoder] or [generation]: the name of the section says what the table is for.
+        row = parse_config_row(columns)
+        table.config[row.name] = row
+        table.part = section
 
 
-def alternatives(name: str) -> list[str]:
-    """'x.{q,k}_proj' -> ['x.q_proj', 'x.k_proj']; 'x.{i}.y' -> ['x.{i}.y']"""
+def parse_tensor_rows(columns: list[str]) -> list[TensorRow]:
+    """Parse the columns of a line: ours, theirs, flags.
+
+    It is one row, or one for each pair if both sides list alternatives: {q,k} and {query,key}.
+    """
+    if len(columns) == 1:
+        raise ValueError("found one column, expected our name and theirs")
+    ours, theirs = columns[:2]
+    flags = frozenset(columns[2:])
+    if not flags <= FLAGS or (ours == "-") != ("drop" in flags):
+        raise ValueError(f"expected flags of {sorted(FLAGS)}, and - for ours with drop only")
+    if "," not in theirs:
+        return [TensorRow(ours, theirs, flags)]
+    pairs = zip(list_alternatives(ours), list_alternatives(theirs), strict=True)
+    return [TensorRow(left, right, flags) for left, right in pairs]
+
+
+def list_alternatives(name: str) -> list[str]:
+    """'x.{q,k}_proj' stands for ['x.q_proj', 'x.k_proj'], 'x.{i}.y' only for itself."""
     match = re.search(r"\{([^{}]*,[^{}]*)\}", name)
-    return [name.replace(match[0], part) for part in match[1].split(",")] if match else [name]
+    if match is None:
+        return [name]
+    return [name.replace(match[0], alternative) for alternative in match[1].split(",")]
 
 
-def prefix_rows(rows: Iterable[Row], part: str) -> list[Row]:
-    """The same rows one level up, for a model that is a part of a larger one."""
-    return [
-        (left if left == "-" else part + left, part + right, words) for left, right, words in rows
-    ]
+def prefix_rows(rows: Iterable[TensorRow], prefix: str) -> list[TensorRow]:
+    """Put a prefix before both names of each row: the rows of a model that is part of a larger one."""
+    prefixed = []
+    for row in rows:
+        ours = "-" if row.is_dropped else prefix + row.ours
+        prefixed.append(TensorRow(ours, prefix + row.theirs, row.flags))
+    return prefixed
 
 
 def inside_pair(theirs: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
-    """A file of one half alone, named as inside a pair: an encoder without its prefix, a decoder with it."""
-    prefix = table.prefix + "."
+    """Name the tensors of a half alone as inside a pair: an encoder without prefix, a decoder with."""
+    prefix = f"{table.prefix}."
     if table.part == "encoder":
         return {name.removeprefix(prefix): value for name, value in theirs.items()}
-    bare = not any(name.startswith(prefix) for name in theirs)
-    return {prefix * bare + name: value for name, value in theirs.items()}
+    if any(name.startswith(prefix) for name in theirs):
+        return dict(theirs)
+    return {prefix + name: value for name, value in theirs.items()}
 
 
-def pattern(name: str) -> re.Pattern:
-    """'h.{i}.norm' -> a regular expression with groups i and tail: a name, and all names below it."""
-    return re.compile(re.escape(name).replace(r"\{i\}", r"(?P<i>\d+)") + r"(?P<tail>(\.\w+)*)")
+# Rows and the names that they cover
 
 
-def match_rows(rows: Iterable[Row], ours: Iterable[str]) -> Iterator[tuple[list[str], str, Words]]:
-    """Each row once per tensor of ours it covers: (our names, several if theirs is fused; their name; words).
-    Aliases come last, and give way to another row for the same tensor of theirs (the head, when untied)."""
-    ours, taken = list(ours), set()
-    for left, right, words in sorted(rows, key=lambda row: "alias" in row[2]):
-        for match in filter(None, map(pattern(alternatives(left)[0]).fullmatch, ours)):
-            layer, tail = match["i"] if "{i}" in left else "", match["tail"]
-            *names, theirs = (
-                name.replace("{i}", layer) + tail for name in (*alternatives(left), right)
-            )
-            claims = {(1, theirs)} | {
-                (0, name) for name in names if not words & {"alias", "legacy"}
-            }
-            if not claims & taken:
-                yield names, theirs, words
-            elif "alias" not in words:
-                raise ValueError(f"the table has a second row for {theirs} or our {shorten(names)}")
-            taken |= claims
+def compile_pattern(name: str) -> re.Pattern:
+    """Compile 'h.{i}.norm' to a pattern for it and all names below, with the groups i and tail."""
+    escaped = re.escape(name).replace(r"\{i\}", r"(?P<i>\d+)")
+    return re.compile(escaped + r"(?P<tail>(\.\w+)*)")
+
+
+def match_rows(rows: Iterable[TensorRow], ours: Iterable[str]) -> Iterator[Match]:
+    """Apply the rows to our tensors: yield each row once for each tensor of theirs that it covers.
+
+    Aliases come last. An alias gives way to another row for the same tensor of theirs, as the
+    output matrix does when it is not tied. Raises ValueError if two other rows meet.
+    """
+    names = list(ours)
+    claimed_ours = set()
+    claimed_theirs = set()
+    for row in sorted(rows, key=lambda row: row.is_alias):
+        for match in match_names(row, names):
+            # Other names of theirs for a tensor of ours are no second claim to it.
+            new_ours = set()
+            if not row.is_alias and not row.is_legacy:
+                new_ours.update(match.ours)
+
+            is_claimed = match.theirs in claimed_theirs or new_ours & claimed_ours
+            if is_claimed and not row.is_alias:
+                raise ValueError(
+                    f"the table has a second row for {match.theirs} or our {shorten(match.ours)}"
+                )
+            if not is_claimed:
+                yield match
+            claimed_ours |= new_ours
+            claimed_theirs.add(match.theirs)
+
+
+def match_names(row: TensorRow, names: Iterable[str]) -> Iterator[Match]:
+    """Find the tensors of ours that a row covers; of those that are fused, the first counts."""
+    alternatives = list_alternatives(row.ours)
+    pattern = compile_pattern(alternatives[0])
+    for name in names:
+        found = pattern.fullmatch(name)
+        if found is None:
+            continue
+        layer = found["i"] if "{i}" in row.ours else ""
+
+        # The number of the layer and the tail, as .weight, are the same on both sides.
+        fused = [part.replace("{i}", layer) + found["tail"] for part in alternatives]
+        theirs = row.theirs.replace("{i}", layer) + found["tail"]
+        yield Match(fused, theirs, row)
+
+
+# State dicts
 
 
 def import_state(
-    rows: list[Row],
+    rows: list[TensorRow],
     theirs: Mapping[str, Tensor],
     ours: Mapping[str, Tensor],
     where: str = "state dict",
 ) -> dict[str, Tensor]:
-    """Their state dict -> ours, as views, optional ones if there. Of `ours` only names and shapes are read.
-    ValueError, naming `where` and the tensor, if one is missing, misshapen, unknown, or given twice."""
-    filled, unread, needed = {}, dict(theirs), dict.fromkeys(ours, "any row of the table")
-    for names, right, words in match_rows(rows, ours):
-        if not words & {"alias", "legacy"}:
-            needed |= dict.fromkeys(names, "" if "optional" in words else right)
-        if right in unread:
-            parts = unfuse(
-                unread.pop(right), [ours[name] for name in names], words, f"{where}: {right}"
-            )
-            for name, part in zip(names, parts, strict=True):
-                if name in filled and not ("alias" in words and equal(filled[name], part)):
-                    raise ValueError(
-                        f"{where}: {right} is a second tensor for our {name}, expected one"
-                    )
-                filled.setdefault(name, part)
-    missing = [
-        f"{right} (our {name})" for name, right in needed.items() if right and name not in filled
-    ]
-    spare = [pattern(right) for _, right, words in rows if words & {"drop", "optional"}]
-    unread = [name for name in unread if not any(row.fullmatch(name) for row in spare)]
-    if missing or unread:
-        problem = (
-            f"missing {shorten(missing)}"
-            if missing
-            else f"no place in the model for {shorten(unread)}"
-        )
-        raise ValueError(f"{where}: {problem}")
-    return filled
+    """Translate their state dict to ours, without copies. Of `ours` only names and shapes are read.
+
+    Optional tensors may be absent from the result. Raises ValueError, naming `where` and the
+    tensor, if one is missing, misshapen, unknown, or given twice.
+    """
+    state = {}
+    required = dict.fromkeys(ours, "any row of the table")  # our name: theirs
+    unread = dict(theirs)
+    for names, right, row in match_rows(rows, ours):
+        if row.is_optional and not row.is_alias and not row.is_legacy:
+            for name in names:
+                required.pop(name, None)
+        elif not row.is_alias and not row.is_legacy:
+            required.update(dict.fromkeys(names, right))
+
+        if right not in unread:
+            continue
+        shapes = [ours[name] for name in names]
+        parts = unfuse(unread.pop(right), shapes, row, f"{where}: {right}")
+        for name, part in zip(names, parts, strict=True):
+            # A second name must hold the same numbers.
+            is_equal_alias = row.is_alias and name in state and equal(state[name], part)
+            if name in state and not is_equal_alias:
+                raise ValueError(
+                    f"{where}: {right} is a second tensor for our {name}, expected one"
+                )
+            state.setdefault(name, part)
+
+    missing = [f"{right} (our {name})" for name, right in required.items() if name not in state]
+    if missing:
+        raise ValueError(f"{where}: missing {shorten(missing)}")
+    if unknown := find_unknown(rows, unread):
+        raise ValueError(f"{where}: no place in the model for {shorten(unknown)}")
+    return state
+
+
+def find_unknown(rows: Iterable[TensorRow], names: Iterable[str]) -> list[str]:
+    """Find the names of theirs that no row allows to skip."""
+    patterns = [compile_pattern(row.theirs) for row in rows if row.is_dropped or row.is_optional]
+    return [name for name in names if not any(pattern.fullmatch(name) for pattern in patterns)]
 
 
 def export_state(
-    rows: list[Row], ours: Mapping[str, Tensor], aliases: bool = True
+    rows: Iterable[TensorRow], ours: Mapping[str, Tensor], aliases: bool = True
 ) -> dict[str, Tensor]:
-    """Our state dict -> theirs, with its second names or without. ValueError for a tensor without a row."""
-    theirs, written = {}, set()
-    for names, right, words in match_rows(rows, ours):
-        if "legacy" not in words and (aliases or "alias" not in words):
-            value = fuse([ours[name] for name in names], words)
-            theirs[right] = value.clone() if "alias" in words else value
-            written.update(names)
-    if unwritten := [name for name in ours if name not in written]:
-        raise ValueError(f"no row of the table for our {shorten(unwritten)}")
-    return theirs
+    """Translate our state dict to theirs, with their second names or without.
+
+    Raises ValueError for a tensor without a row.
+    """
+    state = {}
+    unwritten = dict.fromkeys(ours)
+    for names, right, row in match_rows(rows, ours):
+        if row.is_legacy or (row.is_alias and not aliases):
+            continue
+        tensor = fuse([ours[name] for name in names], row)
+        if row.is_alias:
+            # A file of safetensors can not hold one tensor under two names.
+            tensor = tensor.clone()
+        state[right] = tensor
+        for name in names:
+            unwritten.pop(name, None)
+    if unwritten:
+        raise ValueError(f"no row of the table for our {shorten(list(unwritten))}")
+    return state
 
 
-def unfuse(value: Tensor, ours: list[Tensor], words: Words, where: str) -> tuple[Tensor, ...]:
-    """A tensor of theirs as the tensors of ours that it holds; ValueError if it has not their shape."""
-    expected = fuse([part.to("meta") for part in ours], words).shape
-    if value.shape != expected:
-        raise ValueError(f"{where} has shape {tuple(value.shape)}, expected {tuple(expected)}")
+def unfuse(value: Tensor, ours: list[Tensor], row: TensorRow, where: str) -> tuple[Tensor, ...]:
+    """Split a tensor of theirs into those of ours that it holds. Of `ours` only shapes are read.
+
+    Raises ValueError, beginning with `where`, for another shape, or numbers that are not floats.
+    """
+    expected_shape = fuse([tensor.to("meta") for tensor in ours], row).shape
+    if value.shape != expected_shape:
+        raise ValueError(
+            f"{where} has shape {tuple(value.shape)}, expected {tuple(expected_shape)}"
+        )
     if not value.is_floating_point():
         raise ValueError(f"{where} is {value.dtype}, not float")
-    value = value.T if "transpose" in words and value.ndim == 2 else value
-    return value.split([len(part) for part in ours]) if len(ours) > 1 else (value,)
+
+    if row.is_transposed and value.ndim == 2:
+        value = value.T  # (out, in)
+    if len(ours) == 1:
+        return (value,)
+    return value.split([len(tensor) for tensor in ours])
 
 
-def fuse(parts: list[Tensor], words: Words) -> Tensor:
-    """Tensors of ours as the one tensor of theirs."""
-    value = cat(parts) if len(parts) > 1 else parts[0]
-    return value.T.contiguous() if "transpose" in words and value.ndim == 2 else value
+def fuse(tensors: list[Tensor], row: TensorRow) -> Tensor:
+    """Join tensors of ours to the one tensor of theirs that holds them."""
+    value = tensors[0]
+    if len(tensors) > 1:
+        value = cat(tensors)  # (sum of out, in)
+    if row.is_transposed and value.ndim == 2:
+        value = value.T.contiguous()  # (in, sum of out)
+    return value

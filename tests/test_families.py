@@ -23,7 +23,6 @@ from safetensors.torch import load_file, save_file
 from nanos2t import pretrained, remap
 from nanos2t.decoder import DecoderConfig
 from nanos2t.model import SpeechEncoderDecoder
-from nanos2t.pretrained import from_encoder_decoder_pretrained, from_pretrained, save_pretrained
 from nanos2t.transcription import vocabularies
 from nanos2t.wav2vec2 import EncoderConfig
 
@@ -61,9 +60,9 @@ def assert_same_numbers(theirs, ours: SpeechEncoderDecoder) -> float:
 def numbers_and_files(encoder: str, decoder: str, folder: Path) -> None:
     theirs = pair_of(encoder, decoder)
     theirs.save_pretrained(folder)
-    ours = from_pretrained(folder, dtype=torch.float64)
+    ours = SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64)
     assert_same_numbers(theirs, ours)
-    save_pretrained(ours, folder / "again")
+    ours.save_pretrained(folder / "again")
     before, after = (
         load_file(folder / "model.safetensors"),
         load_file(folder / "again/model.safetensors"),
@@ -116,7 +115,10 @@ def test_every_decoder_says_what_transformers_says(decoder, tmp_path):
     """Greedy, beams and sampling, item by item; pads, which are numbered otherwise, are not to be said."""
     theirs = pair_of("base", decoder)
     theirs.save_pretrained(tmp_path)
-    ours, (waveforms, _, _) = from_pretrained(tmp_path, dtype=torch.float64), batch()
+    ours, (waveforms, _, _) = (
+        SpeechEncoderDecoder.from_pretrained(tmp_path, dtype=torch.float64),
+        batch(),
+    )
     said = set()
     for options in SEARCHES:
         options = options | {"max_length": 12, "suppress_tokens": [1]}
@@ -135,17 +137,19 @@ def test_speech_to_text_2(encoder, tmp_path):
     """Its oracle has the same weights; its own folder is read, and written as it was."""
     theirs = pair_of(encoder, "trocr, sinusoidal, untied")
     s2t_folder(theirs, tmp_path)
-    ours = from_pretrained(tmp_path, dtype=torch.float64)
+    ours = SpeechEncoderDecoder.from_pretrained(tmp_path, dtype=torch.float64)
     assert ours.families[1] == "speech_to_text_2"
     assert_same_numbers(theirs, ours)
-    save_pretrained(ours, tmp_path / "again")
+    ours.save_pretrained(tmp_path / "again")
     before = torch.load(tmp_path / "pytorch_model.bin", weights_only=True)
     after = load_file(tmp_path / "again/model.safetensors")
     computed = "decoder.model.decoder.embed_positions.weights"
     renamed = {name for name in before if name.endswith(("weight_g", "weight_v"))}
     assert before.keys() - after.keys() == {computed, *renamed}
     assert all(torch.equal(before[name], after[name]) for name in after.keys() & before.keys())
-    assert_same_numbers(theirs, from_pretrained(tmp_path / "again", dtype=torch.float64))
+    assert_same_numbers(
+        theirs, SpeechEncoderDecoder.from_pretrained(tmp_path / "again", dtype=torch.float64)
+    )
 
 
 # --- two halves
@@ -203,7 +207,9 @@ def initialised(text: str) -> list[str]:
 @torch.no_grad()
 def test_any_encoder_file(kind, halves, tmp_path, caplog):
     theirs = encoder_file(kind, ENCODER_FILES[kind], tmp_path)
-    ours = from_encoder_decoder_pretrained(tmp_path, halves[1], dtype=torch.float64)
+    ours = SpeechEncoderDecoder.from_encoder_decoder_pretrained(
+        tmp_path, halves[1], dtype=torch.float64
+    )
     waveform = batch()[0][1:2]
     assert torch.allclose(
         ours.encoder(waveform)[0], theirs(waveform).last_hidden_state, rtol=0, atol=1e-10
@@ -219,7 +225,9 @@ def test_any_encoder_file(kind, halves, tmp_path, caplog):
 def test_any_decoder_file(kind, halves, tmp_path, caplog):
     """What a decoder file has arrives: without its cross-attention our decoder says what theirs says."""
     theirs = decoder_file(kind, DECODER_FILES[kind], tmp_path, is_decoder=False)
-    ours = from_encoder_decoder_pretrained(halves[0], tmp_path, dtype=torch.float64)
+    ours = SpeechEncoderDecoder.from_encoder_decoder_pretrained(
+        halves[0], tmp_path, dtype=torch.float64
+    )
     bare = kind in ("BertModel", "RobertaModel")
     new = [name for name in initialised(caplog.text) if "cross_attn" not in name]
     heads = ["dense.weight", "dense.bias", "norm.weight", "norm.bias", "bias"]
@@ -242,9 +250,9 @@ def test_any_decoder_file(kind, halves, tmp_path, caplog):
 @torch.no_grad()
 def test_new_weights_have_transformers_laws_and_a_seed(halves):
     torch.manual_seed(5)
-    one = from_encoder_decoder_pretrained(*halves)
+    one = SpeechEncoderDecoder.from_encoder_decoder_pretrained(*halves)
     torch.manual_seed(5)
-    two = from_encoder_decoder_pretrained(*halves)
+    two = SpeechEncoderDecoder.from_encoder_decoder_pretrained(*halves)
     assert all(map(torch.equal, one.state_dict().values(), two.state_dict().values()))
     cross = one.decoder.blocks[0].cross_attn
     assert 0.01 < cross.q_proj.weight.std() < 0.03 and not cross.q_proj.bias.any()
@@ -254,8 +262,11 @@ def test_new_weights_have_transformers_laws_and_a_seed(halves):
 
 
 def test_ids_of_two_halves(halves, tmp_path):
-    assert from_encoder_decoder_pretrained(*halves).generation.eos_token_id == IDS["eos_token_id"]
-    model = from_encoder_decoder_pretrained(
+    assert (
+        SpeechEncoderDecoder.from_encoder_decoder_pretrained(*halves).generation.eos_token_id
+        == IDS["eos_token_id"]
+    )
+    model = SpeechEncoderDecoder.from_encoder_decoder_pretrained(
         *halves, decoder_start_token_id=7, eos_token_id=9, pad_token_id=8
     )
     found = model.generation
@@ -266,7 +277,7 @@ def test_ids_of_two_halves(halves, tmp_path):
         config.pop(key, None)
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "generation_config.json").unlink(missing_ok=True)
-    found = from_encoder_decoder_pretrained(halves[0], tmp_path).generation
+    found = SpeechEncoderDecoder.from_encoder_decoder_pretrained(halves[0], tmp_path).generation
     assert (found.decoder_start_token_id, found.eos_token_id, found.pad_token_id) == (2, 2, 1)
 
 
@@ -281,14 +292,16 @@ def test_only_a_shared_embedding(halves, tmp_path):
             {name: value for name, value in tensors.items() if name == kept or name not in names},
             tmp_path / "model.safetensors",
         )
-        ours = from_encoder_decoder_pretrained(halves[0], tmp_path, dtype=torch.float64)
+        ours = SpeechEncoderDecoder.from_encoder_decoder_pretrained(
+            halves[0], tmp_path, dtype=torch.float64
+        )
         assert torch.equal(ours.decoder.embed.tokens.weight, tensors[kept])
     tensors["lm_head.weight"] += 1
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(
         ValueError, match=r"lm_head.weight is a second tensor for our embed.tokens.weight"
     ):
-        from_encoder_decoder_pretrained(halves[0], tmp_path)
+        SpeechEncoderDecoder.from_encoder_decoder_pretrained(halves[0], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -300,7 +313,7 @@ def test_only_a_shared_embedding(halves, tmp_path):
 )
 def test_halves_in_the_wrong_place(halves, which, message):
     with pytest.raises(ValueError, match=message):
-        from_encoder_decoder_pretrained(*(halves[i] for i in which))
+        SpeechEncoderDecoder.from_encoder_decoder_pretrained(*(halves[i] for i in which))
 
 
 def test_a_half_that_lacks_more_than_cross_attention(halves, tmp_path, caplog):
@@ -311,7 +324,7 @@ def test_a_half_that_lacks_more_than_cross_attention(halves, tmp_path, caplog):
     with pytest.raises(
         ValueError, match=r"model.safetensors: missing bert.encoder.layer.1.output.dense"
     ):
-        from_encoder_decoder_pretrained(halves[0], tmp_path)
+        SpeechEncoderDecoder.from_encoder_decoder_pretrained(halves[0], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -328,12 +341,14 @@ def test_a_half_with_a_part_of_its_cross_attention(halves, tmp_path, kind, name)
     with pytest.raises(
         ValueError, match=r"model.safetensors: cross-attention is there, but without blocks.1."
     ):
-        from_encoder_decoder_pretrained(halves[0], tmp_path)
+        SpeechEncoderDecoder.from_encoder_decoder_pretrained(halves[0], tmp_path)
 
 
 def test_save_and_load_a_model_of_two_halves(halves, tmp_path):
-    model = from_encoder_decoder_pretrained(*halves, dtype=torch.float64, decoder_start_token_id=2)
-    save_pretrained(model, tmp_path)
+    model = SpeechEncoderDecoder.from_encoder_decoder_pretrained(
+        *halves, dtype=torch.float64, decoder_start_token_id=2
+    )
+    model.save_pretrained(tmp_path)
     theirs, report = hf.SpeechEncoderDecoderModel.from_pretrained(
         tmp_path, output_loading_info=True, dtype=torch.float64
     )
@@ -382,7 +397,10 @@ def test_the_examples_of_the_guide(halves, tmp_path):
     assert "initialised, not in the file: bridge.weight" in done.stderr
     *_, last = done.stdout.splitlines()
     assert 0 < float(last.split()[0]) < 100
-    assert from_pretrained(tmp_path / "finetuned").generation.forced_bos_token_id == german
+    assert (
+        SpeechEncoderDecoder.from_pretrained(tmp_path / "finetuned").generation.forced_bos_token_id
+        == german
+    )
 
 
 # --- presets and published configs
@@ -396,9 +414,9 @@ def test_a_preset_is_saved_as_its_family(name, tmp_path):
     )
     encoder = replace(ADAPTER, adapter_layers=0)
     model = SpeechEncoderDecoder.from_configs(encoder, config)
-    save_pretrained(model, tmp_path)
+    model.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["decoder"]["model_type"] == name
-    again = from_pretrained(tmp_path)
+    again = SpeechEncoderDecoder.from_pretrained(tmp_path)
     assert again.decoder.config == config
     assert all(map(torch.equal, model.state_dict().values(), again.state_dict().values()))
 
@@ -422,7 +440,7 @@ def test_presets_have_the_published_sizes():
 
 def test_the_log_names_the_files(halves, caplog):
     with caplog.at_level(logging.WARNING, "nanos2t"):
-        from_encoder_decoder_pretrained(*halves)
+        SpeechEncoderDecoder.from_encoder_decoder_pretrained(*halves)
     assert str(halves[0]) in caplog.text and str(halves[1]) in caplog.text
 
 
@@ -445,9 +463,8 @@ def row(family: str) -> str:
         (path,) = (Path(__file__).parent / "data/configs").glob(name.replace("/", "__") + ".*json")
         config |= json.loads(path.read_text())
     part = remap.read_table(family).part
-    kind = {"encoder": EncoderConfig, "decoder": DecoderConfig}[part]
     config = config.get("decoder", config)
-    found = pretrained.read_part({part: config}, part, kind, Path("config.json"))[1]
+    found = pretrained.read_part(config, part, "config.json: ")[1]
     pair = {
         "encoder": EncoderConfig(num_layers=1),
         "decoder": DecoderConfig.bert(9, num_layers=1),
@@ -467,7 +484,9 @@ def largest_difference(family: str, folder: Path) -> float:
         encoders = {kind: name for name, (kind, _) in ENCODERS.items()}
         theirs = pair_of(encoders.get(family, "base"), family if family in DECODERS else "bert")
         theirs.save_pretrained(folder)
-    return assert_same_numbers(theirs, from_pretrained(folder, dtype=torch.float64))
+    return assert_same_numbers(
+        theirs, SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64)
+    )
 
 
 @pytest.mark.parametrize("family", PUBLISHED)

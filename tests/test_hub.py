@@ -21,17 +21,16 @@ from safetensors.torch import load_file
 
 from nanos2t.decoder import DecoderConfig
 from nanos2t.model import SpeechEncoderDecoder
-from nanos2t.pretrained import save_pretrained
 
 CLIENT = """
 import json, logging, sys
 import huggingface_hub.constants
-from nanos2t.pretrained import from_pretrained
+from nanos2t.model import SpeechEncoderDecoder
 logging.disable()
 huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = 1000  # as if the files were large
 for name, options in json.loads(sys.argv[1]):
     try:
-        model = from_pretrained(name, **options)
+        model = SpeechEncoderDecoder.from_pretrained(name, **options)
         print(json.dumps(float(sum(part.detach().double().sum() for part in model.parameters()))))
     except ValueError as error:
         print(json.dumps(str(error)))
@@ -125,7 +124,7 @@ def total(one: SpeechEncoderDecoder) -> float:
 def hub(tmp_path_factory):
     root = tmp_path_factory.mktemp("hub")
     for number, name in enumerate(("main", "v1", "bin")):
-        save_pretrained(model(number), root / name)
+        model(number).save_pretrained(root / name)
         for other in ("tf_model.h5", "flax_model.msgpack", "training_args.bin", "README.md"):
             (root / name / other).write_bytes(b"not for us")
     for name in ("main", "bin"):

@@ -238,11 +238,13 @@ def test_frames():
     ours = models("adapter")[1]
     waveforms, mask, _ = batch_of()
     got = ours(waveforms, mask)
-    assert got.frames.tolist() == count_frames(ours.encoder, mask.sum(1), adapters=3).tolist()
-    assert got.memory.shape == (len(LENGTHS), got.frames.max(), 35)
+    assert (
+        got.frame_lengths.tolist() == count_frames(ours.encoder, mask.sum(1), adapters=3).tolist()
+    )
+    assert got.memory.shape == (len(LENGTHS), got.frame_lengths.max(), 35)
     got = ours(waveforms[:, :333], torch.ones(len(LENGTHS), 333))
-    assert got.frames.tolist() == [got.memory.shape[1]] * len(LENGTHS)
-    assert got.frames.dtype == torch.long
+    assert got.frame_lengths.tolist() == [got.memory.shape[1]] * len(LENGTHS)
+    assert got.frame_lengths.dtype == torch.long
     memory, frames = ours.encode(waveforms)
     assert frames is None
     assert torch.equal(memory, ours(waveforms).memory)
@@ -406,6 +408,6 @@ def test_cuda_is_cpu(pair, monkeypatch):
     want = model(waveforms.float(), mask, labels)
     got = model.cuda()(waveforms.float().cuda(), mask.cuda(), labels.cuda())
     assert got.logits.is_cuda
-    assert got.frames.tolist() == want.frames.tolist()
+    assert got.frame_lengths.tolist() == want.frame_lengths.tolist()
     assert largest(got.logits.cpu(), want.logits) < 1e-3
     assert largest(got.loss.cpu(), want.loss) < 1e-4

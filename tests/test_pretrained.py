@@ -22,7 +22,6 @@ from nanos2t import pretrained, remap, remap_config
 from nanos2t.decoder import DecoderConfig, DecoderTraining
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder
-from nanos2t.pretrained import from_pretrained, save_pretrained
 from nanos2t.wav2vec2 import EncoderConfig, EncoderTraining
 
 hf = pytest.importorskip("transformers")
@@ -118,8 +117,10 @@ def test_there_and_back(name, tmp_path):
     theirs = tiny_pair(**PAIRS[name])
     ours = ours_from(theirs, tmp_path / "theirs")
     assert not ours.training and (logits(ours) - logits(theirs)).abs().max() < 1e-10
-    save_pretrained(ours, tmp_path / "ours")
-    save_pretrained(from_pretrained(tmp_path / "ours", dtype=torch.float64), tmp_path / "again")
+    ours.save_pretrained(tmp_path / "ours")
+    SpeechEncoderDecoder.from_pretrained(tmp_path / "ours", dtype=torch.float64).save_pretrained(
+        tmp_path / "again"
+    )
     assert same_files(tmp_path / "ours", tmp_path / "again")
     back, info = hf.SpeechEncoderDecoderModel.from_pretrained(
         tmp_path / "ours", output_loading_info=True
@@ -209,8 +210,8 @@ def test_every_config_field_reaches_transformers_and_returns(tmp_path):
             "mlm_head",
         }
     model = SpeechEncoderDecoder.from_configs(encoder, decoder, generation)
-    save_pretrained(model, tmp_path / "ours")
-    again = from_pretrained(tmp_path / "ours")
+    model.save_pretrained(tmp_path / "ours")
+    again = SpeechEncoderDecoder.from_pretrained(tmp_path / "ours")
     assert (again.encoder.config, again.decoder.config, again.generation) == (
         encoder,
         decoder,
@@ -228,24 +229,24 @@ def test_every_config_field_reaches_transformers_and_returns(tmp_path):
         **IDS
     )  # so many options at once are not valid there
     theirs.save_pretrained(tmp_path / "theirs")
-    again = from_pretrained(tmp_path / "theirs")
+    again = SpeechEncoderDecoder.from_pretrained(tmp_path / "theirs")
     assert (again.encoder.config, again.decoder.config) == (encoder, decoder)
 
 
 def test_a_hubert_is_saved_as_a_hubert_and_a_new_model_as_wav2vec2(tmp_path):
     for kind in ("hubert", "wav2vec2"):
-        save_pretrained(ours_from(tiny_pair(kind), tmp_path / kind), tmp_path / "saved")
+        ours_from(tiny_pair(kind), tmp_path / kind).save_pretrained(tmp_path / "saved")
         assert (
             json.loads((tmp_path / "saved/config.json").read_text())["encoder"]["model_type"]
             == kind
         )
     for config, kind in (ENCODER, "wav2vec2"), (replace(ENCODER, feat_proj_norm=False), "hubert"):
-        save_pretrained(SpeechEncoderDecoder.from_configs(config, DECODER), tmp_path / "saved")
+        SpeechEncoderDecoder.from_configs(config, DECODER).save_pretrained(tmp_path / "saved")
         assert (
             json.loads((tmp_path / "saved/config.json").read_text())["encoder"]["model_type"]
             == kind
         )
-        assert from_pretrained(tmp_path / "saved").encoder.config == config
+        assert SpeechEncoderDecoder.from_pretrained(tmp_path / "saved").encoder.config == config
 
 
 def test_what_no_family_can_say_is_not_saved(tmp_path, caplog):
@@ -254,12 +255,12 @@ def test_what_no_family_can_say_is_not_saved(tmp_path, caplog):
         with pytest.raises(
             ValueError, match="no family's config.json can say what the decoder's config says: .*="
         ):
-            save_pretrained(model, tmp_path / "saved")
+            model.save_pretrained(tmp_path / "saved")
         assert not (tmp_path / "saved").exists()
     model = SpeechEncoderDecoder.from_configs(
         ENCODER, replace(DECODER, training=DecoderTraining(0.1, 0.1, 0.3))
     )
-    save_pretrained(model, tmp_path / "saved")  # of no effect but in training
+    model.save_pretrained(tmp_path / "saved")  # of no effect but in training
     assert "no key for the decoder's training.activation_dropout=0.3" in caplog.text
 
 
@@ -277,9 +278,14 @@ def test_every_field_has_a_row_and_every_rule_is_known():
         wanted = {field.name for field in fields(kinds[table.part][0])} - {"training"}
         for nested in kinds[table.part][1:]:
             wanted |= {f"training.{field.name}" for field in fields(nested)}
-        assert {ours for ours, _, _, _ in table.config.values() if ours != "-"} == wanted
-        rules = {rule.partition(":")[0] for _, _, _, rule in table.config.values()}
-        assert rules <= {"", "only", "if", "write", *remap_config.RULES}
+        assert {row.ours for row in table.config.values() if row.ours != "-"} == wanted
+        assert {row.rule for row in table.config.values()} <= {
+            "",
+            "only",
+            "if",
+            "write",
+            *remap_config.RULES,
+        }
         assert table.ids.keys() <= {field.name for field in fields(GenerationConfig)}
 
 
@@ -287,13 +293,13 @@ def test_every_field_has_a_row_and_every_rule_is_known():
 def test_defaults_are_those_of_transformers(family):
     theirs = hf.AutoConfig.for_model(family).to_dict()
     theirs["output_hidden_size"] = None  # transformers fills it in
-    for _, key, default, rule in remap.read_table(family).config.values():
-        if key in theirs and rule != "write":
-            found = theirs[key]
-            assert (list(found) if isinstance(found, tuple) else found) == default, key
-        if rule.startswith("if:"):
-            switch, _, preset = rule.removeprefix("if:").partition("=")
-            assert theirs[switch] == json.loads(preset)
+    for row in remap.read_table(family).config.values():
+        if row.theirs in theirs and row.rule != "write":
+            found = theirs[row.theirs]
+            assert (list(found) if isinstance(found, tuple) else found) == row.default, row
+        if row.rule == "if":
+            switch, preset = row.switch
+            assert theirs[switch] == preset
 
 
 def test_an_empty_config_is_our_default():
@@ -303,7 +309,7 @@ def test_an_empty_config_is_our_default():
         ("decoder", "bert", DecoderConfig.bert()),
     ):
         config = {part: {"model_type": family}}
-        assert pretrained.read_part(config, part, type(ours), Path("config.json")) == (family, ours)
+        assert pretrained.read_part(config[part], part, "config.json: ") == (family, ours)
 
 
 def test_defaults_of_generation_are_those_of_transformers():
@@ -317,7 +323,7 @@ def test_defaults_of_generation_are_those_of_transformers():
 def test_official_configs():
     def read(name: str, part: str = "encoder", kind: type = EncoderConfig, **changes):
         config = json.loads((CONFIGS / f"{name}.json").read_text())
-        return pretrained.read_part({part: {**config, **changes}}, part, kind, Path(name))[1]
+        return pretrained.read_part({**config, **changes}, part, f"{name}: ")[1]
 
     def untrained(config):
         return replace(config, training=type(config.training)())
@@ -356,10 +362,10 @@ def test_every_dtype_into_every_dtype(folder, stored):
     }
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     for dtype in torch.float16, torch.bfloat16, torch.float32, torch.float64:
-        model = from_pretrained(folder, dtype=dtype)
+        model = SpeechEncoderDecoder.from_pretrained(folder, dtype=dtype)
         assert {part.dtype for part in model.parameters()} == {dtype}
         assert torch.equal(model.bridge.weight, tensors["enc_to_dec_proj.weight"].to(dtype))
-    assert next(from_pretrained(folder).parameters()).dtype == torch.float32
+    assert next(SpeechEncoderDecoder.from_pretrained(folder).parameters()).dtype == torch.float32
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc")
@@ -368,9 +374,9 @@ def test_weights_stay_mapped_in_the_same_dtype_and_can_be_trained(folder):
         gc.collect()
         return str(folder / "model.safetensors") in Path("/proc/self/maps").read_text()
 
-    model = from_pretrained(folder)
+    model = SpeechEncoderDecoder.from_pretrained(folder)
     assert not mapped()
-    model = from_pretrained(folder, dtype=torch.float64)
+    model = SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64)
     assert mapped() and all(
         part.requires_grad and part.is_contiguous() for part in model.parameters()
     )
@@ -380,15 +386,15 @@ def test_weights_stay_mapped_in_the_same_dtype_and_can_be_trained(folder):
     torch.optim.SGD(model.parameters(), 0.1).step()
     assert not torch.equal(model.bridge.bias, before)
     assert torch.equal(
-        from_pretrained(folder, dtype=torch.float64).bridge.bias, before
+        SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64).bridge.bias, before
     )  # the file is as it was
 
 
 def test_loading_imports_nothing_slow(folder):
     code = f"""
 import sys
-from nanos2t.pretrained import from_pretrained
-from_pretrained({str(folder)!r})
+from nanos2t.model import SpeechEncoderDecoder
+SpeechEncoderDecoder.from_pretrained({str(folder)!r})
 print(sorted({{"sympy", "transformers", "huggingface_hub", "tokenizers", "soxr"}} & sys.modules.keys()))
 """
     root = Path(pretrained.__file__).parents[1]
@@ -397,13 +403,16 @@ print(sorted({{"sympy", "transformers", "huggingface_hub", "tokenizers", "soxr"}
 
 
 def test_saving_over_the_file_that_is_mapped(folder, tmp_path):
-    model = from_pretrained(folder, dtype=torch.float64)
+    model = SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64)
     expected = copy.deepcopy(model)
-    spread_(other := from_pretrained(folder, dtype=torch.float64), torch.Generator().manual_seed(1))
-    save_pretrained(other, folder)
+    spread_(
+        other := SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64),
+        torch.Generator().manual_seed(1),
+    )
+    other.save_pretrained(folder)
     assert same_weights(model, expected) and not same_weights(model, other)
-    save_pretrained(model, folder)
-    save_pretrained(model, tmp_path / "elsewhere")
+    model.save_pretrained(folder)
+    model.save_pretrained(tmp_path / "elsewhere")
     assert same_files(folder, tmp_path / "elsewhere")
 
 
@@ -416,12 +425,12 @@ def test_a_failed_save_leaves_the_old_files(folder, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "save_torch_state_dict", full)
     with pytest.raises(ValueError, match="can not write there .*No space left"):
-        save_pretrained(from_pretrained(folder), folder)
+        SpeechEncoderDecoder.from_pretrained(folder).save_pretrained(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_several_files(folder):
-    expected = from_pretrained(folder)
+    expected = SpeechEncoderDecoder.from_pretrained(folder)
     tensors = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     places = {
@@ -433,7 +442,7 @@ def test_several_files(folder):
     (folder / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {}, "weight_map": places})
     )
-    assert same_weights(from_pretrained(folder), expected)
+    assert same_weights(SpeechEncoderDecoder.from_pretrained(folder), expected)
     (folder / "model-00002-of-00002.safetensors").unlink()
     refuse(
         folder, "model-00002-of-00002.safetensors: ", "No such file", "expected a file of tensors"
@@ -443,14 +452,14 @@ def test_several_files(folder):
 
 
 def test_shards_are_written_read_and_replaced(folder, tmp_path):
-    model = from_pretrained(folder, dtype=torch.float64)
+    model = SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64)
     (folder / "model-of-mine.safetensors").write_bytes(b"kept")
-    save_pretrained(model, folder, max_shard_size="20KB")
+    model.save_pretrained(folder, max_shard_size="20KB")
     index = json.loads((folder / "model.safetensors.index.json").read_text())
     shards = {*index["weight_map"].values()}
     assert len(shards) > 1 and not (folder / "model.safetensors").exists()
     assert shards == {path.name for path in folder.glob("model-0*.safetensors")}
-    assert same_weights(from_pretrained(folder, dtype=torch.float64), model)
+    assert same_weights(SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64), model)
     theirs, report = hf.SpeechEncoderDecoderModel.from_pretrained(
         folder, output_loading_info=True, dtype=torch.float64
     )
@@ -460,10 +469,10 @@ def test_shards_are_written_read_and_replaced(folder, tmp_path):
     assert torch.allclose(
         model(waveform, decoder_input_ids=ids).logits, expected, rtol=0, atol=1e-10
     )
-    save_pretrained(model, folder)
+    model.save_pretrained(folder)
     assert not [*folder.glob("model-0*")] and not (folder / "model.safetensors.index.json").exists()
     assert (folder / "model-of-mine.safetensors").read_bytes() == b"kept"
-    assert same_weights(from_pretrained(folder, dtype=torch.float64), model)
+    assert same_weights(SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64), model)
 
 
 def pickled(folder, tensors, name: str = "pytorch_model.bin", **options) -> None:
@@ -473,13 +482,13 @@ def pickled(folder, tensors, name: str = "pytorch_model.bin", **options) -> None
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle(folder, zipped):
-    expected = from_pretrained(folder, dtype=torch.float64)
+    expected = SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64)
     pickled(folder, load_file(folder / "model.safetensors"), _use_new_zipfile_serialization=zipped)
-    assert same_weights(from_pretrained(folder, dtype=torch.float64), expected)
+    assert same_weights(SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64), expected)
 
 
 def test_pickles_in_shards(folder):
-    expected = from_pretrained(folder, dtype=torch.float64)
+    expected = SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64)
     tensors = load_file(folder / "model.safetensors")
     names = sorted(tensors)
     places = {name: f"pytorch_model-0000{1 + (name > names[9])}-of-00002.bin" for name in names}
@@ -487,7 +496,7 @@ def test_pickles_in_shards(folder):
         pickled(folder, {name: tensors[name] for name in names if places[name] == place}, place)
     index = folder / "pytorch_model.bin.index.json"
     index.write_text(json.dumps({"weight_map": places}))
-    assert same_weights(from_pretrained(folder, dtype=torch.float64), expected)
+    assert same_weights(SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64), expected)
     index.write_text(json.dumps({"weight_map": places | {names[0]: "../pytorch_model.bin"}}))
     refuse(folder, "pytorch_model.bin.index.json: names the file '../pytorch_model.bin'")
     pickled(folder, tensors, "pytorch_model-00001-of-00002.bin")
@@ -549,13 +558,16 @@ def test_an_absent_mask_vector_is_drawn_and_listed(folder, caplog):
     del tensors["encoder.masked_spec_embed"]
     save_file(tensors, folder / "model.safetensors")
     with caplog.at_level(logging.INFO, "nanos2t"):
-        model = from_pretrained(folder, dtype=torch.float64)
+        model = SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64)
     assert "model.safetensors" in caplog.text and "encoder.masked_spec_embed" in caplog.text
     drawn = model.encoder.masked_spec_embed.detach()
     assert drawn.dtype == torch.float64 and 0 <= drawn.min() < 0.4 < 0.6 < drawn.max() <= 1
     edit(folder / "config.json", "encoder", mask_time_prob=0.0)
     caplog.clear()
-    assert from_pretrained(folder).encoder.masked_spec_embed is None and not caplog.text
+    assert (
+        SpeechEncoderDecoder.from_pretrained(folder).encoder.masked_spec_embed is None
+        and not caplog.text
+    )
 
 
 # --- ids and generation options
@@ -563,7 +575,7 @@ def test_an_absent_mask_vector_is_drawn_and_listed(folder, caplog):
 
 def test_a_folder_of_2021(folder):
     """No generation_config.json, complete dumps of the parts' configs, tensors under older names."""
-    expected = from_pretrained(folder, dtype=torch.float64)
+    expected = SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64)
     legacy = json.loads(
         (CONFIGS / "facebook__wav2vec2-xls-r-300m-en-to-15.reconstructed.json").read_text()
     )
@@ -591,7 +603,7 @@ def test_a_folder_of_2021(folder):
         {**tensors, "decoder.bert.embeddings.position_ids": torch.arange(37)},
         folder / "model.safetensors",
     )
-    model = from_pretrained(folder, dtype=torch.float64)
+    model = SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64)
     assert same_weights(model, expected) and model.encoder.config == expected.encoder.config
     assert model.generation == GenerationConfig(
         max_length=200,
@@ -607,7 +619,7 @@ def test_a_folder_of_2021(folder):
 
 def test_ids_are_looked_up_in_order(folder):
     def ids(start: str = "decoder_start_token_id") -> int | None:
-        return getattr(from_pretrained(folder).generation, start)
+        return getattr(SpeechEncoderDecoder.from_pretrained(folder).generation, start)
 
     own, config = folder / "generation_config.json", folder / "config.json"
     edit(own, decoder_start_token_id=10, eos_token_id=[11, 12])
@@ -630,9 +642,9 @@ def test_ids_are_looked_up_in_order(folder):
 def test_options_other_than_ids_come_from_one_file(folder):
     edit(folder / "config.json", num_beams=4, max_length=50)
     edit(folder / "config.json", "decoder", num_beams=3, top_k=7)
-    assert from_pretrained(folder).generation == GenerationConfig(**IDS)
+    assert SpeechEncoderDecoder.from_pretrained(folder).generation == GenerationConfig(**IDS)
     (folder / "generation_config.json").unlink()
-    assert from_pretrained(folder).generation == GenerationConfig(
+    assert SpeechEncoderDecoder.from_pretrained(folder).generation == GenerationConfig(
         **IDS, num_beams=4, max_length=50, top_k=7
     )
 
@@ -645,12 +657,14 @@ def test_pad_falls_back_to_eos_and_what_is_missing_is_an_error_when_needed(folde
     ]
     for place in everywhere:
         edit(*place, pad_token_id=None)
-    assert from_pretrained(folder).generation.pad_token_id == IDS["eos_token_id"]
+    assert (
+        SpeechEncoderDecoder.from_pretrained(folder).generation.pad_token_id == IDS["eos_token_id"]
+    )
     edit(folder / "generation_config.json", eos_token_id=[9, 3])
-    assert from_pretrained(folder).generation.pad_token_id == 9
+    assert SpeechEncoderDecoder.from_pretrained(folder).generation.pad_token_id == 9
     for place in everywhere:
         edit(*place, pad_token_id=None, eos_token_id=None, decoder_start_token_id=None)
-    model = from_pretrained(folder)
+    model = SpeechEncoderDecoder.from_pretrained(folder)
     assert (
         model(torch.randn(1, 99), decoder_input_ids=torch.ones(1, 2, dtype=torch.long)).logits
         is not None
@@ -659,15 +673,17 @@ def test_pad_falls_back_to_eos_and_what_is_missing_is_an_error_when_needed(folde
         with pytest.raises(ValueError, match=name):
             model.generation.require_id(name)
     edit(folder / "config.json", "decoder", pad_token_id=...)
-    assert from_pretrained(folder).generation.pad_token_id == 0  # the default of BertConfig
+    assert (
+        SpeechEncoderDecoder.from_pretrained(folder).generation.pad_token_id == 0
+    )  # the default of BertConfig
 
 
 def test_languages(folder, tmp_path):
     edit(folder / "generation_config.json", lang_to_id={"<|de|>": 5, "<|en|>": 6})
-    model = from_pretrained(folder)
+    model = SpeechEncoderDecoder.from_pretrained(folder)
     assert model.generation.lang_to_id == {"<|de|>": 5, "<|en|>": 6}
-    save_pretrained(model, tmp_path / "saved")
-    assert from_pretrained(tmp_path / "saved").generation == model.generation
+    model.save_pretrained(tmp_path / "saved")
+    assert SpeechEncoderDecoder.from_pretrained(tmp_path / "saved").generation == model.generation
     theirs = hf.SpeechEncoderDecoderModel.from_pretrained(tmp_path / "saved").eval()
     waveform = inputs()[0].float()
     assert torch.equal(
@@ -681,7 +697,7 @@ def test_languages(folder, tmp_path):
 def refuse(folder: Path, *words: str) -> None:
     """Loading must be a ValueError of one line that has these words, and no other error behind it."""
     with pytest.raises(ValueError) as error:
-        from_pretrained(folder)
+        SpeechEncoderDecoder.from_pretrained(folder)
     text = str(error.value)
     assert "\n" not in text and all(word in text for word in words), text
     assert (
@@ -913,15 +929,15 @@ def test_only_another_framework(folder):
 @pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, "float32", None])
 def test_the_dtype_is_checked(dtype, folder):
     with pytest.raises(ValueError, match=f"dtype is {dtype!r}, expected a floating point type"):
-        from_pretrained(folder, dtype=dtype)
+        SpeechEncoderDecoder.from_pretrained(folder, dtype=dtype)
 
 
 def test_a_file_where_the_folder_should_be(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="file: no such folder"):
-        from_pretrained(tmp_path / "file")
+        SpeechEncoderDecoder.from_pretrained(tmp_path / "file")
     with pytest.raises(ValueError, match="file: can not write there"):
-        save_pretrained(SpeechEncoderDecoder.from_configs(ENCODER, DECODER), tmp_path / "file")
+        SpeechEncoderDecoder.from_configs(ENCODER, DECODER).save_pretrained(tmp_path / "file")
 
 
 @pytest.mark.parametrize("name", ["no/such/folder", "./nothing", "/nowhere", "a b", "-x"])
@@ -930,7 +946,7 @@ def test_no_such_folder(name, monkeypatch):
     with pytest.raises(
         ValueError, match=f"^{name}: no such folder, expected one with a config.json, or a hub id"
     ):
-        from_pretrained(name)
+        SpeechEncoderDecoder.from_pretrained(name)
 
 
 def test_the_hub(folder, monkeypatch):
@@ -940,13 +956,13 @@ def test_the_hub(folder, monkeypatch):
 
     asked, options = [], {"revision": "main", "local_files_only": True}
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    from_pretrained("owner/model", **options)
+    SpeechEncoderDecoder.from_pretrained("owner/model", **options)
     files = ["*.json", "*.txt", "*.model"]
     wanted = {**options, "allow_patterns": [*files, "model*.safetensors"]}
     assert asked == [("owner/model", wanted)]
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    from_pretrained("owner/model", **options)
+    SpeechEncoderDecoder.from_pretrained("owner/model", **options)
     assert asked[1:] == [
         ("owner/model", wanted),
         ("owner/model", {**options, "allow_patterns": [*files, "pytorch_model*.bin"]}),
@@ -965,4 +981,4 @@ def test_the_hub_has_nothing(monkeypatch, tmp_path):
         with pytest.raises(
             ValueError, match=r"^owner/model: no such folder, and not from the hub: [^\n]+$"
         ):
-            from_pretrained("owner/model", local_files_only=True)
+            SpeechEncoderDecoder.from_pretrained("owner/model", local_files_only=True)

@@ -20,7 +20,6 @@ import nanos2t
 from nanos2t import checkpoint, files, pretrained, remap, tokenizer
 from nanos2t.decoder import DecoderConfig
 from nanos2t.model import SpeechEncoderDecoder
-from nanos2t.pretrained import from_encoder_decoder_pretrained, from_pretrained, save_pretrained
 from nanos2t.wav2vec2 import Encoder, EncoderConfig
 
 hf = pytest.importorskip("transformers")
@@ -71,18 +70,24 @@ def theirs_of_pair(config: dict) -> dict[str, tuple]:
     }
 
 
+def build(path: Path) -> SpeechEncoderDecoder:
+    """The empty model of a pair's config."""
+    configs = pretrained.parse_configs(json.loads(path.read_text()), path.parent)
+    return SpeechEncoderDecoder.build_empty(configs)
+
+
 def ours_of(config: dict, path: Path) -> dict[str, tuple]:
     family = config["model_type"]
     with torch.device("meta"):
         if family == pretrained.MODEL_TYPE:
-            model = pretrained.build(config, path.parent, path.parent, {})
+            model = SpeechEncoderDecoder.build_empty(pretrained.parse_configs(config, path.parent))
             return shapes(
                 remap.export_state(pretrained.table_rows(model.families), model.state_dict())
             )
         kind, part = {"encoder": (EncoderConfig, Encoder)}.get(
             part_of(family), (DecoderConfig, None)
         )
-        found = pretrained.read_part({part_of(family): config}, part_of(family), kind, path)[1]
+        found = pretrained.read_part(config, part_of(family), f"{path}: ")[1]
         if part is None:
             model = SpeechEncoderDecoder(EncoderConfig(num_layers=1), found).decoder
         else:
@@ -100,7 +105,7 @@ def test_names_and_shapes_of_a_published_config(path):
         with pytest.raises(
             ValueError, match=rf"model_type is '{config['model_type']}', expected one of \["
         ):
-            pretrained.read_part({"encoder": config}, "encoder", EncoderConfig, path)
+            pretrained.read_part(config, "encoder", f"{path}: ")
         return
     ours, theirs = ours_of(config, path), theirs_of(config)
     if "encoder.masked_spec_embed" in ours.keys() - theirs.keys():
@@ -110,7 +115,7 @@ def test_names_and_shapes_of_a_published_config(path):
 
 def test_the_largest_pair_has_the_published_size():
     path = next(path for path in CONFIGS if "300m-en-to-15" in path.name)
-    model = pretrained.build(json.loads(path.read_text()), path.parent, path.parent, {})
+    model = build(path)
     assert round(sum(part.numel() for part in model.parameters()) / 1e6, 2) == 792.99
 
 
@@ -140,7 +145,9 @@ def small_encoder(tmp_path_factory) -> Path:
 def test_hidden_states_of_a_real_bert(minilm, small_encoder):
     """Layer by layer, past the cross-attention that it does not have yet."""
     theirs = hf.BertModel.from_pretrained(minilm, is_decoder=True, dtype=torch.float64).eval()
-    ours = from_encoder_decoder_pretrained(small_encoder, minilm, dtype=torch.float64).decoder
+    ours = SpeechEncoderDecoder.from_encoder_decoder_pretrained(
+        small_encoder, minilm, dtype=torch.float64
+    ).decoder
     text = tokenizer.load_tokenizer(minilm)
     ids = torch.tensor([text.encode("Small boats went out at dawn; none of them was late.")])
     states = theirs(ids, output_hidden_states=True, use_cache=False).hidden_states
@@ -165,10 +172,10 @@ def test_the_tokenizer_of_a_real_bert(minilm):
 def test_a_pair_with_a_real_bert_is_written_and_read_by_transformers(
     minilm, small_encoder, tmp_path
 ):
-    ours = from_encoder_decoder_pretrained(
+    ours = SpeechEncoderDecoder.from_encoder_decoder_pretrained(
         small_encoder, minilm, decoder_start_token_id=101, eos_token_id=102
     )
-    save_pretrained(ours, tmp_path)
+    ours.save_pretrained(tmp_path)
     theirs, report = hf.SpeechEncoderDecoderModel.from_pretrained(
         tmp_path, output_loading_info=True
     )
@@ -215,7 +222,7 @@ def test_logits_at_full_size(name, tmp_path):
     theirs = hf.SpeechEncoderDecoderModel.from_pretrained(tmp_path).eval()
     expected = theirs(input_values=waveform, decoder_input_ids=ids).logits
     del theirs
-    found = from_pretrained(tmp_path)(waveform, decoder_input_ids=ids).logits
+    found = SpeechEncoderDecoder.from_pretrained(tmp_path)(waveform, decoder_input_ids=ids).logits
     assert expected.std() > 0.01
     assert (found - expected).abs().max() < 1e-4
 
@@ -227,8 +234,8 @@ def peak():
     status = Path("/proc/self/status").read_text().split()
     return int(status[status.index("VmHWM:") + 1]) * 1024
 before = peak()
-from nanos2t.pretrained import from_pretrained
-model = from_pretrained(sys.argv[1])
+from nanos2t.model import SpeechEncoderDecoder
+model = SpeechEncoderDecoder.from_pretrained(sys.argv[1])
 total = sum(float(part.sum()) for part in model.parameters())  # every page is read
 weights = sum(part.numel() * 4 for part in model.parameters())
 print((peak() - before) / weights, weights)
@@ -239,11 +246,11 @@ print((peak() - before) / weights, weights)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_loading_takes_little_more_memory_than_the_weights(tmp_path):
     path = next(path for path in CONFIGS if "300m-en-to-15" in path.name)
-    model = pretrained.build(json.loads(path.read_text()), path.parent, path.parent, {})
+    model = build(path)
     model = model.to_empty(device="cpu")
     for part in model.parameters():
         part.data.zero_()
-    save_pretrained(model, tmp_path)
+    model.save_pretrained(tmp_path)
     del model
     run = subprocess.run(
         [sys.executable, "-c", GROWTH, str(tmp_path)],
@@ -290,9 +297,7 @@ def test_hidden_states_of_distilhubert(librispeech_a0):
     ])  # fmt: skip
     folder = checkpoint.find_folder("ntu-spml/distilhubert")
     config = files.read_json(folder / "config.json")
-    kind = pretrained.read_part(
-        {"encoder": config}, "encoder", EncoderConfig, folder / "config.json"
-    )[1]
+    kind = pretrained.read_part(config, "encoder", "config.json: ")[1]
     encoder = Encoder(kind).eval()
     table = remap.read_table("hubert")
     theirs = remap.inside_pair(checkpoint.read_tensors(folder)[1], table)

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from nanos2t import pretrained, remap
 from nanos2t.decoder import Decoder, DecoderConfig
+from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.remap import export_state, import_state, parse_table, prefix_rows, read_table
+from nanos2t.remap_config import ConfigRow
 from nanos2t.wav2vec2 import Encoder, EncoderConfig
 
 hf = pytest.importorskip("transformers")
@@ -68,10 +70,10 @@ def pair(name: str) -> tuple[dict[str, Tensor], dict[str, Tensor], list]:
     """The state dict of a tiny pair of HF's, ours to be filled from it, and the rows."""
     theirs = tiny_pair(**PAIRS[name])
     path, config = Path("config.json"), theirs.config.to_dict()
-    encoder_family, encoder = pretrained.read_part(config, "encoder", EncoderConfig, path)
-    decoder_family, decoder = pretrained.read_part(config, "decoder", DecoderConfig, path)
+    encoder_family, encoder = pretrained.read_part(config["encoder"], "encoder", f"{path}: ")
+    decoder_family, decoder = pretrained.read_part(config["decoder"], "decoder", f"{path}: ")
     with torch.device("meta"):
-        ours = pretrained.SpeechEncoderDecoder(encoder, decoder)
+        ours = SpeechEncoderDecoder(encoder, decoder)
     return (
         theirs.state_dict(),
         ours.state_dict(),
@@ -105,7 +107,7 @@ def test_official_names_and_shapes(name):
     part, kind, module = (
         ("decoder", DecoderConfig, Decoder) if is_decoder else ("encoder", EncoderConfig, Encoder)
     )
-    _, ours = pretrained.read_part({part: config}, part, kind, Path(name))
+    _, ours = pretrained.read_part(config, part, f"{name}: ")
     with torch.device("meta"):
         config = hf.AutoConfig.for_model(**config)
         theirs = (hf.AutoModelForCausalLM if is_decoder else hf.AutoModel).from_config(config)
@@ -113,7 +115,7 @@ def test_official_names_and_shapes(name):
     theirs, rows = zeros(theirs), read_table(family).tensors
     assert len(theirs) == count
     assert import_state(rows, theirs, ours).keys() == ours.keys()
-    found = [right for _, right, words in remap.match_rows(rows, ours) if "legacy" not in words]
+    found = [match.theirs for match in remap.match_rows(rows, ours) if not match.row.is_legacy]
     assert sorted(found) == sorted(theirs)  # each by exactly one row
     assert {right: part.shape for right, part in export_state(rows, ours).items()} == {
         right: part.shape for right, part in theirs.items()
@@ -336,15 +338,17 @@ def test_two_rows_for_one_tensor(rows):
     "[encoder]\nhidden_size hidden_size", "[encoder]\na b c d e",
 ])  # fmt: skip
 def test_a_line_that_is_no_row(line):
-    with pytest.raises(ValueError, match=f"table, line {1 + line.count(chr(10))}: .* is no row"):
+    with pytest.raises(ValueError, match=f"table, line {1 + line.count(chr(10))}: invalid row"):
         parse_table(line)
 
 
 def test_include_and_replace():
     base, table = read_table("wav2vec2"), read_table("hubert")
     assert table.tensors == base.tensors and table.base == "wav2vec2" and table.part == "encoder"
-    assert base.config["feat_proj_norm"] == ("feat_proj_norm", "-", True, "")
-    assert table.config["feat_proj_norm"] == ("feat_proj_norm", "feat_proj_layer_norm", True, "")
+    assert base.config["feat_proj_norm"] == ConfigRow("feat_proj_norm", "-", True)
+    assert table.config["feat_proj_norm"] == ConfigRow(
+        "feat_proj_norm", "feat_proj_layer_norm", True
+    )
     assert table.config["hidden_size"] == base.config["hidden_size"]
 
 

@@ -18,6 +18,7 @@ from safetensors import safe_open
 import nanos2t
 from nanos2t import pretrained, remap
 from nanos2t.inspection import parity
+from nanos2t.model import SpeechEncoderDecoder
 
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
@@ -58,7 +59,8 @@ for ours, right, words in remap.read_table("wav2vec2").tensors[8:18]:
     print(f"{ours:<28} {right}   {' '.join(words)}")
 
 rows = pretrained.table_rows(["wav2vec2", "bert"])
-model = pretrained.empty_model(folder)  # shapes without numbers
+configs = pretrained.read_configs(folder)
+model = SpeechEncoderDecoder.build_empty(configs)  # shapes without numbers
 state = remap.import_state(rows, theirs, model.state_dict(), "model.safetensors")
 model.load_state_dict(state, assign=True)
 model.eval()

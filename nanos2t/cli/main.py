@@ -494,14 +494,14 @@ def run_parity(options: argparse.Namespace) -> int:
         raise CommandError(
             "parity needs transformers, which is not installed: pip install transformers", USAGE
         )
-    from nanos2t import pretrained
     from nanos2t.inspection import parity
+    from nanos2t.model import SpeechEncoderDecoder
 
     with exit_with(NO_MODEL):
         folder = loading.find_model_folder(options.model)
         dtype = loading.choose_dtype(options.dtype)
         stt = loading.from_folder(
-            pretrained.from_pretrained(folder, dtype=dtype), folder
+            SpeechEncoderDecoder.from_pretrained(folder, dtype=dtype), folder
         )  # the core alone
         with exit_with(FAILED):
             waveform = stt.load_audio(options.audio or loading.BUNDLED.parent / "sample.wav")

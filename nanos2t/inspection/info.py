@@ -22,7 +22,7 @@ from nanos2t.transcription.transcriber import SpeechToText
 
 def describe_model(folder: Path) -> Iterator[str]:
     """Families, sizes, languages, ids, files. ValueError, one line, if the model cannot be loaded."""
-    model = pretrained.empty_model(folder)
+    model = SpeechEncoderDecoder.build_empty(pretrained.read_configs(folder))
     path, tensors = checkpoint.read_tensors(folder)
     remap.import_state(
         pretrained.table_rows(model.families), tensors, model.state_dict(), str(path)
@@ -103,7 +103,9 @@ def generation(stt: SpeechToText) -> Iterator[str]:
 def tensor_map(folder: Path) -> Iterator[str]:
     """Every tensor: its name at HF and here, its shape at HF, the rule, and its dtype in the file, if it is
     there. ValueError, after all lines, if the weights cannot be loaded."""
-    model, tensors, problem = pretrained.empty_model(folder), {}, None
+    model = SpeechEncoderDecoder.build_empty(pretrained.read_configs(folder))
+    tensors = {}
+    problem = None
     ours, rows = model.state_dict(), pretrained.table_rows(model.families)
     try:
         path, tensors = checkpoint.read_tensors(folder)
@@ -111,16 +113,18 @@ def tensor_map(folder: Path) -> Iterator[str]:
     except ValueError as error:
         problem = error
     order, table = list(ours), []
-    for names, theirs, words in sorted(
-        remap.match_rows(rows, ours), key=lambda row: order.index(row[0][0])
+    for names, theirs, row in sorted(
+        remap.match_rows(rows, ours), key=lambda match: order.index(match.ours[0])
     ):
+        words = row.flags
         shape = sum(len(ours[name]) for name in names), *ours[names[0]].shape[1:]
         shape = shape[::-1] if "transpose" in words and len(shape) == 2 else shape
         table.append((theirs, ", ".join(names), shape, " ".join(sorted(words)) or "copy"))
     spare = [(right, words) for _, right, words in rows if words & {"drop", "optional"}]
     for name in sorted(tensors.keys() - {row[0] for row in table}):
         words = next(
-            (words for right, words in spare if remap.pattern(right).fullmatch(name)), {"no row"}
+            (words for right, words in spare if remap.compile_pattern(right).fullmatch(name)),
+            {"no row"},
         )
         table.append((name, "-", tensors[name].shape, " ".join(sorted(words))))
     table += [(right, "-", (), "drop") for right, words in spare if "drop" in words and not tensors]

@@ -274,7 +274,7 @@ def validate(stt: SpeechToText, examples: list, config: TrainConfig) -> dict[str
         if config.best == "exact":
             given = {"forced_bos_token_id": int(tokens[0, 1])} if labels[0, 0] == IGNORED else {}
             found = decode_memory(
-                stt.model, out.memory, out.frames, {"num_beams": 1, **given}
+                stt.model, out.memory, out.frame_lengths, {"num_beams": 1, **given}
             ).sequences.tolist()
             ends = stt.model.generation.eos_ids
             for row, wanted in zip(found, labels):

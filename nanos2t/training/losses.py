@@ -77,6 +77,6 @@ class TrainingModule(nn.Module):
         if self.ctc is None:
             return loss
         aligned = ctc_loss(
-            self.ctc(out.memory), out.frames, said, self.model.generation.pad_token_id
+            self.ctc(out.memory), out.frame_lengths, said, self.model.generation.pad_token_id
         )
         return loss + self.config.ctc * self.config.targets * aligned

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nanos2t import audio, pretrained
+from nanos2t import audio
 from nanos2t import files as atomic
 from nanos2t.generate import decode_memory
 from nanos2t.generation_config import GenerationConfig
@@ -86,7 +86,7 @@ class SpeechToText:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model, and the tokenizer and the rate from the folder that it came from, beside it."""
-        pretrained.save_pretrained(self.model, folder)
+        self.model.save_pretrained(folder)
         for name in PROCESSOR_FILES if self.folder else ():
             if (file := self.folder / name).exists():
                 atomic.copy_file(file, Path(folder) / name)

@@ -27,7 +27,7 @@ from helpers.pairs import ADAPTER, spread_
 from helpers.tiny import LANGUAGES, save_tiny
 from helpers.vocabularies import bert, fast_bpe, gpt2, mbart50
 
-from nanos2t import audio, pretrained
+from nanos2t import audio
 from nanos2t.decoder import DecoderConfig
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder
@@ -88,7 +88,7 @@ def build(folder: Path) -> None:
             decoder_start_token_id=1, eos_token_id=2, pad_token_id=0, max_length=9
         )
         model = spread_(SpeechEncoderDecoder.from_configs(ADAPTER, decoder, generation))
-        pretrained.save_pretrained(model, folder / name)
+        model.save_pretrained(folder / name)
         vocabulary(folder / name)
         (folder / name / "preprocessor_config.json").write_text(
             '{"sampling_rate": 8000, "chunk_length": 20}'

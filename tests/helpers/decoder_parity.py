@@ -122,12 +122,12 @@ def decoders(variant: str) -> tuple[nn.Module, Decoder]:
     return theirs, ours
 
 
-def rows(variant: str) -> list[remap.Row]:
+def rows(variant: str) -> list[remap.TensorRow]:
     if variant in BERTS:
         return remap.read_table("bert").tensors
     family = "gpt2" if variant == "gpt2" else "bart"
     lines = [line.split()[1:] for line in ROWS.splitlines() if line.split()[:1] == [family]]
-    return [row for line in lines for row in remap.tensor_rows(*line)]
+    return [row for line in lines for row in remap.parse_tensor_rows(line)]
 
 
 def tokens_and_memory(config: DecoderConfig, repeats: int = K) -> tuple[Tensor, Tensor, Tensor]:

@@ -42,7 +42,7 @@ def models(pair: str) -> tuple[nn.Module, SpeechEncoderDecoder]:
         return theirs, ours_from(theirs, folder)
 
 
-def rows(pair: str) -> list[remap.Row]:
+def rows(pair: str) -> list[remap.TensorRow]:
     encoder = remap.read_table("hubert" if pair == "hubert" else "wav2vec2").tensors
     decoder = remap.read_table("bert").tensors
     both = remap.prefix_rows(encoder, "encoder.") + remap.prefix_rows(decoder, "decoder.")
@@ -69,7 +69,7 @@ def differences(pair: str) -> dict[str, float]:
     for i, item in enumerate(items(waveforms, mask.sum(1))):
         want = theirs(item, labels=labels[i : i + 1])
         memory = want.encoder_last_hidden_state
-        assert got.frames[i] == memory.shape[1]
+        assert got.frame_lengths[i] == memory.shape[1]
         worst["memory"] = max(worst["memory"], largest(got.memory[i, : memory.shape[1]], memory[0]))
         worst["logits"] = max(worst["logits"], largest(got.logits[i], want.logits[0]))
         total = total + want.loss * (labels[i] != IGNORED).sum()

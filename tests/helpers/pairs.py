@@ -149,10 +149,8 @@ def tiny_pair(
 
 def ours_from(hf_model, folder: str | Path) -> SpeechEncoderDecoder:
     """The same model as ours, in float64: saved by transformers, loaded by nanos2t."""
-    from nanos2t.pretrained import from_pretrained
-
     hf_model.save_pretrained(folder)
-    return from_pretrained(folder, dtype=torch.float64)
+    return SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64)
 
 
 def pair_of(encoder: str, decoder: str):

@@ -9,7 +9,6 @@ import soundfile
 import torch
 
 from helpers.pairs import spread_
-from nanos2t import pretrained
 from nanos2t.decoder import DecoderConfig
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder
@@ -60,7 +59,7 @@ def save_tiny(
     } | ids
     model = SpeechEncoderDecoder.from_configs(ENCODER, DECODER, GenerationConfig(**ids))
     spread_(model.double(), torch.Generator().manual_seed(seed))
-    pretrained.save_pretrained(model, folder)
+    model.save_pretrained(folder)
     if tokenizer:
         backend = tokenizers.Tokenizer(
             tokenizers.models.WordLevel(dict(zip(PIECES, range(40))), unk_token="<s>")

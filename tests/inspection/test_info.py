@@ -43,7 +43,7 @@ def run(capsys):
 def save(folder: Path, encoder=ENCODER, decoder=DECODER, **options) -> Path:
     """Random weights, no tokenizer, no preprocessor_config.json."""
     model = SpeechEncoderDecoder.from_configs(encoder, decoder, GenerationConfig(**options))
-    pretrained.save_pretrained(spread_(model), folder)
+    spread_(model).save_pretrained(folder)
     return folder
 
 
@@ -185,10 +185,10 @@ def test_map_of_fused_and_transposed_tensors(folder, monkeypatch):
     rows = [
         row for row in rows if "decoder.blocks.{i}.self_attn." not in row[0] or "out_proj" in row[0]
     ]
-    fused = (
+    fused = remap.TensorRow(
         "decoder.blocks.{i}.self_attn.{q,k,v}_proj",
         "decoder.h.{i}.c_attn",
-        remap.Words({"transpose"}),
+        frozenset({"transpose"}),
     )
     monkeypatch.setattr(pretrained, "table_rows", lambda families: [*rows, fused])
     lines = info.tensor_map(folder)

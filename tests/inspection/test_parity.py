@@ -16,7 +16,6 @@ from nanos2t.cli import main as cli
 from nanos2t.decoder import DecoderConfig
 from nanos2t.inspection import parity
 from nanos2t.model import SpeechEncoderDecoder
-from nanos2t.pretrained import from_pretrained
 from nanos2t.wav2vec2 import EncoderConfig
 
 ADAPTER = {"add_adapter": True, "num_adapter_layers": 2, "output_hidden_size": 28}
@@ -162,7 +161,7 @@ def test_stages_are_the_model(fields, samples):
 @pytest.mark.parametrize("kind", PAIRS)
 def test_agreement(pairs, kind, dtype):
     hf, folder = pairs(kind)
-    ours = from_pretrained(folder, dtype=dtype)
+    ours = SpeechEncoderDecoder.from_pretrained(folder, dtype=dtype)
     theirs = parity.load_theirs(folder, dtype)
     rows = parity.compare_models(ours, theirs, waveform(dtype=dtype))
     assert parity.first_departure(rows) is None, parity.render_parity(rows)
@@ -178,7 +177,7 @@ def test_agreement(pairs, kind, dtype):
 )
 def test_the_first_departure_is_where_a_tensor_was_changed(pairs, tmp_path, kind, stage):
     hf, folder = pairs(kind)
-    ours = from_pretrained(
+    ours = SpeechEncoderDecoder.from_pretrained(
         changed(folder, tmp_path / "changed", BROKEN[kind][stage]), dtype=torch.float64
     )
     rows = parity.compare_models(ours, hf, waveform())
@@ -194,13 +193,19 @@ def test_a_small_error_is_seen_in_float64_only(pairs, tmp_path):
     hf, folder = pairs("base")
     name = BROKEN["base"]["encoder block 2"]
     copy = changed(folder, tmp_path / "changed", name, lambda tensor: tensor * (1 + 1e-8))
-    rows = parity.compare_models(from_pretrained(copy, dtype=torch.float64), hf, waveform())
+    rows = parity.compare_models(
+        SpeechEncoderDecoder.from_pretrained(copy, dtype=torch.float64), hf, waveform()
+    )
     assert parity.first_departure(rows) == "encoder block 2"
     theirs = parity.load_theirs(folder, torch.float32)
-    rows = parity.compare_models(from_pretrained(copy), theirs, waveform(dtype=torch.float32))
+    rows = parity.compare_models(
+        SpeechEncoderDecoder.from_pretrained(copy), theirs, waveform(dtype=torch.float32)
+    )
     assert parity.first_departure(rows) is None
     copy = changed(folder, tmp_path / "more", name, lambda tensor: tensor * (1 + 1e-3))
-    rows = parity.compare_models(from_pretrained(copy), theirs, waveform(dtype=torch.float32))
+    rows = parity.compare_models(
+        SpeechEncoderDecoder.from_pretrained(copy), theirs, waveform(dtype=torch.float32)
+    )
     assert parity.first_departure(rows) == "encoder block 2"
 
 
@@ -216,7 +221,7 @@ def test_a_small_error_is_seen_in_float64_only(pairs, tmp_path):
 def test_other_families(tmp_path, encoder, decoder):
     pytest.importorskip("transformers")
     pair_of(encoder, decoder).save_pretrained(tmp_path)
-    ours = from_pretrained(tmp_path, dtype=torch.float64)
+    ours = SpeechEncoderDecoder.from_pretrained(tmp_path, dtype=torch.float64)
     theirs = parity.load_theirs(tmp_path, torch.float64)
     rows = parity.compare_models(ours, theirs, waveform())
     assert parity.first_departure(rows) is None, parity.render_parity(rows)
@@ -227,7 +232,7 @@ def test_other_families(tmp_path, encoder, decoder):
 
 def test_other_tokens_from_the_same_logits_depart(pairs):
     hf, folder = pairs("base")
-    ours = from_pretrained(folder, dtype=torch.float64)
+    ours = SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64)
     ours.generation = replace(ours.generation, repetition_penalty=1e6)
     rows = parity.compare_models(ours, hf, waveform())
     assert parity.first_departure(rows) == "greedy tokens" and rows[-1].difference > 0
@@ -237,13 +242,15 @@ def test_both_start_and_stop_at_our_ids(pairs, monkeypatch):
     hf, folder = pairs("base")
     for name, other in ("decoder_start_token_id", 7), ("eos_token_id", 20), ("pad_token_id", 9):
         monkeypatch.setattr(hf.generation_config, name, other)
-    rows = parity.compare_models(from_pretrained(folder, dtype=torch.float64), hf, waveform())
+    rows = parity.compare_models(
+        SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64), hf, waveform()
+    )
     assert parity.first_departure(rows) is None
 
 
 def test_what_cannot_be_compared_departs(pairs, tmp_path, monkeypatch):
     hf, folder = pairs("base")
-    ours = from_pretrained(folder, dtype=torch.float64)
+    ours = SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64)
     with monkeypatch.context() as patch:  # HF has another name for it
         patch.delitem(parity.MODULES, "encoder.feature_projection")
         rows = parity.compare_models(ours, hf, waveform())
@@ -255,7 +262,7 @@ def test_what_cannot_be_compared_departs(pairs, tmp_path, monkeypatch):
         rows = parity.compare_models(ours, hf, waveform())
         assert parity.first_departure(rows) == "bridge"
     name = BROKEN["base"]["encoder block 0"]
-    nan = from_pretrained(
+    nan = SpeechEncoderDecoder.from_pretrained(
         changed(folder, tmp_path / "nan", name, lambda x: x * torch.nan), dtype=torch.float64
     )
     monkeypatch.setattr(nan, "generation", replace(nan.generation, decoder_start_token_id=None))
@@ -268,13 +275,15 @@ def test_what_cannot_be_compared_departs(pairs, tmp_path, monkeypatch):
 
 def test_hooks_are_gone_afterwards(pairs):
     hf, folder = pairs("base")
-    parity.compare_models(from_pretrained(folder, dtype=torch.float64), hf, waveform())
+    parity.compare_models(
+        SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64), hf, waveform()
+    )
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in hf.modules())
 
 
 def test_what_the_decoder_reads(pairs):
     """No pad: decoders that do not count them number what follows differently. No more than it can."""
-    ours = from_pretrained(pairs("base")[1], dtype=torch.float64)
+    ours = SpeechEncoderDecoder.from_pretrained(pairs("base")[1], dtype=torch.float64)
     for pad, written, read in [
         (1, [2, 5, 7, 3], [2, 5, 7, 3]),
         (1, [2, 5, 1, 7], [2, 5]),

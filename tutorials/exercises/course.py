@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nanos2t.decoder import Block, Decoder, DecoderConfig, Embedding, KVCache
 from nanos2t.generate import Beams, DecoderSession
 from nanos2t.generation_config import GenerationConfig
-from nanos2t.remap import parse_table
+from nanos2t.remap import TensorRow, parse_table
 from nanos2t.wav2vec2 import Attention, EncoderConfig, FeatureEncoder
 from nanos2t.wav2vec2 import Block as EncoderBlock
 
@@ -430,15 +430,17 @@ def dtw(f):
 
 
 def remap_split(f):
-    words, three = frozenset, [torch.zeros(4, 5)] * 3
-    yield "one tensor", f(draw(54, 4, 5), [torch.zeros(4, 5)], words(), "file: w")
-    yield "transpose", f(draw(55, 5, 4), [torch.zeros(4, 5)], words({"transpose"}), "file: w")
-    yield "transpose, a bias", f(draw(56, 5), [torch.zeros(5)], words({"transpose"}), "file: b")
-    yield "q, k and v in one, transpose", f(draw(57, 5, 12), three, words({"transpose"}), "file: w")
-    yield "another shape", f(draw(58, 5, 4), [torch.zeros(4, 5)], words(), "file: w")
+    copy = TensorRow("ours", "theirs")
+    transpose = TensorRow("ours", "theirs", frozenset({"transpose"}))
+    three = [torch.zeros(4, 5)] * 3
+    yield "one tensor", f(draw(54, 4, 5), [torch.zeros(4, 5)], copy, "file: w")
+    yield "transpose", f(draw(55, 5, 4), [torch.zeros(4, 5)], transpose, "file: w")
+    yield "transpose, a bias", f(draw(56, 5), [torch.zeros(5)], transpose, "file: b")
+    yield "q, k and v in one, transpose", f(draw(57, 5, 12), three, transpose, "file: w")
+    yield "another shape", f(draw(58, 5, 4), [torch.zeros(4, 5)], copy, "file: w")
     yield (
         "whole numbers",
-        f(torch.zeros(4, 5, dtype=torch.long), [torch.zeros(4, 5)], words(), "file: w"),
+        f(torch.zeros(4, 5, dtype=torch.long), [torch.zeros(4, 5)], copy, "file: w"),
     )
 
 
@@ -833,23 +835,23 @@ EXERCISES = (
         "weight mapping",
         """\
         A checkpoint has the same tensors under other names, some of them fused or transposed. A table says
-        which is which: rows (ours, theirs, words). `split` makes one tensor of theirs into the one or
-        several of ours that it holds: with "transpose" among the words it is stored as (in, out), the other
-        way round than ours (a bias has one dimension and stays), and several of ours stand one behind the
-        other.
-        `load` fills all tensors of ours, or raises a ValueError that names the tensor: nothing is ever
-        skipped in silence. Words: "alias" (a second name: must be equal if both are there, fills in if the
-        first is not), "legacy" (an older name), "optional" (may be absent), "drop" (theirs only).
-        Given: `match_rows(rows, ours)` yields (our names, their name, words) for each tensor, aliases last;
-        `pattern(theirs).fullmatch(name)` tells whether a row covers a name of theirs; `some(names)` lists
-        names; `fuse(parts, words)` is `unfuse` backwards, and on the meta device tells the shape to
-        expect.""",
+        which is which, by rows (ours, theirs, flags). `unfuse` splits one tensor of theirs into the one or
+        several of ours that it holds, in this order. If `row.is_transposed`, a matrix is stored as (in, out),
+        the other way round than ours (a bias has one dimension and stays).
+        `import_state` fills all tensors of ours, or raises a ValueError that names the tensor: nothing is
+        ever skipped in silence. A row may be `row.is_alias` (a second name: must be equal if both are
+        there, fills in if the first is not), `row.is_legacy` (an older name), `row.is_optional` (may be
+        absent), `row.is_dropped` (theirs only).
+        Given: `match_rows(rows, ours)` yields (our names, their name, row) for each tensor, aliases last;
+        `compile_pattern(row.theirs).fullmatch(name)` tells whether a row covers a name of theirs;
+        `shorten(names)` lists names; `fuse(tensors, row)` is `unfuse` backwards, and on the meta device
+        tells the shape to expect.""",
         "from collections.abc import Mapping\n\nimport torch\nfrom torch import Tensor, equal\n\n"
-        "from nanos2t.remap import Row, Words, fuse, match_rows, pattern\nfrom nanos2t.remap_config import shorten\n",
+        "from nanos2t.remap import TensorRow, compile_pattern, fuse, match_rows\nfrom nanos2t.remap_config import shorten\n",
         {"remap:unfuse": remap_split, "remap:import_state": remap_load},
         (
             "unfuse: check the shape first. Transpose, then cut along the rows: value.split([4, 4, 4]).",
-            "load: two lists of what is left over decide whether it may end well: tensors of ours that "
+            "import_state: two lists of what is left over decide whether it may end well: tensors of ours that "
             "nothing filled, and tensors of theirs that nothing read.",
             "Missing is what a row without alias, legacy and optional should have filled. Unknown is what "
             "was not read and no row with drop or optional covers.",

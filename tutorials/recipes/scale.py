@@ -323,11 +323,12 @@ def seconds(
 def pair(config: Path | None) -> SpeechEncoderDecoder:
     """The model on the meta device: of a config.json, or of XLS-R-300m and mBART-50 with three adapters."""
     if config is not None:
-        return pretrained.build(json.loads(config.read_text()), config.parent, config.parent, {})
+        configs = pretrained.parse_configs(json.loads(config.read_text()), config.parent)
+        return SpeechEncoderDecoder.build_empty(configs)
     training = EncoderTraining(0.1, 0.1, 0.0, 0.0, 0.0, mask_time_prob=0.075)
-    with torch.device("meta"), pretrained.Undrawn():
-        encoder = EncoderConfig.large(adapter_layers=3, training=training)
-        return SpeechEncoderDecoder(encoder, DecoderConfig.mbart(activation="relu"))
+    encoder = EncoderConfig.large(adapter_layers=3, training=training)
+    configs = pretrained.ModelConfigs(encoder, DecoderConfig.mbart(activation="relu"))
+    return SpeechEncoderDecoder.build_empty(configs)
 
 
 def table(

@@ -16,10 +16,16 @@ from nanos2t.model import IGNORED
 
 
 def shift_right(labels: Tensor, start: int, pad: int) -> Tensor:
-    """Labels (B, T) -> decoder input (B, T): start token, then all labels but the last; IGNORED is pad."""
+    """Make the decoder input (B, T) of labels (B, T): `start`, then all labels but the last.
+
+    IGNORED labels become `pad`.
+    """
     raise NotImplementedError("ex10")
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean of -log p(label) over labels that are not IGNORED; 0, with zero gradient, if all of them are."""
+    """Average -log p(label) over all labels (B, T) that are not IGNORED. logits: (B, T, V).
+
+    The loss is 0, with zero gradient, if all of them are IGNORED.
+    """
     raise NotImplementedError("ex10")
