@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import nanos2t
 from nanos2t import wav2vec2
-from nanos2t.inspection import parity
+from nanos2t.inspection.observer import observe_stages
 
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
@@ -33,16 +33,15 @@ print(encoder.config)
 # %% [markdown]
 # ## Every stage, in order
 #
-# `parity.encoder_stages` is the forward pass of the encoder, cut into pieces that can be looked at. Reading
-# down, the recording gets shorter while its vectors get wider; from the projection on, the shape stays as it
-# is.
+# `observe_stages` looks on while the model runs and keeps what each stage returns, by name. Reading down, the
+# recording gets shorter while its vectors get wider; from the projection on, the shape stays as it is.
 
 # %%
-stages = dict(parity.encoder_stages(encoder, values))
+with observe_stages(stt.model) as stages:
+    memory, _ = stt.model.encode(values)
 for name, x in stages.items():
     print(f"{name:<16} {tuple(x.shape)!s:<16} mean {x.mean():7.3f}   deviation {x.std():6.3f}")
-memory, _ = stt.model.encode(values)
-assert torch.allclose(memory, stages["encoder norm"], atol=1e-4)
+assert torch.equal(memory, stages["encoder norm"])
 assert stages["conv 6"].shape == (1, 192, 82) and memory.shape == (1, 82, 192)
 
 # %% [markdown]

@@ -140,14 +140,14 @@ assert written.keys() == theirs.keys() and all(
 
 # %%
 tokens = torch.tensor([[1, 4, 153, 149, 151]])  # start, <verbatim>, two, four, seven
-reference = dict(parity.stages(model, values, tokens))
+reference = parity.run_ours(model, values, tokens)
 limit = parity.TOLERANCE[torch.float32]
 
 
 def differences(other, values=values):
     """Stage -> largest difference from the reference, as a share of the reference's largest number."""
     shares = {}
-    for name, x in parity.stages(other, values, tokens):
+    for name, x in parity.run_ours(other, values, tokens).items():
         right = reference[name].double()
         shares[name] = float((x.double() - right).abs().max() / right.abs().max())
     return shares
@@ -251,7 +251,7 @@ assert epsilon["conv 4"] > 10 * noise["conv 4"] and epsilon["logits"] < 10 * noi
 model64, fault64 = (
     copy.deepcopy(x).double() for x in (model, models["eps 1e-4 in three conv norms"])
 )
-reference = dict(parity.stages(model64, values.double(), tokens))
+reference = parity.run_ours(model64, values.double(), tokens)
 limit = parity.TOLERANCE[torch.float64]
 print(
     "the line is now at",

@@ -471,7 +471,7 @@ def exit_with(code: int, prefix: str = "") -> Iterator[None]:
 
 
 def run_info(options: argparse.Namespace) -> int:
-    from nanos2t.inspection import info
+    from nanos2t.inspection import info, trace
     from nanos2t.transcription import loading
 
     with exit_with(NO_MODEL):
@@ -481,7 +481,7 @@ def run_info(options: argparse.Namespace) -> int:
             stt = load(str(folder))
             with exit_with(FAILED):
                 waveform = stt.load_audio(options.trace)
-            lines = info.trace_tensors(stt, waveform)
+            lines = trace.render_trace(stt, waveform)
         for line in lines:
             write_stdout(f"{line}\n")
     return 0

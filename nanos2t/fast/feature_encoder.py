@@ -1,7 +1,6 @@
 """The feature encoder with channels last: each convolution is a linear layer over its windows.
 
-Shapes: B batch, L samples, T frames, W frames out, C channels, I channels in, O channels out,
-K taps.
+Shapes: B batch, T frames, W frames out, C channels, I channels in, O channels out, K taps.
 """
 
 import torch
@@ -12,45 +11,41 @@ from nanos2t import wav2vec2
 from nanos2t.fast.int8 import Int8Conv
 from nanos2t.fast.onednn import is_supported, linear_onednn
 from nanos2t.fast.windows import MAX_WINDOWS, flatten_kernel, split_windows
-from nanos2t.wav2vec2 import FeatureEncoder
+from nanos2t.wav2vec2 import ConvLayer
 
 
-class FastFeatureEncoder(FeatureEncoder):
-    """The core's FeatureEncoder with the same parameters.
+class FastConvLayer(ConvLayer):
+    """The core's ConvLayer with the same parameters. Its convolution may be an Int8Conv.
 
-    All convolutions but the first may be Int8Conv.
+    It takes and returns (B, C, T) as the core does. In memory, its result has the channels last, so
+    that the next layer need not move them.
     """
 
-    def __init__(self, core: FeatureEncoder):
+    def __init__(self, core: ConvLayer):
         nn.Module.__init__(self)
-        self.min_samples = core.min_samples
-        self.conv_layers = core.conv_layers
+        self.conv = core.conv
+        self.norm = core.norm
+        self.activation = core.activation
 
-    def forward(self, x: Tensor, sample_lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return frames (B, T, C) and frame_lengths (B,) of x (B, L) and sample_lengths (B,).
+    def forward(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return frames (B, O, W) and their lengths (B,) of x (B, I, T) and lengths (B,).
 
         Lengths are None if nothing is padded.
         """
-        if not is_supported(x, self.conv_layers[0].conv.weight):
-            return super().forward(x, sample_lengths)
+        # The weight of an Int8Conv is packed: its input decides.
+        weight = getattr(self.conv, "weight", x)
+        if not is_supported(x, weight):
+            return super().forward(x, lengths)
 
-        x = wav2vec2.zero_padding(x[:, :, None], sample_lengths)  # (B, L, 1)
-
-        # A waveform that is shorter than one frame is padded to one.
-        x = F.pad(x, (0, 0, 0, max(0, self.min_samples - x.shape[1])))
-        lengths = sample_lengths
-        if lengths is not None:
-            lengths = lengths.clamp(min=self.min_samples)
-
-        for layer in self.conv_layers:
-            lengths = wav2vec2.conv_output_lengths(lengths, layer.conv)
-            if layer.norm is not None:
-                x = convolve(x, layer.conv)  # (B, W, C)
-                x = normalise_(x, lengths, layer.norm)
-                activate_(x, layer.activation)
-            else:
-                x = convolve(x, layer.conv, layer.activation)  # (B, W, C)
-        return x, lengths
+        x = x.transpose(1, 2)  # (B, T, I)
+        lengths = wav2vec2.conv_output_lengths(lengths, self.conv)
+        if self.norm is not None:
+            x = convolve(x, self.conv)  # (B, W, O)
+            x = normalise_(x, lengths, self.norm)
+            activate_(x, self.activation)
+        else:
+            x = convolve(x, self.conv, self.activation)  # (B, W, O)
+        return x.transpose(1, 2), lengths
 
 
 def convolve(x: Tensor, conv: nn.Conv1d | Int8Conv, activation: nn.Module | None = None) -> Tensor:

@@ -9,12 +9,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from nanos2t.fast.feature_encoder import FastFeatureEncoder
+from nanos2t.fast.feature_encoder import FastConvLayer
 from nanos2t.fast.int8 import Int8Conv, Int8Head, Int8Linear
 from nanos2t.fast.memory import release_pages
 from nanos2t.fast.onednn import FastHead, FastLinear, FastMLP, has_onednn
 from nanos2t.fast.positional_conv import FastPositionalConv
 from nanos2t.model import SpeechEncoderDecoder
+from nanos2t.wav2vec2 import Encoder
 
 
 def optimise_model(
@@ -40,7 +41,7 @@ def replace_modules(model: SpeechEncoderDecoder) -> None:
     encoder = model.encoder
     decoder = model.decoder
     replace_linears(model, FastLinear)
-    encoder.feature_encoder = FastFeatureEncoder(encoder.feature_encoder)
+    replace_conv_layers(encoder)
     encoder.positions = FastPositionalConv(encoder.positions)
     for block in (*encoder.blocks, *decoder.blocks):
         block.mlp = FastMLP(block.mlp)
@@ -60,9 +61,16 @@ def quantise_modules(model: SpeechEncoderDecoder) -> None:
         layer.conv = Int8Conv(layer.conv)
     replace_linears(model, quantise_linear)
     if has_onednn():
-        encoder.feature_encoder = FastFeatureEncoder(encoder.feature_encoder)
+        replace_conv_layers(encoder)
     encoder.positions = FastPositionalConv(encoder.positions)
     decoder.head = Int8Head(decoder.head, decoder.embed.tokens.weight)
+
+
+def replace_conv_layers(encoder: Encoder) -> None:
+    """Replace every layer of the feature encoder by a FastConvLayer."""
+    layers = encoder.feature_encoder.conv_layers
+    for i, layer in enumerate(layers):
+        layers[i] = FastConvLayer(layer)
 
 
 def replace_linears(model: nn.Module, make_linear: Callable[[nn.Linear], nn.Module]) -> None:

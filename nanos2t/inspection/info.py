@@ -1,217 +1,206 @@
-"""What a model is, for `nanos2t info`: each function yields lines of text.
-Only a trace computes, else the model stands on the meta device, and the file of its weights is mapped."""
+"""Describe the model in a folder (`nanos2t info`): each public function yields lines of text.
+
+The model is built on the meta device and the file of weights is mapped into memory: no weight is
+read.
+"""
 
 import math
 import textwrap
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nanos2t import checkpoint, pretrained, remap
 from nanos2t.generation_config import GenerationConfig
-from nanos2t.inspection import parity
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.transcription.loading import from_folder
 from nanos2t.transcription.transcriber import SpeechToText
 
+LINE_WIDTH = 110
+NAME_WIDTH = 12
+
+# Token ids above this are no ids, whatever a file says: the tokenizer cannot be asked for them.
+MAX_ID = 2**31 - 1
+
 
 def describe_model(folder: Path) -> Iterator[str]:
-    """Families, sizes, languages, ids, files. ValueError, one line, if the model cannot be loaded."""
+    """Describe sizes, languages, ids and files. ValueError if the model cannot be loaded."""
     model = SpeechEncoderDecoder.build_empty(pretrained.read_configs(folder))
     path, tensors = checkpoint.read_tensors(folder)
-    remap.import_state(
-        pretrained.table_rows(model.families), tensors, model.state_dict(), str(path)
-    )
+    rows = pretrained.table_rows(model.families)
+    remap.import_state(rows, tensors, model.state_dict(), str(path))
     stt = from_folder(model, folder)
-    for part, family in zip(("encoder", "decoder"), model.families, strict=True):
-        fields = vars(getattr(model, part).config)
-        yield wrap_line(
-            part,
-            f"{family}: "
-            + format_fields({key: fields[key] for key in fields if key != "training"}),
-        )
+
+    yield from describe_configs(model)
+    yield from describe_parameters(model)
+    yield from describe_audio(stt)
+    yield wrap_line("tokenizer", describe_tokenizer(stt))
+    yield wrap_line("languages", ", ".join(stt.languages) or "one, nothing to choose")
+    yield from describe_generation(stt)
+    yield from describe_files(folder, path, tensors)
+
+
+def describe_configs(model: SpeechEncoderDecoder) -> Iterator[str]:
+    """Yield the family and the config of both parts, without what only training reads."""
+    parts = {"encoder": model.encoder.config, "decoder": model.decoder.config}
+    for (part, config), family in zip(parts.items(), model.families, strict=True):
+        fields = {name: value for name, value in vars(config).items() if name != "training"}
+        yield wrap_line(part, f"{family}: {format_fields(fields)}")
+
+
+def describe_parameters(model: SpeechEncoderDecoder) -> Iterator[str]:
+    """Yield how many parameters the model has, and each part of it."""
     counts: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
-        counts["bridge" if name.startswith("bridge.") else ".".join(name.split(".")[:2])] += (
-            parameter.numel()
-        )
+        # "encoder.blocks.0.mlp..." belongs to encoder.blocks; the bridge has no parts.
+        levels = name.split(".")
+        part = levels[0] if levels[0] == "bridge" else ".".join(levels[:2])
+        counts[part] += parameter.numel()
+
     yield wrap_line("parameters", f"{counts.total():,}")
-    yield from (f"  {name:<28}{count:>15,}" for name, count in counts.items())
-    yield wrap_line(
-        "audio", f"{stt.sample_rate} Hz, {'normalised' if stt.normalise else 'as it is'}"
-    )
-    yield wrap_line("frames", frame_rate(stt))
+    for part, count in counts.items():
+        yield f"  {part:<28}{count:>15,}"
+
+
+def describe_audio(stt: SpeechToText) -> Iterator[str]:
+    """Yield what audio the model expects, and how much of it a frame covers."""
+    scale = "normalised" if stt.normalise else "as it is"
+    yield wrap_line("audio", f"{stt.sample_rate} Hz, {scale}")
+
+    config = stt.model.encoder.config
+    frame_rate = stt.sample_rate / math.prod(config.conv_strides)
+    milliseconds = 1000 * config.min_samples / stt.sample_rate
+    text = f"{frame_rate:.4g} per second, each from {milliseconds:.4g} ms of sound"
+    if config.adapter_layers:
+        memory_rate = frame_rate / config.adapter_stride**config.adapter_layers
+        text += f"; {memory_rate:.4g} per second after the adapter"
+    yield wrap_line("frames", text)
+
+
+def describe_tokenizer(stt: SpeechToText) -> str:
     backend = getattr(stt.tokenizer, "backend", None)
-    kind = backend and f"{type(backend.model).__name__}, {backend.get_vocab_size():,} tokens"
-    yield wrap_line("tokenizer", kind or "none: ids instead of text")
-    yield wrap_line("languages", ", ".join(stt.languages) or "one, nothing to choose")
-    yield from generation(stt)
-    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})
-    yield wrap_line("weights", f"{path.name}: {len(tensors)} tensors, {', '.join(dtypes)}")
-    yield f"{'files':<11} {folder}"
-    for file in sorted(path for path in folder.iterdir() if path.is_file()):
-        yield f"  {file.name:<28}{file.stat().st_size:>15,} bytes"
+    if backend is None:
+        return "none: ids instead of text"
+    return f"{type(backend.model).__name__}, {backend.get_vocab_size():,} tokens"
+
+
+def describe_generation(stt: SpeechToText) -> Iterator[str]:
+    """Yield the ids with their tokens, and the options that differ from plain greedy search."""
+    options = vars(stt.model.generation)
+    ids = {name: value for name, value in options.items() if name.endswith("_token_id")}
+    yield wrap_line("ids", format_fields({name: spell_id(stt, ids[name]) for name in ids}))
+
+    changed = {}
+    for name, default in vars(GenerationConfig()).items():
+        if name not in ids and name != "lang_to_id" and options[name] != default:
+            changed[name] = options[name]
+    neutral = "neutral: greedy search, 20 new tokens at most"
+    yield wrap_line("generation", format_fields(changed) or neutral)
+
+
+def spell_id(stt: SpeechToText, value: object) -> object:
+    """Return an id with the text of its token, if the tokenizer has one."""
+    if stt.tokenizer is None or not isinstance(value, int) or not 0 <= value <= MAX_ID:
+        return value
+    text = stt.tokenizer.decode([value], skip_special_tokens=False)
+    return f"{value} {text}".strip()
+
+
+def describe_files(folder: Path, path: Path, tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """Yield what is in the file of weights `path`, and the sizes of all files of the folder."""
+    dtypes = ", ".join(sorted({format_dtype(tensor) for tensor in tensors.values()}))
+    yield wrap_line("weights", f"{path.name}: {len(tensors)} tensors, {dtypes}")
+    yield f"{'files':<{NAME_WIDTH}}{folder}"
+    for file in sorted(folder.iterdir()):
+        if file.is_file():
+            yield f"  {file.name:<28}{file.stat().st_size:>15,} bytes"
 
 
 def wrap_line(name: str, text: str) -> str:
-    """A name, and a text in as many lines as it takes."""
+    """Return a name and a text, in as many lines as it takes."""
     return textwrap.fill(
-        f"{name:<11} {text}", 110, subsequent_indent=" " * 12, break_on_hyphens=False
+        f"{name:<{NAME_WIDTH - 1}} {text}",
+        LINE_WIDTH,
+        subsequent_indent=" " * NAME_WIDTH,
+        break_on_hyphens=False,
     )
 
 
 def format_fields(fields: Mapping[str, object]) -> str:
-    return ", ".join(
-        f"{name}={'none' if value is None else value}" for name, value in fields.items()
-    )
+    parts = [f"{name}={'none' if value is None else value}" for name, value in fields.items()]
+    return ", ".join(parts)
 
 
-def frame_rate(stt: SpeechToText) -> str:
-    """Frames per second before and behind the adapter, and how much sound one of them is made of."""
-    config = stt.model.encoder.config
-    rate, sight = (
-        stt.sample_rate / math.prod(config.conv_strides),
-        config.min_samples / stt.sample_rate,
-    )
-    text = f"{rate:.4g} per second, each from {1000 * sight:.4g} ms of sound"
-    behind = rate / config.adapter_stride**config.adapter_layers
-    return f"{text}; {behind:.4g} per second behind the adapter" if config.adapter_layers else text
-
-
-def generation(stt: SpeechToText) -> Iterator[str]:
-    """The ids, with their tokens, and the options that are not the neutral ones."""
-    options = vars(stt.model.generation)
-    ids = {name: value for name, value in options.items() if name.endswith("_token_id")}
-    neutral = vars(GenerationConfig()) | ids | {"lang_to_id": options["lang_to_id"]}
-    changed = {name: value for name, value in options.items() if value != neutral[name]}
-    for name, value in ids.items():
-        if stt.tokenizer is not None and isinstance(value, int) and 0 <= value < 2**31:
-            ids[name] = (
-                f"{value} {stt.tokenizer.decode([value], skip_special_tokens=False)}".strip()
-            )
-    yield wrap_line("ids", format_fields(ids))
-    yield wrap_line(
-        "generation", format_fields(changed) or "neutral: greedy search, 20 new tokens at most"
-    )
+def format_dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def tensor_map(folder: Path) -> Iterator[str]:
-    """Every tensor: its name at HF and here, its shape at HF, the rule, and its dtype in the file, if it is
-    there. ValueError, after all lines, if the weights cannot be loaded."""
+    """Yield a table of all tensors: their name, ours, their shape, the rule, the dtype in the file.
+
+    ValueError, after all lines, if the weights cannot be loaded.
+    """
     model = SpeechEncoderDecoder.build_empty(pretrained.read_configs(folder))
+    ours = model.state_dict()
+    rows = pretrained.table_rows(model.families)
     tensors = {}
     problem = None
-    ours, rows = model.state_dict(), pretrained.table_rows(model.families)
     try:
         path, tensors = checkpoint.read_tensors(folder)
         remap.import_state(rows, tensors, ours, str(path))
     except ValueError as error:
         problem = error
-    order, table = list(ours), []
-    for names, theirs, row in sorted(
-        remap.match_rows(rows, ours), key=lambda match: order.index(match.ours[0])
-    ):
-        words = row.flags
-        shape = sum(len(ours[name]) for name in names), *ours[names[0]].shape[1:]
-        shape = shape[::-1] if "transpose" in words and len(shape) == 2 else shape
-        table.append((theirs, ", ".join(names), shape, " ".join(sorted(words)) or "copy"))
-    spare = [(right, words) for _, right, words in rows if words & {"drop", "optional"}]
-    for name in sorted(tensors.keys() - {row[0] for row in table}):
-        words = next(
-            (words for right, words in spare if remap.compile_pattern(right).fullmatch(name)),
-            {"no row"},
-        )
-        table.append((name, "-", tensors[name].shape, " ".join(sorted(words))))
-    table += [(right, "-", (), "drop") for right, words in spare if "drop" in words and not tensors]
-    lines = [("# theirs", "ours", "shape", "rule", "file")]
-    for name, names, shape, rule in table:
-        dtype = str(tensors[name].dtype).removeprefix("torch.") if name in tensors else "-"
-        lines.append((name, names, " x ".join(map(str, shape)) or "-", rule, dtype))
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    yield from ("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+
+    lines = map_our_tensors(rows, ours)
+    mapped = {theirs for theirs, *_ in lines}
+    lines += map_other_tensors(rows, {name: tensors[name] for name in tensors.keys() - mapped})
+    if not tensors:
+        # There is no file to say which of the tensors without a place are there: name them all.
+        lines += [(row.theirs, "-", (), "drop") for row in rows if row.is_dropped]
+
+    table = [("# theirs", "ours", "shape", "rule", "file")]
+    for theirs, names, shape, rule in lines:
+        dtype = format_dtype(tensors[theirs]) if theirs in tensors else "-"
+        table.append((theirs, names, " x ".join(map(str, shape)) or "-", rule, dtype))
+    yield from align_columns(table)
     if problem:
         raise problem
 
 
-def parameters(model: SpeechEncoderDecoder) -> dict[str, int]:
-    """How many each of parity's stages has; a tied output matrix counts at the embedding."""
-    encoder, decoder, front = model.encoder, model.decoder, model.encoder.feature_encoder
-    parts = {
-        "projection": [encoder.feature_projection],
-        "positions": [encoder.positions],
-        "bridge": [model.bridge],
-        "encoder norm": [encoder.norm],
-        "embedding": [decoder.embed],
-        "adapter norm": [encoder.adapter.proj, encoder.adapter.norm],
-        "decoder norm": [decoder.norm],
-        "logits": [decoder.head],
-    }
-    parts |= {f"conv {i}": [layer] for i, layer in enumerate(front.conv_layers)}
-    for name, modules in (
-        ("encoder block", encoder.blocks),
-        ("adapter", encoder.adapter.layers),
-        ("decoder block", decoder.blocks),
-    ):
-        parts |= {f"{name} {i}": [module] for i, module in enumerate(modules)}
-    return {
-        name: sum(x.numel() for x in nn.ModuleList(part).parameters())
-        for name, part in parts.items()
-    }
+def map_our_tensors(rows: list[remap.TensorRow], ours: Mapping[str, Tensor]) -> list[tuple]:
+    """Return (their name, our names, their shape, rule) of all tensors that we read, in order."""
+    order = {name: place for place, name in enumerate(ours)}
+    matches = sorted(remap.match_rows(rows, ours), key=lambda match: order[match.ours[0]])
+    lines = []
+    for names, theirs, row in matches:
+        shape = remap.fuse([ours[name] for name in names], row).shape
+        lines.append((theirs, ", ".join(names), shape, format_rule(row)))
+    return lines
 
 
-def describe_tensor(name: str, x: Tensor, start: float, parameters: int = 0) -> dict:
-    """A tensor that was begun at `start` with so many parameters; ids have neither mean nor deviation."""
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
-    ms, y, real = 1000 * (time.perf_counter() - start), x.float(), x.is_floating_point()
-    return {
-        "stage": name,
-        "shape": [*x.shape],
-        "dtype": str(x.dtype).removeprefix("torch."),
-        "ms": ms,
-        "parameters": parameters,
-        "mean": y.mean().item() if real else None,
-        "deviation": y.std(correction=0).item() if real else None,
-    }
+def map_other_tensors(rows: list[remap.TensorRow], tensors: Mapping[str, Tensor]) -> list[tuple]:
+    """Return the same of the tensors of a file that we do not read. The rule says why."""
+    skipped = [row for row in rows if row.is_dropped or row.is_optional]
+    lines = []
+    for name in sorted(tensors):
+        rule = "no row"
+        for row in skipped:
+            if remap.compile_pattern(row.theirs).fullmatch(name):
+                rule = format_rule(row)
+                break
+        lines.append((name, "-", tensors[name].shape, rule))
+    return lines
 
 
-def observed_tensors(
-    stt: SpeechToText, waveform: np.ndarray, tokens: Tensor
-) -> Iterator[tuple[dict, Tensor]]:
-    """Every tensor from a waveform (L,) to the tokens chosen behind each of a decoder input (1, T), in order,
-    with its facts. What is done between two of them is not counted."""
-    counts, samples = parameters(stt.model), torch.as_tensor(waveform)
-    yield describe_tensor("waveform", samples, start := time.perf_counter()), samples
-    input_values, _ = stt.prepare([waveform])  # (1, L)
-    yield describe_tensor("input", input_values, start), input_values
-    start = time.perf_counter()
-    for name, x in parity.stages(stt.model, input_values, tokens):
-        found = describe_tensor(name, x, start, counts[name])
-        if name == "embedding":
-            yield describe_tensor("tokens", tokens, time.perf_counter()), tokens
-        yield found, x
-        start = time.perf_counter()
-    chosen = x.argmax(2)  # (1, T)
-    yield describe_tensor("next tokens", chosen, start), chosen
+def format_rule(row: remap.TensorRow) -> str:
+    return " ".join(sorted(row.flags)) or "copy"
 
 
-def trace_tensors(stt: SpeechToText, waveform: np.ndarray) -> Iterator[str]:
-    """Every tensor for a waveform (L,), the decoder reading what greedy search writes."""
-    written = parity.greedy_tokens(stt.model, stt.model, stt.prepare([waveform])[0])
-    line = "{:<17} {:<18} {:<9} {:>7} {:>12} {:>10} {:>10}".format
-    yield line("# stage", "shape", "dtype", "ms", "parameters", "mean", "deviation")
-    for row, _ in observed_tensors(stt, waveform, parity.decoder_input(stt.model, written)):
-        shape, ms, count = (
-            " x ".join(map(str, row["shape"])),
-            f"{row['ms']:.1f}",
-            f"{row['parameters']:,}",
-        )
-        values = [
-            "-" if row[name] is None else f"{row[name]:.4f}" for name in ("mean", "deviation")
-        ]
-        yield line(row["stage"], shape, row["dtype"], ms, count, *values)
+def align_columns(table: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Yield the rows of a table as lines, each column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        yield "  ".join(cells).rstrip()

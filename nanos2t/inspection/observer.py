@@ -67,27 +67,26 @@ def find_stages(model: nn.Module) -> dict[str, nn.Module]:
     stages = {}
     for path, module in model.named_modules():
         parent, _, last = path.rpartition(".")
-        number = ""
+        pattern = path
         if last.isdecimal():
-            number = last
-            path = f"{parent}.{{i}}"
+            pattern = parent + ".{i}"
         # An Identity takes the place of a part that this configuration does not have.
-        if path in names and not isinstance(module, nn.Identity):
-            stages[names[path].format(i=number)] = module
+        if pattern in names and not isinstance(module, nn.Identity):
+            stages[names[pattern].format(i=last)] = module
     return stages
 
 
 def name_decoder_stages(family: str) -> dict[str, str]:
     """Return paths and stages inside a decoder of transformers, from our table of its weights."""
     names = {}
-    for ours, theirs, flags in remap.read_table(family).tensors:
+    for row in remap.read_table(family).tensors:
         # The rows with flags are other names of the same tensors.
-        if flags:
+        if row.flags:
             continue
-        if ours == "norm":
-            names[f"decoder.{theirs}"] = "decoder norm"
-        if ours.startswith("blocks."):
-            parent, _, _ = theirs.partition(".{i}")
+        if row.ours == "norm":
+            names[f"decoder.{row.theirs}"] = "decoder norm"
+        if row.ours.startswith("blocks."):
+            parent, _, _ = row.theirs.partition(".{i}")
             names[f"decoder.{parent}.{{i}}"] = "decoder block {i}"
     return names
 
@@ -101,14 +100,20 @@ def observe_stages(
     A stage that runs several times keeps its last tensor. With `summarise`, the dictionary holds
     `summarise(name, tensor)` instead, and no tensor stays in memory.
     """
+    is_ours = isinstance(model, SpeechEncoderDecoder)
     stages = {}
 
     def keep(name: str, tensor: Tensor) -> None:
-        tensor = tensor.detach()
-        stages[name] = summarise(name, tensor) if summarise else tensor
+        stages[name] = tensor.detach()
+        if summarise:
+            stages[name] = summarise(name, stages[name])
 
     def keep_output(name: str, module: nn.Module, arguments: tuple, output: object) -> None:
-        keep(name, first_tensor(output))
+        tensor = first_tensor(output)
+        # The adapter layers of transformers return their channels first, (B, H, T).
+        if not is_ours and name.removeprefix("adapter ").isdecimal():
+            tensor = tensor.transpose(1, 2)
+        keep(name, tensor)
 
     def keep_input(module: nn.Module, arguments: tuple, named: dict) -> None:
         keep("embedding", [*arguments, *named.values()][0])
@@ -116,7 +121,7 @@ def observe_stages(
     with ExitStack() as hooks:
         for name, module in find_stages(model).items():
             # In some families of transformers no module returns the embedding: block 0 is given it.
-            if name == "decoder block 0" and not isinstance(model, SpeechEncoderDecoder):
+            if name == "decoder block 0" and not is_ours:
                 hook = module.register_forward_pre_hook(keep_input, with_kwargs=True)
                 hooks.enter_context(hook)
             hook = module.register_forward_hook(partial(keep_output, name))
@@ -177,7 +182,9 @@ def observe_attention(
     @torch.no_grad()
     def keep_weights(module: Attention, arguments: tuple, named: dict, output: Tensor) -> None:
         weights = compute_weights(module, *arguments, **named)  # (B, N, T, S)
-        observed.append(summarise(weights) if summarise else weights)
+        if summarise:
+            weights = summarise(weights)
+        observed.append(weights)
 
     with ExitStack() as hooks:
         for module in modules:

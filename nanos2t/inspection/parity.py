@@ -1,44 +1,41 @@
-"""Where we depart from transformers (HF): both hear one utterance, and are compared stage by stage.
-    stages: (name, tensor) ... of our model, part by part        }
-    their_stages: the same names, seen by hooks on HF's modules  } -> compare -> render
-Shapes: L samples, C channels, T frames or tokens, S those behind the adapter, H hidden_size, V vocab_size."""
+"""Compare our model with transformers' (HF's) stage by stage on one utterance (`nanos2t parity`).
+
+    run_ours, run_theirs: the same stages of both models -> compare_models -> render_parity
+
+Shapes: L samples, T tokens.
+"""
 
 import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from nanos2t import files, pretrained, remap
+from nanos2t import files, pretrained
+from nanos2t.inspection.observer import observe_stages
 from nanos2t.model import SpeechEncoderDecoder
-from nanos2t.wav2vec2 import Encoder
 
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}  # of a stage's largest value
-NEW_TOKENS = 20  # of greedy search
-# HF's modules -> our stages; in a list they are numbered. Those of a decoder are what its table says.
-MODULES = {
-    "encoder.feature_extractor.conv_layers": "conv",
-    "encoder.feature_projection": "projection",
-    "encoder.encoder.pos_conv_embed": "positions",
-    "encoder.encoder.layer_norm": "encoder norm",
-    "encoder.encoder.layers": "encoder block",
-    "encoder.adapter.proj_layer_norm": "adapter norm",
-    "encoder.adapter.layers": "adapter",
-    "enc_to_dec_proj": "bridge",
-}
+# The largest difference that is only rounding, as a share of a stage's largest value.
+TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
+
+# How many tokens greedy search writes at most.
+MAX_NEW_TOKENS = 20
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Numbers are None if HF has no such tensor, or of another shape, or if one holds NaN. The difference of
-    tokens is how many are others. `largest`: HF's largest value."""
+    """How a stage of our model differs from HF's. The greedy tokens of both are the last stage.
+
+    difference: the largest difference of two numbers, or how many tokens differ. It is None if HF
+    has no such tensor, or one of another shape, or if a number is not finite.
+    largest: the largest absolute value of HF's tensor. departs: whether the difference is too
+    large.
+    """
 
     stage: str
     shape: tuple[int, ...]
@@ -47,52 +44,9 @@ class Stage:
     departs: bool
 
 
-@torch.no_grad()
-def stages(
-    model: SpeechEncoderDecoder, input_values: Tensor, tokens: Tensor
-) -> Iterator[tuple[str, Tensor]]:
-    """SpeechEncoderDecoder.forward over one utterance (1, L) and decoder input (1, T), part by part."""
-    memory, decoder = (yield from encoder_stages(model.encoder, input_values)), model.decoder
-    if isinstance(model.bridge, nn.Linear):
-        yield "bridge", (memory := model.bridge(memory))  # (1, S, H)
-    yield "embedding", (x := decoder.embed(tokens, 0))  # (1, T, H)
-    for i, (block, keys_values) in enumerate(zip(decoder.blocks, decoder.project_memory(memory))):
-        yield f"decoder block {i}", (x := block(x, keys_values, None, None))  # (1, T, H)
-    x = decoder.norm(x)
-    if decoder.config.pre_norm:
-        yield "decoder norm", x  # (1, T, H)
-    yield "logits", decoder.head(x, decoder.embed.tokens.weight)  # (1, T, V)
-
-
-def encoder_stages(encoder: Encoder, input_values: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """Encoder.forward over one utterance (1, L): names and tensors; what it returns is (1, S, H)."""
-    front, adapter, pre_norm = encoder.feature_encoder, encoder.adapter, encoder.config.pre_norm
-    x = input_values[:, None]  # (1, 1, L)
-    x = F.pad(x, (0, max(0, front.min_samples - x.shape[2])))
-    for i, layer in enumerate(front.conv_layers):
-        x, _ = layer(x, None)
-        yield f"conv {i}", x  # (1, C, fewer)
-    x = encoder.feature_projection(x.transpose(1, 2))
-    yield "projection", x  # (1, T, H)
-    yield "positions", (positions := encoder.positions(x))  # (1, T, H)
-    x = x + positions
-    if not pre_norm:
-        yield "encoder norm", (x := encoder.norm(x))  # (1, T, H)
-    for i, block in enumerate(encoder.blocks):
-        yield f"encoder block {i}", (x := block(x, None))  # (1, T, H)
-    if pre_norm:
-        yield "encoder norm", (x := encoder.norm(x))  # (1, T, H)
-    if isinstance(adapter.norm, nn.LayerNorm):
-        yield "adapter norm", (x := adapter.norm(adapter.proj(x)))  # (1, T, H)
-    for i, layer in enumerate(adapter.layers):
-        x, _ = layer(x, None)
-        yield f"adapter {i}", x.transpose(1, 2)  # (1, H, fewer)
-    return x
-
-
 @contextmanager
-def theirs_at_work(doing: str) -> Iterator[None]:
-    """HF is kept quiet; what it raises, which may be anything, becomes a ValueError of one line."""
+def theirs_at_work(action: str) -> Iterator[None]:
+    """Keep transformers quiet in the `with` block; its errors become a ValueError of one line."""
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -101,127 +55,167 @@ def theirs_at_work(doing: str) -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except Exception as error:
-        why = f"{type(error).__name__}: {files.first_line(error)[:200]}"
-        raise ValueError(f"transformers {transformers.__version__} {doing} ({why})") from None
+    except Exception as error:  # transformers may raise anything
+        reason = f"{type(error).__name__}: {files.first_line(error)[:200]}"
+        version = transformers.__version__
+        raise ValueError(f"transformers {version} {action} ({reason})") from None
 
 
 def load_theirs(folder: Path, dtype: torch.dtype) -> nn.Module:
-    """HF's model from a folder, in eval mode. ValueError, in one line, if HF cannot load it."""
-    from transformers import SpeechEncoderDecoderModel as Pair
+    """Load HF's model from a folder, in eval mode. ValueError, in a line, if HF cannot load it."""
+    from transformers import SpeechEncoderDecoderModel
 
     with theirs_at_work(f"cannot load {folder}"):
-        model, keys = Pair.from_pretrained(folder, dtype=dtype, output_loading_info=True)
-        if any(
-            getattr(value, "is_meta", False)
-            for part in model.modules()
-            for value in vars(part).values()
-        ):
-            loaded, model = model, Pair(model.config).to(dtype)  # which computes TrOCR's table
+        model, keys = SpeechEncoderDecoderModel.from_pretrained(
+            folder, dtype=dtype, output_loading_info=True
+        )
+        if has_meta_tensors(model):
+            # TrOCR's table of sinusoidal positions is in no file: a new model computes it.
+            loaded = model
+            model = SpeechEncoderDecoderModel(loaded.config).to(dtype)
             model.load_state_dict(loaded.state_dict())
             model.generation_config = loaded.generation_config
+
     if keys["missing_keys"]:
-        pretrained.log.warning(
-            "transformers drew at random: %s", ", ".join(sorted(keys["missing_keys"]))
-        )
+        names = ", ".join(sorted(keys["missing_keys"]))
+        pretrained.log.warning("transformers drew at random: %s", names)
     return model.eval()
 
 
-def their_stages(
-    theirs: nn.Module, family: str, input_values: Tensor, tokens: Tensor
+def has_meta_tensors(model: nn.Module) -> bool:
+    """Return whether a tensor that is no parameter still has no numbers."""
+    for module in model.modules():
+        if any(getattr(value, "is_meta", False) for value in vars(module).values()):
+            return True
+    return False
+
+
+@torch.no_grad()
+def run_ours(
+    model: SpeechEncoderDecoder, input_values: Tensor, tokens: Tensor
 ) -> dict[str, Tensor]:
-    """HF's tensors by the names of our stages. `family`: of the decoder."""
-    rows = {
-        ours: "decoder." + name
-        for ours, name, words in remap.read_table(family).tensors
-        if not words
-    }
-    blocks = next(name for ours, name in rows.items() if ours.startswith("blocks.")).partition(
-        ".{i}"
-    )[0]
-    names = MODULES | {blocks: "decoder block", rows.get("norm"): "decoder norm"}
-    found, hooks = {}, []
-
-    def keep(name: str, module: nn.Module, given: tuple, named: dict, result) -> None:
-        found[name] = result[0] if isinstance(result, tuple) else result
-        if name == "decoder block 0":
-            found["embedding"] = (*given, *named.values())[0]
-
-    for path, module in theirs.named_modules():
-        above, _, last = path.rpartition(".")
-        if (
-            name := f"{names[above]} {last}"
-            if above in names and last.isdecimal()
-            else names.get(path)
-        ):
-            hooks.append(module.register_forward_hook(partial(keep, name), with_kwargs=True))
-    with torch.no_grad():
-        found["logits"] = theirs(
-            input_values=input_values, decoder_input_ids=tokens, use_cache=False
-        ).logits
-    for hook in hooks:
-        hook.remove()
-    return found
+    """Run our model on input_values (1, L) and decoder input (1, T), and return its stages."""
+    with observe_stages(model) as stages:
+        model(input_values, decoder_input_ids=tokens)
+    return stages
 
 
-def greedy_tokens(
+@torch.no_grad()
+def run_theirs(theirs: nn.Module, input_values: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+    """Run HF's model on input_values (1, L) and decoder input (1, T), and return its stages."""
+    with observe_stages(theirs) as stages:
+        theirs(input_values=input_values, decoder_input_ids=tokens, use_cache=False)
+    return stages
+
+
+def write_greedily(
     writer: nn.Module, model: SpeechEncoderDecoder, input_values: Tensor
 ) -> list[int]:
-    """What `writer`, our model or HF's, writes (T,) from our ids; [] if there is none to start with."""
-    own, most = vars(model.generation), min(NEW_TOKENS, model.decoder.config.max_positions)
-    options = {key: own[key] for key in own if key.endswith("_token_id") and own[key] is not None}
+    """Return the tokens (T,) that greedy search writes with our model or HF's as `writer`.
+
+    Both start and stop at the ids of our `model`. Without a start token, nothing is written: [].
+    """
+    options = {}
+    for name, value in vars(model.generation).items():
+        if name.endswith("_token_id") and value is not None:
+            options[name] = value
     if "decoder_start_token_id" not in options:
         return []
-    options |= {
-        "num_beams": 1,
-        "num_return_sequences": 1,
-        "do_sample": False,
-        "max_new_tokens": most,
-    }
-    return writer.generate(input_values, **options)[0].tolist()
+    return writer.generate(
+        input_values,
+        num_beams=1,
+        num_return_sequences=1,
+        do_sample=False,
+        max_new_tokens=min(MAX_NEW_TOKENS, model.decoder.config.max_positions),
+        **options,
+    )[0].tolist()
 
 
-def decoder_input(model: SpeechEncoderDecoder, written: list[int]) -> Tensor:
-    """Tokens up to the first pad, which has no position in some decoders; without any, a few ids: (1, T)."""
-    first, *rest = written or range(min(8, model.decoder.config.vocab_size))
-    read = [first, *takewhile(lambda token: token != model.generation.pad_token_id, rest)]
-    return torch.tensor([read[: model.decoder.config.max_positions]])
+def make_decoder_input(model: SpeechEncoderDecoder, written: list[int]) -> Tensor:
+    """Return the written tokens as decoder input (1, T), or a few ids if nothing was written.
+
+    It ends before the first pad, because some decoders give no position to a pad.
+    """
+    config = model.decoder.config
+    if not written:
+        written = list(range(min(8, config.vocab_size)))
+    pad = model.generation.pad_token_id
+    # The start token may be the pad, too.
+    start, *rest = written
+    tokens = [start, *takewhile(lambda token: token != pad, rest)]
+    return torch.tensor([tokens[: config.max_positions]])
 
 
 def compare_models(
     model: SpeechEncoderDecoder, theirs: nn.Module, input_values: Tensor
 ) -> list[Stage]:
-    """Our model and HF's over one utterance (1, L): every stage, and greedy tokens if an id starts them."""
-    rows, written = [], greedy_tokens(model, model, input_values)
-    tokens = decoder_input(model, written)
+    """Compare every stage of both models for one utterance (1, L), and the tokens they write.
+
+    ValueError, in one line, if HF cannot run the model.
+    """
+    written = write_greedily(model, model, input_values)
+    tokens = make_decoder_input(model, written)
     with theirs_at_work("cannot run this model"):
-        others = greedy_tokens(theirs, model, input_values)
-        found = their_stages(theirs, model.families[1], input_values, tokens)
-    for name, x in stages(model, input_values, tokens):
-        y = found.get(name, x.new_tensor(math.nan))
-        largest = y.abs().max().item()
-        difference = (x - y).abs().max().item() if x.shape == y.shape else math.nan
-        departs = not difference <= TOLERANCE[x.dtype] * largest  # so that NaN does
-        numbers = (value if math.isfinite(value) else None for value in (difference, largest))
-        rows.append(Stage(name, tuple(x.shape), *numbers, departs))
+        their_written = write_greedily(theirs, model, input_values)
+        their_stages = run_theirs(theirs, input_values, tokens)
+
+    rows = []
+    for name, ours in run_ours(model, input_values, tokens).items():
+        rows.append(compare_tensors(name, ours, their_stages.get(name)))
     if written:
-        wrong = sum(a != b for a, b in zip(written, others)) + abs(len(written) - len(others))
-        rows.append(Stage("greedy tokens", (len(written),), wrong, None, wrong > 0))
+        rows.append(compare_tokens(written, their_written))
     return rows
 
 
+def compare_tensors(name: str, ours: Tensor, theirs: Tensor | None) -> Stage:
+    """Compare one stage. Whatever cannot be compared departs."""
+    difference = math.nan
+    largest = math.nan
+    if theirs is not None:
+        largest = theirs.abs().max().item()
+        if theirs.shape == ours.shape:
+            difference = (ours - theirs).abs().max().item()
+
+    # The comparison is False for NaN.
+    agrees = difference <= TOLERANCE[ours.dtype] * largest
+    return Stage(name, tuple(ours.shape), finite(difference), finite(largest), not agrees)
+
+
+def finite(value: float) -> float | None:
+    """Return the value, or None for NaN and infinity, which JSON does not have."""
+    return value if math.isfinite(value) else None
+
+
+def compare_tokens(ours: list[int], theirs: list[int]) -> Stage:
+    """Count the places where two lists of tokens differ, or where only one has a token."""
+    num_different = sum(a != b for a, b in zip(ours, theirs))
+    num_different += abs(len(ours) - len(theirs))
+    return Stage("greedy tokens", (len(ours),), num_different, None, num_different > 0)
+
+
 def first_departure(rows: list[Stage]) -> str | None:
+    """Return the name of the first stage that departs, None if all agree."""
     return next((row.stage for row in rows if row.departs), None)
 
 
 def render_parity(rows: list[Stage]) -> str:
-    line = "{:<17} {:<18} {:>10} {:>10}{}\n".format
-    text = line("# stage", "shape", "difference", "largest", "")
+    """Return the comparison as a table with one line for each stage, and the verdict."""
+    lines = [format_row("# stage", "shape", "difference", "largest")]
     for row in rows:
-        numbers = [
-            "-" if value is None else f"{value:.3g}" for value in (row.difference, row.largest)
-        ]
-        text += line(
-            row.stage, " x ".join(map(str, row.shape)), *numbers, "  departs" * row.departs
+        shape = " x ".join(map(str, row.shape))
+        line = format_row(
+            row.stage, shape, format_number(row.difference), format_number(row.largest)
         )
-    return text + f"first to depart: {first_departure(rows) or 'none'}\n"
+        if row.departs:
+            line += "  departs"
+        lines.append(line)
+    lines.append(f"first to depart: {first_departure(rows) or 'none'}")
+    return "\n".join(lines) + "\n"
+
+
+def format_row(stage: str, shape: str, difference: str, largest: str) -> str:
+    return f"{stage:<17} {shape:<18} {difference:>10} {largest:>10}"
+
+
+def format_number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

@@ -1,8 +1,15 @@
-"""How a recording became text, as one page that needs no network: `nanos2t report`.
-    source -> hear: a run, all that is shown, as a dict -> render: assets/report.html with runs in it as JSON
-A recording longer than the model hears is heard in pieces, each with its own attention and search. Attention
-is kept as bytes, 255 * sqrt(weight), so that small weights show, and pooled until it takes little room.
-Shapes: L samples, S frames, T tokens that were written, W of them text, N heads, D head_size, V vocab_size"""
+"""Show how a recording becomes text, as one page that needs no network (`nanos2t report`).
+
+    recording -> analyse_recording: all that is shown, as a dict -> render_page: HTML, with JSON in
+    it
+
+A recording that is too long for the model is analysed in pieces, each with its own attention and
+search. Attention weights are stored as bytes, 255 * sqrt(weight), so that small weights stay
+visible, and are pooled until they take little room.
+
+Shapes: L samples, S frames, T tokens that were written, W of them text, N heads, H hidden_size,
+V vocab_size.
+"""
 
 import base64
 import io
@@ -17,58 +24,94 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nanos2t import __version__
-from nanos2t.generate import IMPOSSIBLE, decode_memory
+from nanos2t.generate import IMPOSSIBLE, Candidate, decode_memory
 from nanos2t.generation_config import GenerationConfig
-from nanos2t.inspection import info
-from nanos2t.transcription import alignment as align
-from nanos2t.transcription import segmentation as segment
+from nanos2t.inspection.observer import observe_attention
+from nanos2t.inspection.trace import trace_tensors
+from nanos2t.transcription import alignment
 from nanos2t.transcription.hypotheses import trim_after_eos
+from nanos2t.transcription.segmentation import split_recording
 from nanos2t.transcription.transcriber import SpeechToText
-from nanos2t.wav2vec2 import attention_weights
 
-VERSION = 1  # of the JSON: raised when a name in it changes or goes
-LONGEST = 300  # seconds of a recording: the page grows with them
-ROOM = 40_000  # bytes for each kind of attention in a second of sound
-CELLS = 128  # of a picture of the encoder's attention, in each direction, at most
-BEAMS = 4  # at least: a tree needs some
+# The version of the JSON: raised when a name in it changes or goes.
+VERSION = 1
+
+# Seconds of a recording: the page grows with them.
+MAX_SECONDS = 300
+
+# Bytes that each kind of attention may take for a second of sound.
+BYTES_PER_SECOND = 40_000
+
+# The largest picture of attention: rows and columns of the encoder's, columns of the decoder's.
+MAX_ENCODER_CELLS = 128
+MAX_DECODER_CELLS = 1024
+
+# The smallest number of beams: a tree needs several.
+MIN_BEAMS = 4
+
+# How many tokens are shown that the decoder might have chosen.
+NUM_ALTERNATIVES = 6
+
 TEMPLATE = Path(__file__).parents[1] / "assets" / "report.html"
-OPENING, CLOSING = '<script type="application/json" id="report">', "</script>"
+OPENING = '<script type="application/json" id="report">'
+CLOSING = "</script>"
 
 
 @torch.no_grad()
 def analyse_recording(
     stt: SpeechToText, source, title: str, language: str | None = None, num_beams: int | None = None
 ) -> dict:
-    """All that the page shows of a recording, as `SpeechToText.read` takes it, in JSON's types.
-    ValueError for audio that cannot be read or is too long, an unknown language, a damaged model."""
-    beams = num_beams or max(stt.model.generation.num_beams, BEAMS)
-    options = {"num_beams": beams, "num_return_sequences": 1, "do_sample": False}
+    """Collect all that the page shows of a recording, in JSON's types.
+
+    `source` is what `SpeechToText.load_audio` takes. ValueError: the audio cannot be read or is
+    longer than MAX_SECONDS, the language is unknown, the model is damaged.
+    """
+    if num_beams is None:
+        num_beams = max(stt.model.generation.num_beams, MIN_BEAMS)
+    options = {"num_beams": num_beams, "num_return_sequences": 1, "do_sample": False}
     options, config, language = stt.resolve_generation(language, options)
-    waveform, rate, encoder = stt.load_audio(source), stt.sample_rate, stt.model.encoder.config
-    if (seconds := len(waveform) / rate) > LONGEST:
-        raise ValueError(f"{seconds:.0f} s of sound, expected {LONGEST} s at most")
-    *parts, _ = segment.split_recording([waveform], rate, stt.limits)  # the last is empty
-    pieces = [
-        analyse_piece(stt, first / rate, part, options, config, language)
-        for first, part in parts
-        if part.min() < part.max()
-    ]
-    soundfile.write(
-        file := io.BytesIO(), waveform, rate, "PCM_16", format="WAV"
-    )  # behind 44 bytes of header
+
+    waveform = stt.load_audio(source)
+    seconds = len(waveform) / stt.sample_rate
+    if seconds > MAX_SECONDS:
+        raise ValueError(f"{seconds:.0f} s of sound, expected {MAX_SECONDS} s at most")
+
+    # The last piece is empty. A constant one is silence.
+    *parts, _ = split_recording([waveform], stt.sample_rate, stt.limits)
+    pieces = []
+    for first_sample, part in parts:
+        if part.min() < part.max():
+            start = first_sample / stt.sample_rate
+            pieces.append(analyse_piece(stt, start, part, options, config, language))
+
     return {
         "title": title,
         "seconds": seconds,
-        "rate": rate,
+        "rate": stt.sample_rate,
         "pieces": pieces,
-        "audio": base64.b64encode(file.getvalue()).decode(),
+        "audio": encode_wav(waveform, stt.sample_rate),
+        **describe_model(stt),
+        "language": language,
+        "num_beams": num_beams,
+        "length_penalty": config.length_penalty,
+    }
+
+
+def encode_wav(waveform: np.ndarray, rate: int) -> str:
+    """Return a waveform (L,) as a WAV file in base64: a header of 44 bytes, then 16-bit samples."""
+    file = io.BytesIO()
+    soundfile.write(file, waveform, rate, "PCM_16", format="WAV")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def describe_model(stt: SpeechToText) -> dict:
+    """Return what the page says about the model."""
+    encoder = stt.model.encoder.config
+    return {
         "model": stt.folder.name if stt.folder else "",
         "families": stt.model.families,
-        "parameters": sum(x.numel() for x in stt.model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in stt.model.parameters()),
         "versions": {"nanos2t": __version__, "torch": torch.__version__},
-        "language": language,
-        "num_beams": beams,
-        "length_penalty": config.length_penalty,
         "convolutions": {"kernels": encoder.conv_kernels, "strides": encoder.conv_strides},
         "adapter": {"layers": encoder.adapter_layers, "stride": encoder.adapter_stride},
     }
@@ -82,140 +125,236 @@ def analyse_piece(
     config: GenerationConfig,
     language: str | None,
 ) -> dict:
-    """What the page shows of a piece (L,), not silent, that starts at the second `start`."""
-    model, seconds, records = stt.model, len(waveform) / stt.sample_rate, []
-    memory, _ = model.encode(stt.prepare([waveform])[0])  # (1, S, H)
-    found = decode_memory(model, memory, None, options, trace=records)
-    greedy = decode_memory(model, memory, None, options | {"num_beams": 1}).sequences[0].tolist()
-    start_token, *tokens = trim_after_eos(found.sequences[0].tolist(), config.eos_ids)
-    read = torch.tensor([[start_token, *tokens[:-1]]], device=memory.device)  # (1, T)
-    logits, cross = align.run_decoder(model.decoder, read[0], memory)  # (T, V), (layers, N, T, S)
-    likely, ids = logits.float().softmax(1).topk(min(6, logits.shape[1]))  # 2 x (T, 6)
-    stages, encoder = encoder_attention(stt, waveform, read)
-    search = [record._asdict() for record in records if record.sum > IMPOSSIBLE / 2]
-    shown = {*tokens, *ids.flatten().tolist(), *(record["token"] for record in search)}
-    logprobs = found.token_logprobs[0, : len(tokens)]  # (T,)
+    """Collect what the page shows of a piece (L,), not silent, that starts at second `start`."""
+    model = stt.model
+    seconds = len(waveform) / stt.sample_rate
+    memory, encoder_weights = encode_with_attention(stt, waveform)
+
+    # Search as asked, with every candidate recorded, and greedily for comparison.
+    records = []
+    best = decode_memory(model, memory, None, options, trace=records)
+    greedy = decode_memory(model, memory, None, options | {"num_beams": 1})
+    start_token, *tokens = trim_after_eos(best.sequences[0].tolist(), config.eos_ids)
+    greedy_tokens = trim_after_eos(greedy.sequences[0].tolist(), config.eos_ids)
+    logprobs = best.token_logprobs[0, : len(tokens)]  # (T,)
+
+    # Decode the result once more to see what else was likely, and where the decoder looked.
+    decoder_input = torch.tensor([start_token, *tokens[:-1]], device=memory.device)  # (T,)
+    logits, cross_weights = alignment.run_decoder(model.decoder, decoder_input, memory)
+    alternatives = list_alternatives(logits)
+    search = list_candidates(records)
+    stages = trace_tensors(stt, waveform, decoder_input[None])
+
+    hypothesis = [start_token, *tokens]  # (T + 1,)
+    monotone = language in alignment.MONOTONE_LANGUAGES
+    words = describe_words(
+        stt, hypothesis, logprobs.tolist(), memory, cross_weights, seconds, monotone
+    )
+    room = round(BYTES_PER_SECOND * max(1, seconds))
     return {
         "start": start,
         "seconds": seconds,
         "samples": len(waveform),
         "frames": memory.shape[1],
-        "text": stt.decode_tokens([start_token, *tokens]),
-        "greedy": stt.decode_tokens(trim_after_eos(greedy, config.eos_ids)),
+        "text": stt.decode_tokens(hypothesis),
+        "greedy": stt.decode_tokens(greedy_tokens),
         "tokens": tokens,
         "probabilities": logprobs.exp().tolist(),
-        "score": found.sequences_scores[0].item(),
+        "score": best.sequences_scores[0].item(),
         "forced": config.forced_bos_token_id is not None,
-        "alternatives": [[*zip(*row)] for row in zip(ids.tolist(), likely.tolist())],
-        **find_words(
-            stt, memory, [start_token, *tokens], logprobs.tolist(), cross, seconds, language
-        ),
-        "cross": quantise_attention(cross, round(ROOM * max(1, seconds)), False),
-        "encoder": quantise_attention(encoder, round(ROOM * max(1, seconds)), True),
-        "stages": stages,
+        "alternatives": alternatives,
+        **words,
+        "cross": quantise_attention(cross_weights, room, False),
+        "encoder": quantise_attention(encoder_weights, room, True),
+        "stages": [vars(facts) for facts in stages],
         "search": search,
-        "spelled": {token: spell_token(stt, token) for token in sorted(shown)},
-        "special": [
-            token for token in shown if stt.tokenizer and align.is_special(stt.tokenizer, token)
-        ],
+        **spell_tokens(stt, tokens, alternatives, search),
     }
 
 
-def find_words(
+def encode_with_attention(stt: SpeechToText, waveform: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Encode a waveform (L,), and observe where the encoder looks.
+
+    Return memory (1, S, H) and attention weights (layers, N, S, S), which are pooled if they are
+    large.
+    """
+
+    def make_smaller(weights: Tensor) -> Tensor:
+        return pool_weights(weights, MAX_ENCODER_CELLS, MAX_ENCODER_CELLS)
+
+    input_values, _ = stt.prepare([waveform])  # (1, L)
+    modules = [block.self_attn for block in stt.model.encoder.blocks]
+    with observe_attention(modules, make_smaller) as weights:
+        memory, _ = stt.model.encode(input_values)  # (1, S, H)
+    return memory, torch.cat(weights)
+
+
+def list_alternatives(logits: Tensor) -> list[list[tuple[int, float]]]:
+    """Return for each row of logits (T, V) the likeliest tokens and their probabilities."""
+    count = min(NUM_ALTERNATIVES, logits.shape[1])
+    probabilities, tokens = logits.float().softmax(1).topk(count)  # 2 x (T, count)
+    rows = zip(tokens.tolist(), probabilities.tolist())
+    return [list(zip(*row)) for row in rows]
+
+
+def list_candidates(records: list[Candidate]) -> list[dict]:
+    """Return what the search looked at, without the beams that have no real score at its start."""
+    candidates = []
+    for record in records:
+        if record.sum > IMPOSSIBLE / 2:
+            candidates.append(record._asdict())
+    return candidates
+
+
+def describe_words(
     stt: SpeechToText,
-    memory: Tensor,
     tokens: list[int],
     logprobs: list[float],
-    cross: Tensor,
+    memory: Tensor,
+    cross_weights: Tensor,
     seconds: float,
-    language: str | None,
+    monotone: bool,
 ) -> dict:
-    """The words, and the word that each token (T + 1,) behind the start belongs to, -1: none; how they were
-    found: heads (count, 2) of cross (layers, N, T, S), where each token peaks in them, and, if the text
-    follows the sound, the path, as (token, frame)."""
-    monotone = language in align.MONOTONE_LANGUAGES
-    words = align.find_words(stt.model, stt.tokenizer, tokens, logprobs, memory, seconds, monotone)
-    rows = [
-        i
-        for i, token in enumerate(tokens[1:])
-        if words and not align.is_special(stt.tokenizer, token)
-    ]
-    numbers = align.number_words(stt.tokenizer, [tokens[row + 1] for row in rows]) if rows else []
-    owner = dict(zip(rows, np.unique(numbers, return_inverse=True)[1].tolist()))
-    heads = align.choose_heads(cross[:, :, rows or [0]])  # (count, 2)
-    mean = cross[heads[:, 0], heads[:, 1]].double().mean(0)[rows].cpu().numpy()  # (W, S)
-    peaks = zip(rows, align.find_peaks(mean, monotone).tolist()) if rows else ()
-    path = (
-        [(rows[i], frame) for i, frame in align.dtw(1 - mean).tolist()] if rows and monotone else []
+    """Describe the words of a hypothesis (T + 1,), start token first, and how they were timed.
+
+    The arguments are those of `alignment.find_words`, and the weights (layers, N, T, S). "word_of"
+    is the word of each token after the first, or -1; "heads" (count, 2) are the chosen heads;
+    "peaks" are pairs of a text token and the frame where these heads look most; "path" are pairs of
+    token and frame, too: the way through their mean, if the text has the order of the sound.
+    """
+    words = alignment.find_words(
+        stt.model, stt.tokenizer, tokens, logprobs, memory, seconds, monotone
     )
+    # Row i of the weights belongs to token i + 1, which it chose.
+    new_tokens = tokens[1:]  # (T,)
+    rows = []
+    if words:
+        for i, token in enumerate(new_tokens):
+            if not alignment.is_special(stt.tokenizer, token):
+                rows.append(i)
+
+    heads = alignment.choose_heads(cross_weights[:, :, rows or [0]])  # (count, 2)
+    layer, head = heads.T  # 2 x (count,)
+    mean_weights = cross_weights[layer, head].double().mean(0)[rows]  # (W, S)
+    mean_weights = mean_weights.cpu().numpy()
+
+    word_of = [-1] * len(new_tokens)
+    peaks = []
+    path = []
+    if rows:
+        text_tokens = [new_tokens[i] for i in rows]  # (W,)
+        numbers = alignment.number_words(stt.tokenizer, text_tokens)  # (W,)
+        # A token with several words has the number of the last: count without gaps.
+        _, word_indices = np.unique(numbers, return_inverse=True)  # (W,)
+        for row, index in zip(rows, word_indices.tolist()):
+            word_of[row] = index
+        frames = alignment.find_peaks(mean_weights, monotone)  # (W,)
+        peaks = list(zip(rows, frames.tolist()))
+        if monotone:
+            steps = alignment.dtw(1 - mean_weights)  # (steps, 2)
+            path = [(rows[i], frame) for i, frame in steps.tolist()]
     return {
-        "words": [*map(vars, words)],
-        "word_of": [owner.get(i, -1) for i in range(len(tokens) - 1)],
+        "words": [vars(word) for word in words],
+        "word_of": word_of,
         "heads": heads.tolist(),
-        "peaks": [*peaks],
+        "peaks": peaks,
         "path": path,
     }
 
 
-def encoder_attention(
-    stt: SpeechToText, waveform: np.ndarray, read: Tensor
-) -> tuple[list[dict], Tensor]:
-    """The stages for a waveform (L,) and decoder input (1, T), and where the encoder looks, pooled to
-    (layers, N, S, S) or less."""
-    stages, weights, x = [], [], None
-    for facts, y in info.observed_tensors(stt, waveform, read):
-        stages.append(facts)
-        if facts["stage"].startswith("encoder block"):
-            block = stt.model.encoder.blocks[len(weights)]
-            attn, x = block.self_attn, block.self_attn_norm(x) if block.pre_norm else x
-            queries, keys = (
-                attn.split_heads(attn.q_proj(x)),
-                attn.split_heads(attn.k_proj(x)),
-            )  # 2 x (1, N, S, D)
-            weights.append(pool(attention_weights(queries, keys), CELLS, CELLS))
-        x = x + y if facts["stage"] == "positions" else y  # what the next block reads, (1, S, H)
-    return stages, torch.cat(weights)
+def spell_tokens(
+    stt: SpeechToText,
+    tokens: list[int],
+    alternatives: list[list[tuple[int, float]]],
+    search: list[dict],
+) -> dict:
+    """Return the text of all tokens on the page ("spelled"), and which are special ("special")."""
+    shown = set(tokens)
+    for row in alternatives:
+        shown.update(token for token, _ in row)
+    shown.update(record["token"] for record in search)
 
-
-def pool(weights: Tensor, rows: int, columns: int) -> Tensor:
-    """Weights (layers, N, T, S) with fewer rows, their means, and columns, their sums."""
-    T, S = weights.shape[2:]
-    rows, columns = min(rows, T), min(columns, S)
-    return F.adaptive_avg_pool2d(weights.float(), (rows, columns)) * (S / columns)
-
-
-def quantise_attention(weights: Tensor, room: int, square: bool) -> dict:
-    """Weights (layers, N, T, S), pooled until they take `room` bytes: shape and data. `square`: rows, too."""
-    cells = min(weights.shape[3], CELLS if square else 8 * CELLS)
-    while True:
-        small = pool(weights, cells if square else weights.shape[2], cells)
-        data = zlib.compress(
-            (255 * small.clamp(0, 1).sqrt()).round().byte().cpu().numpy().tobytes()
-        )
-        if len(data) <= room or cells < 8:
-            return {"shape": list(small.shape), "data": base64.b64encode(data).decode()}
-        cells = min(cells - 1, int(cells * (room / len(data)) ** (0.5 if square else 1)))
+    special = []
+    if stt.tokenizer is not None:
+        special = [token for token in sorted(shown) if alignment.is_special(stt.tokenizer, token)]
+    return {
+        "spelled": {token: spell_token(stt, token) for token in sorted(shown)},
+        "special": special,
+    }
 
 
 def spell_token(stt: SpeechToText, token: int) -> str:
-    """A token as text, a special one too; its id if there is no tokenizer, or if it has no text."""
-    return stt.tokenizer and stt.tokenizer.decode([token], skip_special_tokens=False) or str(token)
+    """Return the text of a token, or its id if there is no tokenizer or no text."""
+    text = ""
+    if stt.tokenizer is not None:
+        text = stt.tokenizer.decode([token], skip_special_tokens=False)
+    return text or str(token)
+
+
+def pool_weights(weights: Tensor, rows: int, columns: int) -> Tensor:
+    """Return weights (layers, N, T, S) with fewer rows, their means, and columns, their sums."""
+    T, S = weights.shape[2:]
+    rows = min(rows, T)
+    columns = min(columns, S)
+    means = F.adaptive_avg_pool2d(weights.float(), (rows, columns))  # (layers, N, rows, columns)
+    return means * (S / columns)
+
+
+def quantise_attention(weights: Tensor, room: int, square: bool) -> dict:
+    """Store weights (layers, N, T, S) as compressed bytes, pooled until `room` bytes suffice.
+
+    Return {"shape", "data"}, the data in base64. `square`: rows are pooled as columns are.
+    """
+    rows, columns = weights.shape[2:]
+    columns = min(columns, MAX_DECODER_CELLS)
+    if square:
+        columns = min(columns, MAX_ENCODER_CELLS)
+        rows = columns
+    while True:
+        pooled = pool_weights(weights, rows, columns)
+        levels = 255 * pooled.clamp(0, 1).sqrt()
+        data = zlib.compress(levels.round().byte().cpu().numpy().tobytes())
+        if len(data) <= room or columns < 8:
+            break
+
+        # The size grows with the columns, or with their square: guess how many fit.
+        share = room / len(data)
+        if square:
+            share = share**0.5
+        columns = min(columns - 1, int(columns * share))
+        if square:
+            rows = columns
+    text = base64.b64encode(data).decode()
+    return {"shape": list(pooled.shape), "data": text}
 
 
 def render_page(runs: list[dict]) -> str:
-    """The page with one run, or two side by side. No character of the JSON can end its element."""
-    brief = {"parse_float": lambda text: round(float(text), 6), "parse_constant": lambda text: None}
-    runs = json.loads(json.dumps(runs), **brief)  # fewer digits, and null for what is not finite
+    """Return the page with one run, or with two side by side."""
+    # JSON has no NaN, and six digits suffice.
+    text = json.dumps(runs)
+    runs = json.loads(text, parse_float=round_float, parse_constant=replace_constant)
     text = json.dumps({"version": VERSION, "runs": runs}, separators=(",", ":"))  # ASCII
-    for mark in "<>&":
-        text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return TEMPLATE.read_text("utf-8").replace(OPENING + CLOSING, OPENING + text + CLOSING)
+
+    # No character of the text can end its element.
+    for character in "<>&":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    page = TEMPLATE.read_text("utf-8")
+    return page.replace(OPENING + CLOSING, OPENING + text + CLOSING)
+
+
+def round_float(text: str) -> float:
+    return round(float(text), 6)
+
+
+def replace_constant(name: str) -> None:
+    """Return null for NaN and infinity."""
 
 
 def read_page(path: str) -> dict:
-    """The first run of a page that `render` made; ValueError if it is none."""
+    """Return the first run of a page that `render_page` made. ValueError for any other file."""
     try:
-        content = json.loads(Path(path).read_text("utf-8").split(OPENING)[1].split(CLOSING)[0])
+        text = Path(path).read_text("utf-8")
+        content = json.loads(text.split(OPENING)[1].split(CLOSING)[0])
         if content["version"] == VERSION:
             return content["runs"][0]
     except OSError as error:

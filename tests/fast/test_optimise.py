@@ -9,14 +9,14 @@ from helpers.fast_pair import RATE, build_model, make_batch, vary_sample
 
 import nanos2t
 from nanos2t.decoder import Head
-from nanos2t.fast.feature_encoder import FastFeatureEncoder
+from nanos2t.fast.feature_encoder import FastConvLayer
 from nanos2t.fast.onednn import FastHead, FastLinear, FastMLP
 from nanos2t.fast.optimise import optimise_model
 from nanos2t.fast.positional_conv import FastPositionalConv
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.transcription.loading import BUNDLED
 
-FAST_CLASSES = {FastLinear, FastMLP, FastHead, FastPositionalConv, FastFeatureEncoder}
+FAST_CLASSES = {FastLinear, FastMLP, FastHead, FastPositionalConv, FastConvLayer}
 
 
 def fast_copy(model: SpeechEncoderDecoder) -> SpeechEncoderDecoder:

@@ -1,4 +1,4 @@
-# pytest tests/test_parity.py
+# pytest tests/inspection/test_parity.py
 """nanos2t/inspection/parity.py: whole where both libraries agree, and naming the stage where they do not."""
 
 import json
@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.pairs import DECODERS, LARGE, pair_of, s2t_folder, spread_, tiny_pair
+from helpers.pairs import DECODERS, LARGE, pair_of, s2t_folder, tiny_pair
 from safetensors.torch import load_file, save_file
 
 from nanos2t import wav2vec2
 from nanos2t.cli import main as cli
-from nanos2t.decoder import DecoderConfig
-from nanos2t.inspection import parity
+from nanos2t.inspection import observer, parity
 from nanos2t.model import SpeechEncoderDecoder
-from nanos2t.wav2vec2 import EncoderConfig
 
 ADAPTER = {"add_adapter": True, "num_adapter_layers": 2, "output_hidden_size": 28}
 PAIRS = {
@@ -112,46 +110,6 @@ def changed(
     tensors[name] = change(tensors[name])
     save_file(tensors, copy / "model.safetensors", {"format": "pt"})
     return copy
-
-
-# our side
-
-
-@pytest.mark.parametrize("samples", [191, 1])
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {},
-        {"pre_norm": True, "conv_norm": "layer"},
-        {"adapter_layers": 2, "adapter_size": 21},
-        {"hidden_size": 10},
-    ],
-    ids=str,
-)
-def test_stages_are_the_model(fields, samples):
-    """The last stage is what the model returns, bit for bit, and the last before the decoder its memory."""
-    small = {"num_layers": 2, "intermediate_size": 7}
-    encoder = EncoderConfig(
-        **{"hidden_size": 15, "num_heads": 5, **small, "position_groups": 5, "position_kernel": 4, **fields},
-        conv_channels=(6, 8), conv_kernels=(5, 3), conv_strides=(3, 2),
-    )  # fmt: skip
-    decoder = DecoderConfig.bert(23, hidden_size=10, num_heads=2, max_positions=11, **small)
-    for fields in {}, {"pre_norm": True, "tied": False}:
-        model = spread_(
-            SpeechEncoderDecoder.from_configs(encoder, replace(decoder, **fields))
-        ).eval()
-        tokens, input_values = torch.tensor([[1, 5, 0, 22]]), waveform(samples, torch.float32)
-        found = list(parity.stages(model, input_values, tokens))
-        with torch.no_grad():
-            expected = model(input_values, decoder_input_ids=tokens)
-        memory = [
-            x for name, x in found if not name.startswith(("embedding", "decoder", "logits"))
-        ][-1]
-        if memory.shape != expected.memory.shape:  # an adapter's tensors have their channels first
-            memory = memory.transpose(1, 2)
-        assert torch.equal(memory, expected.memory)
-        assert found[-1][0] == "logits" and torch.equal(found[-1][1], expected.logits)
-        assert len(dict(found)) == len(found) and not any(x.requires_grad for _, x in found)
 
 
 # both sides
@@ -252,13 +210,14 @@ def test_what_cannot_be_compared_departs(pairs, tmp_path, monkeypatch):
     hf, folder = pairs("base")
     ours = SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64)
     with monkeypatch.context() as patch:  # HF has another name for it
-        patch.delitem(parity.MODULES, "encoder.feature_projection")
+        patch.delitem(observer.THEIR_STAGES, "encoder.feature_projection")
         rows = parity.compare_models(ours, hf, waveform())
         assert parity.first_departure(rows) == "projection"
         assert [row.difference for row in rows if row.departs] == [None]
-    found = parity.their_stages(hf, "bert", waveform(), torch.tensor([[1, 2]]))
+    theirs = parity.run_theirs(hf, waveform(), torch.tensor([[1, 2]]))
     with monkeypatch.context() as patch:  # another shape
-        patch.setattr(parity, "their_stages", lambda *_: found | {"bridge": found["bridge"][:, 1:]})
+        theirs["bridge"] = theirs["bridge"][:, 1:]
+        patch.setattr(parity, "run_theirs", lambda *_: theirs)
         rows = parity.compare_models(ours, hf, waveform())
         assert parity.first_departure(rows) == "bridge"
     name = BROKEN["base"]["encoder block 0"]
@@ -275,10 +234,10 @@ def test_what_cannot_be_compared_departs(pairs, tmp_path, monkeypatch):
 
 def test_hooks_are_gone_afterwards(pairs):
     hf, folder = pairs("base")
-    parity.compare_models(
-        SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64), hf, waveform()
-    )
-    assert not any(part._forward_hooks or part._forward_pre_hooks for part in hf.modules())
+    ours = SpeechEncoderDecoder.from_pretrained(folder, dtype=torch.float64)
+    parity.compare_models(ours, hf, waveform())
+    for part in (*hf.modules(), *ours.modules()):
+        assert not part._forward_hooks and not part._forward_pre_hooks
 
 
 def test_what_the_decoder_reads(pairs):
@@ -291,8 +250,8 @@ def test_what_the_decoder_reads(pairs):
         (None, [2] * 99, [2] * 37),
     ]:
         ours.generation = replace(ours.generation, pad_token_id=pad)
-        assert parity.decoder_input(ours, written).tolist() == [read]
-    assert parity.decoder_input(ours, []).tolist() == [list(range(8))]
+        assert parity.make_decoder_input(ours, written).tolist() == [read]
+    assert parity.make_decoder_input(ours, []).tolist() == [list(range(8))]
 
 
 # loading theirs, and the command
