@@ -1,16 +1,24 @@
 """Text decoder: one causal Transformer with cross-attention that is BERT, GPT-2, BART or mBART.
 
-The families (Devlin et al. 2019; Radford et al. 2019; Lewis et al. 2020; Liu et al. 2020) are the decoder of
-Vaswani et al. 2017 with a few knobs, each of which is read in one class. Smallest parts first: start with
-`Decoder` at the end to see the data flow.
+    tokens (B * K, T)
+        -> Embedding: tokens and positions (B * K, T, H)
+        -> Blocks: self-attention, cross-attention and MLP (B * K, T, H)
+        -> norm: in the families with pre_norm
+        -> Head: logits (B * K, T, V)
 
-    tokens -> Embedding -> Blocks (self-attention, cross-attention, MLP) -> norm -> Head -> logits
+The file begins with the smallest parts. `Decoder`, at its end, shows how they work together.
 
-The encoder's frames (the memory) enter as `cross_keys_values`, their projections in each block, which are
-computed once for each utterance: see `Decoder.project_memory`.
+All families are the decoder of Vaswani et al. (2017), with a few differences: BERT (Devlin et al.
+2019), GPT-2 (Radford et al. 2019), BART (Lewis et al. 2020), mBART (Liu et al. 2020). The fields of
+`DecoderConfig` say which. Official code: in transformers, modeling_bert.py, modeling_gpt2.py,
+modeling_bart.py and modeling_mbart.py below models/.
 
-Shapes: B utterances, K beams (or targets) of each, T new tokens, P past tokens, S encoder frames,
-H hidden_size, N num_heads, D head_size, V vocab_size.
+A block does not get the memory (B, S, H), the encoder's output, but its cross_keys_values: the keys
+and values for cross-attention. They are computed once for an utterance, and all of its beams and
+steps share them.
+
+Shapes: B utterances, K beams (or targets) of each, T new tokens, P past tokens, S frames of the
+memory, H hidden_size, N num_heads, D head_size, V vocab_size.
 """
 
 import math
@@ -25,7 +33,7 @@ from nanos2t.wav2vec2 import ACTIVATIONS, MLP, Attention
 
 @dataclass(frozen=True)
 class DecoderTraining:
-    """What only training reads: rates between 0 and 1."""
+    """Settings that only training uses: probabilities."""
 
     hidden_dropout: float = 0.1  # Embedding, Attention, MLP
     attention_dropout: float = 0.1  # Attention
@@ -34,9 +42,13 @@ class DecoderTraining:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Sizes and knobs of a decoder: any combination works, and the presets below are the official ones."""
+    """Sizes and variants of the decoder. Each preset below is the complete list of a family.
 
-    # Sizes.
+    The comment above a field names the class that reads it, and the families with another value.
+    Any combination works.
+    """
+
+    # Attention, MLP, Block, Embedding: the sizes of the Transformer.
     vocab_size: int
     hidden_size: int = 768
     num_layers: int = 12
@@ -44,33 +56,48 @@ class DecoderConfig:
     intermediate_size: int = 3072
     max_positions: int = 512
     norm_eps: float = 1e-5
-    # MLP and MLMTransform: "gelu", "gelu_tanh" (GPT-2) or "relu".
+
+    # MLP, MLMTransform. "gelu_tanh" in GPT-2, "relu" in Speech2Text2.
     activation: str = "gelu"
-    # Embedding: the token whose embedding is zero and is not trained; None: there is no such token.
+
+    # Embedding: its row for this token is zero and is not trained. None in GPT-2, 1 in BART, mBART.
     pad_token_id: int | None = 0
+
     # initialize.py: the standard deviation of new matrices.
     init_std: float = 0.02
+
+    # Embedding, Attention, MLP.
     training: DecoderTraining = DecoderTraining()
-    # Block: x + f(norm(x)) instead of norm(x + f(x)). Decoder: one more norm at the end. GPT-2, mBART.
+
+    # Block: norms before attention and MLP instead of after them; Decoder: then one more norm at
+    # the end. True in GPT-2, mBART.
     pre_norm: bool = False
-    # Embedding: a norm after the sum. All but GPT-2.
+
+    # Embedding: whether it ends with a norm. False in GPT-2, Speech2Text2.
     embed_norm: bool = True
-    # Embedding: the token embeddings are multiplied by it. mBART: sqrt(hidden_size).
+
+    # Embedding: the factor of token embeddings. sqrt(hidden_size) in mBART, Speech2Text2.
     embed_scale: float = 1.0
-    # Embedding: rows to skip at the beginning of the position table. BART, mBART: 2.
+
+    # Embedding: the row of the position table for the first token. 2 in BART, mBART, RoBERTa.
     position_offset: int = 0
-    # Embedding: positions are computed instead of learned. Speech2Text2, some TrOCRs.
+
+    # Embedding: positions are computed, not learned. True in Speech2Text2, in some models of TrOCR.
     sinusoidal: bool = False
-    # Embedding: number of token types, of which the first is used. BERT: 2.
+
+    # Embedding: the number of token types, of which the first is used. 2 in BERT.
     num_token_types: int = 0
-    # Head: a transform before the output matrix, and an output bias. BERT.
+
+    # Head: whether it has an MLMTransform and a bias. True in BERT, RoBERTa.
     mlm_head: bool = False
-    # Head: the output matrix is the embedding matrix. All but Speech2Text2.
+
+    # Head: whether its matrix is that of the token embeddings. False in the models that say so in
+    # their config.json (tie_word_embeddings).
     tied: bool = True
 
     @classmethod
     def bert(cls, vocab_size: int = 30522, **changes) -> "DecoderConfig":
-        """google-bert/bert-base-uncased; `changes` are fields."""
+        """Return google-bert/bert-base-uncased, with `changes` to any fields."""
         config = cls(
             vocab_size=vocab_size,
             hidden_size=768,
@@ -94,7 +121,7 @@ class DecoderConfig:
 
     @classmethod
     def gpt2(cls, vocab_size: int = 50257, **changes) -> "DecoderConfig":
-        """openai-community/gpt2; `changes` are fields."""
+        """Return openai-community/gpt2, with `changes` to any fields."""
         config = cls(
             vocab_size=vocab_size,
             hidden_size=768,
@@ -118,7 +145,7 @@ class DecoderConfig:
 
     @classmethod
     def bart(cls, vocab_size: int = 50265, **changes) -> "DecoderConfig":
-        """facebook/bart-base; `changes` are fields."""
+        """Return the decoder of facebook/bart-base, with `changes` to any fields."""
         config = cls(
             vocab_size=vocab_size,
             hidden_size=768,
@@ -142,7 +169,10 @@ class DecoderConfig:
 
     @classmethod
     def mbart(cls, vocab_size: int = 250054, hidden_size: int = 1024, **changes) -> "DecoderConfig":
-        """facebook/mbart-large-50; `changes` are fields. The scale of the embedding follows hidden_size."""
+        """Return the decoder of facebook/mbart-large-50, with `changes` to any fields.
+
+        embed_scale follows from hidden_size.
+        """
         config = cls(
             vocab_size=vocab_size,
             hidden_size=hidden_size,
@@ -166,10 +196,13 @@ class DecoderConfig:
 
 
 class KVCache:
-    """Keys and values of the past tokens of one block: room for `size` tokens, of which `length` are filled."""
+    """Keys and values of past tokens in the self-attention of one block.
+
+    There is room for `size` tokens; the first `length` places are filled.
+    """
 
     def __init__(self, rows: int, config: DecoderConfig, size: int, like: Tensor):
-        """Make room for `rows` sequences, with the dtype and device of the tensor `like`."""
+        """Make room for B * K = `rows` sequences, in the dtype and on the device of `like`."""
         head_size = config.hidden_size // config.num_heads
         shape = (rows, config.num_heads, size, head_size)
         self.keys = like.new_empty(shape)  # (B * K, N, size, D)
@@ -177,24 +210,28 @@ class KVCache:
         self.length = 0
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store keys and values (B * K, N, T, D) of new tokens; return those of all tokens so far, as views."""
+        """Add keys and values (B * K, N, T, D) of new tokens.
+
+        Return those of all tokens so far, each (B * K, N, P + T, D), as views.
+        """
         start = self.length
         end = start + keys.shape[2]
         self.keys[:, :, start:end] = keys
         self.values[:, :, start:end] = values
         self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]  # (B * K, N, P + T, D) both
+        return self.keys[:, :, :end], self.values[:, :, :end]
 
     def reorder(self, rows: Tensor) -> None:
-        """Let row i continue the tokens of the former row rows[i]; rows: (B * K,)."""
+        """Give row i the tokens that row rows[i] had before; rows: (B * K,)."""
         self.keys[:, :, : self.length] = self.keys[rows, :, : self.length]
         self.values[:, :, : self.length] = self.values[rows, :, : self.length]
 
 
 def sinusoidal_positions(positions: Tensor, like: Tensor) -> Tensor:
-    """Compute embeddings (T, H) of positions (T,), with the width and dtype of the tensor `like`.
+    """Compute embeddings (T, H) for positions (T,), in the width and dtype of the tensor `like`.
 
-    First all sines, then all cosines, as in tensor2tensor; Vaswani et al. 2017, section 3.5, interleave them.
+    All sines come first, then all cosines, as in tensor2tensor. In the paper (Vaswani et al. 2017,
+    section 3.5) they alternate.
     """
     width = like.shape[-1]
     half = width // 2
@@ -202,12 +239,12 @@ def sinusoidal_positions(positions: Tensor, like: Tensor) -> Tensor:
     rates = torch.exp(torch.arange(half, device=like.device).float() * step)  # (H / 2,)
     angles = positions.float()[:, None] * rates  # (T, H / 2)
     waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (T, H)
-    # An odd width ends in a zero.
+    # An odd width ends with a zero.
     return F.pad(waves, (0, width % 2)).to(like.dtype)
 
 
 class Embedding(nn.Module):
-    """What the first block reads: the sum of token, position and token type, and a norm."""
+    """The sum of the embeddings of token, position and token type, and a norm."""
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
@@ -226,7 +263,10 @@ class Embedding(nn.Module):
         self.dropout = nn.Dropout(config.training.hidden_dropout)
 
     def forward(self, tokens: Tensor, past_length: int) -> Tensor:
-        """Embed new tokens (B, T) that follow `past_length` others: (B, T, H)."""
+        """Return x (B * K, T, H) for new tokens (B * K, T) that come after `past_length` others.
+
+        ValueError if there are more tokens than positions.
+        """
         end = past_length + tokens.shape[1]
         if end > self.config.max_positions:
             raise ValueError(
@@ -235,25 +275,32 @@ class Embedding(nn.Module):
         positions = torch.arange(past_length, end, device=tokens.device)  # (T,)
         positions = positions + self.config.position_offset
 
-        x = self.tokens(tokens) * self.config.embed_scale  # (B, T, H)
+        x = self.tokens(tokens) * self.config.embed_scale  # (B * K, T, H)
         if self.positions is not None:
             x = x + self.positions(positions)
         else:
             x = x + sinusoidal_positions(positions, x)
+
         # All tokens are of the first type.
         if self.token_types is not None:
             x = x + self.token_types.weight[0]
-        return self.dropout(self.norm(x))  # (B, T, H)
+        return self.dropout(self.norm(x))  # (B * K, T, H)
 
 
 def causal_mask(T: int, past_length: int, device: torch.device) -> Tensor:
-    """Make a mask (T, past_length + T): True where new token t may look, at the past and at 0 ... t."""
+    """Return a mask (T, past_length + T): True where a new token may look at a token.
+
+    New token t may look at all past tokens and at the new tokens 0 ... t.
+    """
     mask = torch.ones(T, past_length + T, dtype=torch.bool, device=device)
     return mask.tril(past_length)
 
 
 class Block(nn.Module):
-    """Causal self-attention, cross-attention and MLP, each with a norm and a residual connection."""
+    """A decoder layer: causal self-attention, cross-attention and MLP.
+
+    Each has a residual connection and a norm.
+    """
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
@@ -272,10 +319,11 @@ class Block(nn.Module):
         memory_mask: Tensor | None,
         cache: KVCache | None,
     ) -> Tensor:
-        """Turn x (B * K, T, H) into a tensor of the same shape.
+        """Return x (B * K, T, H) after this block.
 
-        cross_keys_values: this block's keys and values of the memory, (B, N, S, D) both; memory_mask:
-        (B, 1, 1, S) bool, True for real frames; cache: this block's past, to which the new tokens are added.
+        cross_keys_values: this block's keys and values of the memory, each (B, N, S, D).
+        memory_mask: (B, 1, 1, S) bool, True for real frames, or None if all are real.
+        cache: this block's keys and values of past tokens; those of x are added. None: no past.
         """
         if self.pre_norm:  # GPT-2, mBART
             x = x + self.attend_past(self.self_attn_norm(x), cache)
@@ -288,43 +336,43 @@ class Block(nn.Module):
         return x  # (B * K, T, H)
 
     def attend_past(self, x: Tensor, cache: KVCache | None) -> Tensor:
-        """Let each new token of x (B * K, T, H) look at the past tokens, at itself and at new ones before it."""
+        """Attend from each new token of x (B * K, T, H) to itself and to all tokens before it."""
         T = x.shape[1]
         past_length = 0
-        keys, values = self.self_attn.project_keys_values(x)  # (B * K, N, T, D) both
+        keys, values = self.self_attn.project_keys_values(x)  # 2 x (B * K, N, T, D)
         if cache is not None:
             past_length = cache.length
-            keys, values = cache.append(keys, values)  # (B * K, N, P + T, D) both
+            keys, values = cache.append(keys, values)  # 2 x (B * K, N, P + T, D)
 
-        # One new token: nothing comes after it, so nothing is masked.
+        # Case 1, a step of a search. One new token is the last one, and may look at all.
         if T == 1:
             return self.self_attn(x, keys, values)
 
-        # The whole text at once, as in training: the causal mask that attention knows itself.
+        # Case 2, training. The whole text is new: `attend` has this mask built in.
         if past_length == 0:
             return self.self_attn(x, keys, values, is_causal=True)
 
-        # Several new tokens after past ones: a causal mask that starts after the past.
+        # Case 3. Several new tokens after past ones need a mask of their own.
         mask = causal_mask(T, past_length, x.device)  # (T, P + T)
         return self.self_attn(x, keys, values, mask)
 
     def attend_memory(
         self, x: Tensor, cross_keys_values: tuple[Tensor, Tensor], memory_mask: Tensor | None
     ) -> Tensor:
-        """Let each token of x (B * K, T, H) look at the real frames of its utterance.
+        """Attend from each token of x (B * K, T, H) to the real frames of its utterance.
 
-        Queries do not see each other. So the K beams of an utterance are laid one after another along the time
-        axis, and share its keys and values, instead of copying them K times.
+        In cross-attention, the queries of a row do not depend on each other. So the K beams of an
+        utterance are folded into the time axis, into one row of K * T queries: they share the keys
+        and values of the utterance, which are never copied K times.
         """
-        keys, values = cross_keys_values  # (B, N, S, D) both
-        B, H = keys.shape[0], x.shape[2]
-        folded = x.reshape(B, -1, H)  # (B, K * T, H)
+        keys, values = cross_keys_values  # 2 x (B, N, S, D)
+        folded = x.reshape(len(keys), -1, x.shape[2])  # (B, K * T, H)
         y = self.cross_attn(folded, keys, values, memory_mask)  # (B, K * T, H)
         return y.view_as(x)  # (B * K, T, H)
 
 
 class MLMTransform(nn.Module):
-    """What BERT's masked language modelling head does before the output matrix."""
+    """The layers of BERT's masked language modelling (MLM) head before its output matrix."""
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
@@ -332,53 +380,60 @@ class MLMTransform(nn.Module):
         self.activation = ACTIVATIONS[config.activation]()
         self.norm = nn.LayerNorm(config.hidden_size, config.norm_eps)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, T, H)
-        return self.norm(self.activation(self.dense(x)))  # (B, T, H)
+    def forward(self, x: Tensor) -> Tensor:  # (B * K, T, H)
+        return self.norm(self.activation(self.dense(x)))  # (B * K, T, H)
 
 
 class Head(nn.Module):
-    """From the last hidden states to logits over the vocabulary."""
+    """The output layer: logits over the vocabulary."""
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
+        # BERT's head has a transform and a bias, the others have only a matrix.
         self.transform = nn.Identity()
-        self.weight = None
         self.bias = None
         if config.mlm_head:
             self.transform = MLMTransform(config)
             self.bias = nn.Parameter(torch.empty(config.vocab_size))
+
+        # A tied head uses the matrix of the embeddings.
+        self.weight = None
         if not config.tied:
             self.weight = nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
 
     def forward(self, x: Tensor, embeddings: Tensor) -> Tensor:
-        """Turn x (B, T, H) into logits (B, T, V). A tied head's matrix is `embeddings` (V, H)."""
-        x = self.transform(x)  # (B, T, H)
+        """Return logits (B * K, T, V) of x (B * K, T, H); embeddings: the decoder's, (V, H)."""
+        x = self.transform(x)  # (B * K, T, H)
         weight = embeddings if self.weight is None else self.weight  # (V, H)
-        return F.linear(x, weight, self.bias)  # (B, T, V)
+        return F.linear(x, weight, self.bias)  # (B * K, T, V)
 
 
 class Decoder(nn.Module):
-    """Tokens and memory to logits: embedding, blocks, a last norm (if pre_norm), head."""
+    """The text decoder: tokens (B * K, T) and the projected memory in, logits (B * K, T, V) out."""
 
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.config = config
         self.embed = Embedding(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+
+        # Only the output of a pre-norm block is not normalised yet.
         self.norm = nn.Identity()
         if config.pre_norm:
             self.norm = nn.LayerNorm(config.hidden_size, config.norm_eps)
+
         self.head = Head(config)
 
     def project_memory(self, memory: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Make each block's cross-attention keys and values, (B, N, S, D) both, of the memory (B, S, H).
+        """Return the keys and values of each block's cross-attention for the memory (B, S, H).
 
-        They do not depend on the tokens: compute them once for each utterance, and call `forward` often.
+        Each is (B, N, S, D). They do not depend on tokens: a search calls this once, and then
+        `forward` at every step.
         """
         return [block.cross_attn.project_keys_values(memory) for block in self.blocks]
 
     def new_caches(self, rows: int, size: int) -> list[KVCache]:
-        """Make empty caches, one for each block, for `rows` sequences of at most `size` tokens."""
+        """Return an empty cache for each block: for B * K = `rows` sequences of `size` tokens."""
         weight = self.embed.tokens.weight
         return [KVCache(rows, self.config, size, weight) for _ in self.blocks]
 
@@ -389,10 +444,11 @@ class Decoder(nn.Module):
         memory_mask: Tensor | None = None,
         caches: list[KVCache] | None = None,
     ) -> Tensor:
-        """Compute the logits (B * K, T, V) of the token after each of `tokens` (B * K, T).
+        """Return the logits (B * K, T, V) of the tokens that follow each of `tokens` (B * K, T).
 
-        cross_keys_values: from `project_memory`; memory_mask: (B, 1, 1, S) bool, True for real frames, None if
-        nothing is padded. With caches, `tokens` are the new ones only, and the caches grow by them.
+        cross_keys_values: what `project_memory` returned for B utterances.
+        memory_mask: (B, 1, 1, S) bool, True for real frames, or None if all are real.
+        caches: what `new_caches` returned. `tokens` are the new ones then, and are added to them.
         ValueError if there are more tokens than positions.
         """
         past_length = 0 if caches is None else caches[0].length

@@ -1,7 +1,8 @@
-"""How new weights are drawn: by the type of the module, as transformers does it.
+"""How new weights are drawn: by the type of the module, with the distributions of transformers.
 
-Official code: `_init_weights` in transformers/models/wav2vec2/modeling_wav2vec2.py and its counterparts in the
-decoders. Here are the distributions that are in effect there.
+Official code: `_init_weights` in transformers/models/wav2vec2/modeling_wav2vec2.py, and its
+counterparts for the decoders. Some of what they draw is overwritten afterwards; here is only what
+a new model has in the end.
 """
 
 from collections.abc import Collection
@@ -14,64 +15,71 @@ from nanos2t.wav2vec2 import Encoder, PositionalConv
 
 @torch.no_grad()
 def initialize_weights(model: nn.Module, names: Collection[str] | None = None) -> None:
-    """Draw the weights of a SpeechEncoderDecoder in place: all, or those with these parameter names."""
+    """Draw the weights of a SpeechEncoderDecoder in place.
+
+    names: the parameters to draw, such as "encoder.norm.weight", or None for all of them.
+    """
+    encoder = model.encoder
+    decoder = model.decoder
     stds = {
-        "encoder": model.encoder.config.init_std,
-        "bridge": model.decoder.config.init_std,
-        "decoder": model.decoder.config.init_std,
+        "encoder": encoder.config.init_std,
+        "bridge": decoder.config.init_std,
+        "decoder": decoder.config.init_std,
     }
-    for part_name, std in stds.items():
-        part = model.get_submodule(part_name)
-        for module_name, module in part.named_modules(prefix=part_name):
-            own = module.named_parameters(prefix=module_name, recurse=False)
-            for name, parameter in own:
+    for part, std in stds.items():
+        for path, module in model.get_submodule(part).named_modules(prefix=part):
+            for name, parameter in module.named_parameters(prefix=path, recurse=False):
                 if names is not None and name not in names:
                     continue
-                if module is model.encoder.feature_projection.proj:
+                # The only linear layer with a rule of its own.
+                if module is encoder.feature_projection.proj:
                     draw_uniform(parameter, module.weight)
+                elif name.endswith(".bias"):
+                    initialize_bias(module)
                 else:
-                    initialize_parameter(module, parameter, std)
+                    initialize_weight(module, parameter, std)
 
-    # The gain starts as the length of each tap's direction: then the weight is the direction itself.
-    positions = model.encoder.positions
+    # With this gain, the weight of the positional convolution is its direction.
+    positions = encoder.positions
     if names is None or "encoder.positions.gain" in names:
         positions.gain.copy_(positions.direction.norm(dim=(0, 1), keepdim=True))
 
 
-def initialize_parameter(module: nn.Module, parameter: Tensor, std: float) -> None:
-    """Draw one parameter of a module; matrices have the standard deviation `std`."""
+def initialize_bias(module: nn.Module) -> None:
+    """Draw the bias of a module: zero, but for the convolutions."""
+    if isinstance(module, nn.Conv1d):
+        draw_uniform(module.bias, module.weight)
+    else:
+        module.bias.zero_()
+
+
+def initialize_weight(module: nn.Module, parameter: Tensor, std: float) -> None:
+    """Draw a parameter of a module that is no bias. Matrices get the standard deviation `std`."""
+    # A norm does not scale at first.
     if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
-        parameter.fill_(1.0 if parameter is module.weight else 0.0)
+        parameter.fill_(1.0)
 
+    # Convolutions of the feature encoder and the adapter (He et al. 2015).
     elif isinstance(module, nn.Conv1d):
-        # torch's own initialisation, but for the weight (He et al. 2015).
-        if parameter is module.weight:
-            nn.init.kaiming_normal_(parameter)
-        else:
-            draw_uniform(parameter, module.weight)
+        nn.init.kaiming_normal_(parameter)
 
+    # Its direction; `initialize_weights` sets its gain afterwards.
     elif isinstance(module, PositionalConv):
-        if parameter is module.direction:
-            draw_uniform(parameter, module.direction)
-        elif parameter is module.bias:
-            parameter.zero_()
+        draw_uniform(parameter, module.direction)
 
+    # The only parameter that belongs to the Encoder itself is masked_spec_embed.
     elif isinstance(module, Encoder):
-        # Its only parameter of its own is masked_spec_embed.
         parameter.uniform_()
 
-    elif parameter.ndim == 1:
-        # The biases of linear layers and of the head.
-        parameter.zero_()
-
+    # Linear layers, embeddings, and the matrix of a head that is not tied.
     else:
-        # Linear layers, embeddings, the output matrix of an untied head.
         parameter.normal_(0.0, std)
         if isinstance(module, nn.Embedding) and module.padding_idx is not None:
             parameter[module.padding_idx].zero_()
 
 
 def draw_uniform(parameter: Tensor, weight: Tensor) -> None:
-    """Draw from -1 / sqrt(fan_in) to 1 / sqrt(fan_in), as torch does for new layers."""
-    bound = weight[0].numel() ** -0.5
+    """Draw from -1 / sqrt(fan_in) to 1 / sqrt(fan_in), where fan_in is that of `weight`."""
+    fan_in = weight[0].numel()
+    bound = fan_in**-0.5
     parameter.uniform_(-bound, bound)

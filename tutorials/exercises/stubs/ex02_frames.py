@@ -14,15 +14,18 @@ from torch import Tensor, nn
 
 
 def conv_output_lengths(lengths: Tensor | None, conv: nn.Conv1d) -> Tensor | None:
-    """Return how many steps a convolution makes of inputs with `lengths` (B,) steps; None stays None."""
+    """Return the lengths (B,) of a convolution's outputs for inputs with lengths (B,), or None."""
     raise NotImplementedError("ex02")
 
 
 def valid_frames(lengths: Tensor, total: int) -> Tensor:
-    """Turn lengths (B,) into a mask (B, total): True for real frames, False for padding."""
+    """Return a mask (B, total) for lengths (B,): True for real frames, False for padding."""
     raise NotImplementedError("ex02")
 
 
 def zero_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Set the padding of x (B, T, H) to zero, so that a convolution sees each item as if it were alone."""
+    """Return x (B, T, H) with its padding set to zero, given the lengths (B,) of its items.
+
+    A convolution then sees what it would see if each item were alone.
+    """
     raise NotImplementedError("ex02")

@@ -21,19 +21,21 @@ from nanos2t.wav2vec2 import conv_output_lengths, valid_frames, zero_padding
 def masked_group_norm(
     x: Tensor, lengths: Tensor | None, weight: Tensor, bias: Tensor, eps: float = 1e-5
 ) -> Tensor:
-    """Normalise each channel of x (B, C, T) over the real frames of its item: group norm with C groups."""
+    """Normalise each channel of x (B, C, T) over time, given the lengths (B,) of the items.
+
+    This is group norm (Wu and He 2018) with a group for each channel. Its mean and variance are
+    those of the real frames. weight and bias: (C,).
+    """
     raise NotImplementedError("ex03")
 
 
 class ConvLayer:  # this part of it
     def forward(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Turn x (B, C, T) with `lengths` (B,) real steps into fewer frames, and their lengths."""
+        """Return x (B, C, T) and lengths (B,) after this layer: with fewer time steps."""
         raise NotImplementedError("ex03")
 
 
 class FeatureEncoder:  # this part of it
-    def forward(
-        self, x: Tensor, sample_lengths: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:  # (B, L), (B,)
-        """Turn waveforms (B, L) into frames (B, T, C) and their lengths (B,)."""
+    def forward(self, x: Tensor, sample_lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return frames (B, T, C) and frame_lengths (B,) of x (B, L) and sample_lengths (B,)."""
         raise NotImplementedError("ex03")

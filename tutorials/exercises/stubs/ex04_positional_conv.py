@@ -15,5 +15,9 @@ from torch.nn import functional as F
 
 
 def position_conv(x: Tensor, gain: Tensor, direction: Tensor, bias: Tensor, groups: int) -> Tensor:
-    """Apply a wide grouped convolution with weight norm (Salimans and Kingma 2016) to x (B, T, H)."""
+    """Apply a grouped convolution over time to x (B, T, H), with as many frames out as in.
+
+    Its weight is in weight norm (Salimans and Kingma 2016): direction (H, H / groups, K), and a
+    gain (1, 1, K) for each tap. bias: (H,).
+    """
     raise NotImplementedError("ex04")

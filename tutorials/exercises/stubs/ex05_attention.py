@@ -20,7 +20,10 @@ from torch.nn import functional as F
 
 
 def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Compute the attention probabilities (B, N, T, S), which `F.scaled_dot_product_attention` does not show."""
+    """Compute the attention probabilities (B, N, T, S), which `attend` does not return.
+
+    Each row sums to 1. queries: (B, N, T, D); keys: (B, N, S, D); mask: see `attend`.
+    """
     raise NotImplementedError("ex05")
 
 
@@ -34,16 +37,19 @@ def attend(
 ) -> Tensor:
     """Compute softmax(Q K^T / sqrt(D)) V (Vaswani et al. 2017, equation 1).
 
-    queries: (B, N, T, D); keys and values: (B, N, S, D); mask: bool, True where a query may look, broadcast
-    to (B, N, T, S). The result is (B, N, T, D). PyTorch's function is fast, but one cannot step into it: set
-    `wav2vec2.attend = wav2vec2.attend_step_by_step` to see the scores on the way.
+    queries: (B, N, T, D); keys and values: (B, N, S, D). The result is (B, N, T, D).
+    mask: bool, True where a query may look at a key; its shape broadcasts to (B, N, T, S).
+    is_causal, without a mask: query t looks at keys 0 ... t.
+
+    A debugger cannot step into PyTorch's function. To see the scores, switch to the same
+    computation in steps, for both encoder and decoder, with the line
+    `wav2vec2.attend = wav2vec2.attend_step_by_step`.
     """
     raise NotImplementedError("ex05")
 
 
 class Attention:  # this part of it
-    def split_heads(self, x: Tensor) -> Tensor:
-        """Cut the width of x (B, T, H) into heads: (B, N, T, D)."""
+    def split_heads(self, x: Tensor) -> Tensor:  # (B, T, H)
         raise NotImplementedError("ex05")
     def forward(
         self,
@@ -53,5 +59,8 @@ class Attention:  # this part of it
         mask: Tensor | None = None,
         is_causal: bool = False,
     ) -> Tensor:
-        """Let each row of x (B, T, H) look at keys and values (B, N, S, D): the result is (B, T, H)."""
+        """Return x (B, T, H) after attention to keys and values (B, N, S, D).
+
+        mask and is_causal: as in `attend`.
+        """
         raise NotImplementedError("ex05")

@@ -18,5 +18,8 @@ from torch.nn import functional as F
 
 class Embedding:  # this part of it
     def forward(self, tokens: Tensor, past_length: int) -> Tensor:
-        """Embed new tokens (B, T) that follow `past_length` others: (B, T, H)."""
+        """Return x (B * K, T, H) for new tokens (B * K, T) that come after `past_length` others.
+
+        ValueError if there are more tokens than positions.
+        """
         raise NotImplementedError("ex07")

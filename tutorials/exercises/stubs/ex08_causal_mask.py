@@ -13,5 +13,8 @@ from torch.nn import functional as F
 
 
 def causal_mask(T: int, past_length: int, device: torch.device) -> Tensor:
-    """Make a mask (T, past_length + T): True where new token t may look, at the past and at 0 ... t."""
+    """Return a mask (T, past_length + T): True where a new token may look at a token.
+
+    New token t may look at all past tokens and at the new tokens 0 ... t.
+    """
     raise NotImplementedError("ex08")

@@ -24,10 +24,11 @@ class Block:  # this part of it
     def attend_memory(
         self, x: Tensor, cross_keys_values: tuple[Tensor, Tensor], memory_mask: Tensor | None
     ) -> Tensor:
-        """Let each token of x (B * K, T, H) look at the real frames of its utterance.
+        """Attend from each token of x (B * K, T, H) to the real frames of its utterance.
 
-        Queries do not see each other. So the K beams of an utterance are laid one after another along the time
-        axis, and share its keys and values, instead of copying them K times.
+        In cross-attention, the queries of a row do not depend on each other. So the K beams of an
+        utterance are folded into the time axis, into one row of K * T queries: they share the keys
+        and values of the utterance, which are never copied K times.
         """
         raise NotImplementedError("ex09")
     def forward(
@@ -37,9 +38,10 @@ class Block:  # this part of it
         memory_mask: Tensor | None,
         cache: KVCache | None,
     ) -> Tensor:
-        """Turn x (B * K, T, H) into a tensor of the same shape.
+        """Return x (B * K, T, H) after this block.
 
-        cross_keys_values: this block's keys and values of the memory, (B, N, S, D) both; memory_mask:
-        (B, 1, 1, S) bool, True for real frames; cache: this block's past, to which the new tokens are added.
+        cross_keys_values: this block's keys and values of the memory, each (B, N, S, D).
+        memory_mask: (B, 1, 1, S) bool, True for real frames, or None if all are real.
+        cache: this block's keys and values of past tokens; those of x are added. None: no past.
         """
         raise NotImplementedError("ex09")

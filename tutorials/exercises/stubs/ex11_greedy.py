@@ -31,7 +31,10 @@ from nanos2t.logits_processing import process_logits
 
 class KVCache:  # this part of it
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store keys and values (B * K, N, T, D) of new tokens; return those of all tokens so far, as views."""
+        """Add keys and values (B * K, N, T, D) of new tokens.
+
+        Return those of all tokens so far, each (B * K, N, P + T, D), as views.
+        """
         raise NotImplementedError("ex11")
 
 

@@ -36,7 +36,7 @@ from nanos2t.logits_processing import process_logits
 
 class KVCache:  # this part of it
     def reorder(self, rows: Tensor) -> None:
-        """Let row i continue the tokens of the former row rows[i]; rows: (B * K,)."""
+        """Give row i the tokens that row rows[i] had before; rows: (B * K,)."""
         raise NotImplementedError("ex12")
 
 
