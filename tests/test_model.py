@@ -1,18 +1,15 @@
 # pytest tests/test_model.py          (on a machine with a GPU: pytest -m gpu tests/test_model.py)
-"""nanos2t/model.py against transformers' SpeechEncoderDecoderModel: logits, loss, gradients, initialisation.
+"""nanos2t/model.py against transformers' SpeechEncoderDecoderModel: logits, loss, gradients.
 
 Ours gets the padded batch, HF each item alone. The functions that return a difference are the checks;
 test_mutations.py breaks the code and asks them to notice.
 """
 
-from dataclasses import replace
-from functools import cache
-
 import pytest
 import torch
 from helpers import encoder_parity
 from helpers.encoder_parity import LENGTHS, TOLERANCE, count_frames, items, largest
-from helpers.model_parity import T, batch_of, differences, every_pair, models, rows
+from helpers.model_parity import T, batch_of, differences, every_pair, models, new_model, rows
 from torch import Tensor, nn
 
 from nanos2t import remap, wav2vec2
@@ -199,7 +196,7 @@ def test_targets_of_one_utterance_share_its_memory(pair):
 
 def test_missing_ids():
     """Nothing is said about ids before they are needed, and then what is missing."""
-    model = new("base")
+    model = new_model("base")
     waveforms, mask, labels = batch_of()
     waveforms = waveforms.float()
     assert model(waveforms, mask).logits is None
@@ -312,69 +309,9 @@ def test_parameter_count_is_hf(encoder, encoder_options, decoder_options):
         assert counts[0] == 232_252_858
 
 
-def new(pair: str) -> SpeechEncoderDecoder:
-    """A new model in float32 with the configs of a pair."""
-    ours = models(pair)[1]
-    return SpeechEncoderDecoder.from_configs(ours.encoder.config, ours.decoder.config)
-
-
-def law(draws: Tensor) -> tuple[float, float, float, list[bool]]:
-    """Mean, standard deviation, largest distance from the mean; which rows are zero in every draw."""
-    mean, std = draws.mean().item(), draws.std().item()
-    zeros = draws.reshape(*draws.shape[:2], -1).eq(0).all(2).all(0)
-    return mean, std, (draws - mean).abs().max().item(), zeros.tolist()
-
-
-@cache
-def fresh(pair: str, times: int = 12) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Every tensor of new models of ours and of HF, (times, ...), with other spreads than by default."""
-    theirs, ours = models(pair)
-    config, stds = theirs.config.to_dict(), (0.03, 0.05)
-    config["encoder"]["initializer_range"], config["decoder"]["initializer_range"] = stds
-    config = hf.SpeechEncoderDecoderConfig.from_dict(config)
-    parts = (
-        replace(ours.encoder.config, init_std=stds[0]),
-        replace(ours.decoder.config, init_std=stds[1]),
-    )
-    want = [hf.SpeechEncoderDecoderModel(config).state_dict() for _ in range(times)]
-    want = [remap.import_state(rows(pair), state, ours.state_dict()) for state in want]
-    got = [SpeechEncoderDecoder.from_configs(*parts).state_dict() for _ in range(times)]
-    assert got[0].keys() == want[0].keys()
-    return tuple(
-        {name: torch.stack([state[name] for state in draws]) for name in draws[0]}
-        for draws in (got, want)
-    )
-
-
-@pytest.mark.parametrize(
-    "part",
-    ["encoder.", "decoder.", "bridge."],
-)
-@pytest.mark.parametrize("pair", ["base", "large", "adapter"])
-def test_initialisation_follows_the_laws_of_hf(pair, part):
-    """Same mean, spread, kind (uniform or normal) and rows of zeros."""
-    got, want = fresh(pair)
-    for name in (name for name in got if name.startswith(part)):
-        (mean, std, reach, zeros), (want_mean, want_std, want_reach, want_zeros) = (
-            law(got[name]),
-            law(want[name]),
-        )
-        sigma = max(std, want_std) / got[name].numel() ** 0.5  # of the mean; less of the spread
-        assert zeros == want_zeros, name
-        assert abs(mean - want_mean) <= 6 * sigma, name
-        assert abs(std - want_std) <= 6 * sigma, name
-        if want_std > 0 and got[name].numel() > 400:  # uniform: 1.7, normal: more than 2.8
-            assert (reach < 2.1 * std) == (want_reach < 2.1 * want_std), name
-
-
-def test_new_positional_convolution_uses_its_direction_as_weight():
-    positions = new("base").encoder.positions
-    assert largest(positions.gain, positions.direction.norm(dim=(0, 1), keepdim=True)) < 1e-6
-
-
 @pytest.mark.parametrize("pair", ["base", "large"])
 def test_freeze_feature_encoder(pair):
-    theirs, ours = hf.SpeechEncoderDecoderModel(models(pair)[0].config), new(pair)
+    theirs, ours = hf.SpeechEncoderDecoderModel(models(pair)[0].config), new_model(pair)
     theirs.freeze_feature_encoder()
     ours.freeze_feature_encoder()
     trained = [

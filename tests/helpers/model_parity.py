@@ -42,6 +42,12 @@ def models(pair: str) -> tuple[nn.Module, SpeechEncoderDecoder]:
         return theirs, ours_from(theirs, folder)
 
 
+def new_model(pair: str) -> SpeechEncoderDecoder:
+    """A new model of ours in float32, with the configs of a pair."""
+    ours = models(pair)[1]
+    return SpeechEncoderDecoder.from_configs(ours.encoder.config, ours.decoder.config)
+
+
 def rows(pair: str) -> list[remap.TensorRow]:
     encoder = remap.read_table("hubert" if pair == "hubert" else "wav2vec2").tensors
     decoder = remap.read_table("bert").tensors
