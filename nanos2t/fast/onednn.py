@@ -33,14 +33,18 @@ def linear_onednn(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: nn.Module | None = None
 ) -> Tensor:
     """Return activation(x W^T + b) (..., O) of x (..., I), weight (O, I) and bias (O,) or None."""
-    # oneDNN applies the core's activations to the product; their name and algorithm are:
-    name = "none"
-    algorithm = ""
-    if isinstance(activation, nn.GELU):
+    # The activations that oneDNN can apply to the product: their names and algorithms.
+    if activation is None:
+        name = "none"
+        algorithm = ""
+    elif isinstance(activation, nn.GELU):
         name = "gelu"
         algorithm = activation.approximate  # "none" or "tanh"
     elif isinstance(activation, nn.ReLU):
         name = "relu"
+        algorithm = ""
+    else:
+        return activation(linear_onednn(x, weight, bias))
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], algorithm)
 
 

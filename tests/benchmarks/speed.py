@@ -102,7 +102,9 @@ class Bench:
         where = {"device": options.device}
         self.theirs = SpeechEncoderDecoderModel.from_pretrained(folder).eval().to(options.device)
         self.stt = nanos2t.load(folder, **where)
-        self.fast = nanos2t.load(folder, dtype=options.fast, fast=True, **where) if options.fast else None
+        self.fast = (
+            nanos2t.load(folder, dtype=options.fast, fast=True, **where) if options.fast else None
+        )
         noise = torch.Generator().manual_seed(0)
         self.waveform = torch.randn(1, SECONDS * RATE, generator=noise).to(options.device)  # (1, L)
         lengths = (

@@ -352,17 +352,18 @@ def test_a_full_disk(model: Path):
 
 def test_a_file_that_vanishes(model: Path, monkeypatch, capsys):
     """Listed, and gone when its turn comes."""
-    from nanos2t.cli import inputs as batch
     from nanos2t.cli import main as cli
+    from nanos2t.cli import transcribe
 
-    names, find = clips(3, 0.5), batch.find_files
+    names = clips(3, 0.5)
+    find = transcribe.find_files
 
-    def find_and_lose(given):
-        found = find(given)
+    def find_and_lose(names):
+        files = find(names)
         os.unlink("001.wav")
-        return found
+        return files
 
-    monkeypatch.setattr(batch, "find_files", find_and_lose)
+    monkeypatch.setattr(transcribe, "find_files", find_and_lose)
     assert cli.main(["transcribe", ".", "--model", str(model), "--output", "out"]) == 1
     out, err = capsys.readouterr()
     assert (

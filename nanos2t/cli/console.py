@@ -1,0 +1,116 @@
+"""What all commands do at the terminal: stdout, lines on stderr, exit codes, progress bars."""
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+FAILED = 1
+USAGE = 2
+NO_MODEL = 3
+INTERRUPTED = 130
+
+SECONDS_BAR = (
+    "{percentage:3.0f}% |{bar}| {n:.0f}/{total_fmt} s of audio, {rate_noinv_fmt}, {remaining} left"
+)
+
+
+class CommandError(Exception):
+    """End the program with a line on stderr, or none if the message is empty, and an exit code."""
+
+    def __init__(self, message: str, code: int):
+        super().__init__(message)
+        self.code = code
+
+
+@contextmanager
+def exit_with(code: int, prefix: str = "") -> Iterator[None]:
+    """Turn the errors of a broken input into a CommandError, whose message begins with `prefix`."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CommandError(prefix + str(error).removeprefix(prefix), code) from None
+
+
+def log_stderr(message: object) -> None:
+    """Write one line to stderr, if there is one."""
+    if sys.stderr is None:
+        return
+    line = " ".join(str(message).split())
+    with suppress(OSError):
+        print("nanos2t:", line, file=sys.stderr, flush=True)
+
+
+def write_stdout(text: str) -> None:
+    """Write text to stdout at once. Characters that its encoding lacks are escaped."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    printable = text.encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        print(printable, end="", flush=True)
+    except BrokenPipeError:
+        # The reader has read enough, as `head` does.
+        discard_stdout()
+        raise CommandError("", FAILED) from None
+    except OSError as error:
+        discard_stdout()
+        raise CommandError(f"stdout: {error.strerror}", FAILED) from None
+
+
+def discard_stdout() -> None:
+    """Send stdout nowhere: otherwise Python writes what is left once more when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def open_source(name: str) -> str | BinaryIO | bytes:
+    """Return what to load audio from: the path, or for "-" stdin, or nothing if that is closed."""
+    if name != "-":
+        return name
+    if sys.stdin is None:
+        return b""
+    return sys.stdin.buffer
+
+
+def show_warnings(quiet: bool) -> None:
+    """Show warnings as lines on stderr, or not at all."""
+
+    def show_warning(message: Warning, *details) -> None:
+        from tqdm import tqdm
+
+        # A progress bar moves down to make room for the line.
+        with tqdm.external_write_mode():
+            log_stderr(f"warning: {message}")
+
+    logger = logging.getLogger("nanos2t")
+    warnings.showwarning = show_warning
+    if quiet:
+        warnings.simplefilter("ignore", UserWarning)
+        logger.setLevel(logging.ERROR)
+    else:
+        # Not once for each place in the code: another file may have the same problem.
+        warnings.simplefilter("always", UserWarning)
+        logger.setLevel(logging.NOTSET)
+
+
+def hides_progress(quiet: bool) -> bool:
+    """Return whether a progress bar is unwanted, or nobody would see it."""
+    return quiet or sys.stderr is None or not sys.stderr.isatty()
+
+
+def open_seconds_bar(total: int | None, hidden: bool) -> "tqdm":
+    """Return a progress bar that counts seconds of audio."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, disable=hidden, bar_format=SECONDS_BAR)
+
+
+def open_items_bar(total: int, hidden: bool) -> "tqdm":
+    """Return a progress bar that counts items of a manifest."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, disable=hidden, unit=" items")

@@ -1,0 +1,34 @@
+"""`nanos2t train`: train a model on a manifest of audio and text."""
+
+import argparse
+
+from nanos2t.cli.console import FAILED, USAGE, exit_with
+from nanos2t.training import config as train_config
+
+
+def add_command(commands) -> None:
+    """Add the command to the subparsers of the command line."""
+    parser = commands.add_parser(
+        "train", help="train a model, or two halves of one, on a manifest of audio and text"
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument(
+        "--config", metavar="FILE", help="JSON or TOML with the names of the flags below"
+    )
+    parser.add_argument("--resume", metavar="DIR", help="continue the run in this folder")
+    train_config.add_flags(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train, and return the exit code."""
+    flags = dict(vars(options))
+    for name in "command", "run", "config", "resume":
+        del flags[name]
+    with exit_with(USAGE):
+        config = train_config.resolve_config(flags, options.config, options.resume)
+
+    from nanos2t.training.loop import run_training
+
+    with exit_with(FAILED):
+        run_training(config, resumed=options.resume is not None)
+    return 0

@@ -1,0 +1,116 @@
+# pytest tests/cli/test_console.py
+"""nanos2t/cli/console.py: terminals, pipes, encodings, and progress bars."""
+
+import io
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+from helpers.processes import python
+from helpers.tiny import SOUNDS, write
+
+from nanos2t.cli import main as cli
+from nanos2t.transcription.transcriber import SpeechToText
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_the_bar_is_for_terminals(model, clips, monkeypatch, capsys):
+    """Seconds of audio, of all that there are, how fast, and how long it takes yet."""
+    arguments = ["transcribe", *clips[:3], "gone.wav", "--batch-size", "1", "--model", str(model)]
+    write(Path(clips[2]), np.tile(SOUNDS[3], 5))  # 3.5 s
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert cli.main(arguments) == 1
+    shown = sys.stderr.getvalue()
+    assert "| 0/5 s of audio, " in shown and "| 5/5 s of audio, " in shown and "left" in shown
+    assert shown.count("nanos2t: gone.wav") == 1
+    assert "\rnanos2t: gone.wav" in shown or "\nnanos2t: gone.wav" in shown, (
+        "the line stands behind the bar"
+    )
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert cli.main([*arguments, "--quiet"]) == 1
+    assert "of audio" not in sys.stderr.getvalue() and sys.stderr.getvalue().count("\n") == 1
+    assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+def test_stdout_that_takes_nothing(model, clips, monkeypatch, capsys):
+    arguments = ["transcribe", *clips, "--batch-size", "1", "--model", str(model)]
+    reading, writing = os.pipe()
+    os.close(reading)
+    for stdout, line in (
+        (os.fdopen(writing, "w"), ""),
+        (open("/dev/full", "w"), "nanos2t: stdout: No space left"),
+    ):
+        for command in arguments, ["--help"]:
+            with monkeypatch.context() as patch:
+                patch.setattr(sys, "stdout", stdout)
+                assert cli.main(command) == (1 if command is arguments else 0)
+        assert capsys.readouterr().err.startswith(line)
+        stdout.close()
+
+
+def test_no_stdout_and_no_stderr(model, clips, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert (
+        cli.main(["transcribe", "gone.wav", clips[0], "--output", "out", "--model", str(model)])
+        == 1
+    )
+    assert os.listdir("out") == ["a.txt"]
+
+
+def test_text_that_stdout_has_no_bytes_for(model, stt, clips, monkeypatch):
+    name = os.fsdecode(b"\xff \xfc.wav")
+    shutil.copy(clips[0], name)
+    tokens = [6, 2]  # größer
+    monkeypatch.setattr(
+        SpeechToText, "decode_tokens", lambda self, found: self.tokenizer.decode(tokens)
+    )
+    for encoding, expected in (
+        ("ascii", "gr\\xf6\\xdfer"),
+        ("utf-8", "größer"),
+        ("latin-1", "größer"),
+    ):
+        for format in "txt", "json":
+            written = io.BytesIO()
+            monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
+            assert (
+                cli.main(
+                    ["transcribe", name, "--format", format, "--output", "o", "--model", str(model)]
+                )
+                == 0
+            )
+            assert written.getvalue().decode(encoding) == expected + "\n"
+            [file] = [path for path in Path("o").iterdir() if path.suffix == f".{format}"]
+            assert "größer" in file.read_text(encoding="utf-8")
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", stdout := io.TextIOWrapper(io.BytesIO(), "utf-8"))
+            assert cli.main(["transcribe", name, "--format", "json", "--model", str(model)]) == 0
+        for content in file.read_bytes(), stdout.buffer.getvalue():
+            found = json.loads(content.decode("utf-8"))
+            assert found["text"] == "größer" and found["audio"] == name
+
+
+def test_a_reader_that_has_enough(model, clips):
+    reading, writing = os.pipe()
+    process = python(
+        "-m",
+        "nanos2t",
+        "transcribe",
+        *clips,
+        "--batch-size",
+        "1",
+        "--model",
+        str(model),
+        stdout=writing,
+    )
+    os.close(writing)
+    os.close(reading)
+    _, err = process.communicate(timeout=300)
+    assert (process.returncode, err) == (1, b"")
