@@ -165,7 +165,7 @@ def test_the_tree_has_every_score(show, sample_run):
     assert all(name in detail for name in ("log-probability", "sum", "score", "step"))
     dropped = sum(record["status"] == "dropped" for record in records)
     visible = page.locator(".tree .node:visible").count()
-    page.get_by_label("show what was dropped").uncheck()
+    page.get_by_label("show dropped nodes").uncheck()
     assert visible - page.locator(".tree .node:visible").count() == dropped > 0
 
 
