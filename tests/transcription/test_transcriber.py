@@ -605,7 +605,7 @@ def test_no_more_tokens_than_positions(tmp_path: Path):
     assert len(stt.transcribe(SOUNDS[1], sample_rate=RATE, max_length=18).tokens) == 18
     assert len(stt.transcribe(SOUNDS[1], sample_rate=RATE, max_new_tokens=3).tokens) == 4
     for options in {"max_length": 19}, {"max_new_tokens": 18}:
-        with pytest.raises(ValueError, match="max_length is 19, expected 18"):
+        with pytest.raises(ValueError, match="max_length is 19, expected at most 18"):
             stt.transcribe(SOUNDS[1], sample_rate=RATE, **options)
 
 
