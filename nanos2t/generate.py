@@ -1,54 +1,45 @@
-"""Tokens from a trained model: greedy, beam search and sampling, as plain functions. Read from the bottom up.
-Options, tokens, scores are those of transformers (generation/utils.py, logits_process.py of 5.23). A search
-knows no model: it calls `next_logits(tokens, parents)` for float32 logits (R, V) of the token after each row;
-`parents` (R,) are the former rows that the rows go on from, None: themselves.
-Shapes: B utterances, K beams or sequences of each, R = B * K rows, T tokens, V vocab_size, C candidates."""
+"""Tokens from a trained model: greedy search, sampling and beam search. Read it from the bottom up.
 
-from collections import namedtuple
+Tokens and scores are those of transformers (generation/utils.py of 5.23). A search does not know
+the model: it calls a function `next_logits(tokens, parent_rows)`, which returns float32 logits
+(R, V) of the token after each row of `tokens` (R, T). `parent_rows` (R,) says which row of the
+previous call each row continues. With None, every row continues itself.
+
+Shapes: B utterances, K beams of each, R rows (sequences), T tokens so far, V vocab_size,
+C candidates of an utterance, S frames, H hidden_size.
+"""
+
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from nanos2t.beams import IMPOSSIBLE, Beams, demote, initial_beams
 from nanos2t.decoder import Decoder
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.logits_processing import process_logits, warp_logits
+from nanos2t.search_trace import Candidate, record_candidates
 from nanos2t.wav2vec2 import valid_frames
 
 NextLogits = Callable[[Tensor, Tensor | None], Tensor]
-IMPOSSIBLE = -1e9  # a sum of log-probabilities that nothing real reaches
 
 
 @dataclass
 class Generated:
-    sequences: Tensor  # (R, T), the start token first
-    sequences_scores: Tensor  # (R,)
-    token_logprobs: Tensor  # (R, T - 1)
+    """The result of a search: R = B * num_return_sequences rows, those of an utterance together."""
 
-
-Candidate = namedtuple("Candidate", "step row parent beam token logprob sum score status")
-
-
-def record_candidates(
-    trace: list, new: "Beams", source: Tensor, onward: Tensor, going: Tensor, penalty: float
-) -> None:
-    """Append the continuations (B, C) of beams `source` that a step looked at in rows that are `going` (B,),
-    best first: "kept" as a beam, "finished" or "dropped". `sum` of log-probabilities, `score` if it ended."""
-    step, K = new.tokens.shape[2] - 1, onward.shape[1]
-    columns = new.tokens[..., -1], new.logprobs[..., -1], new.scores, new.scores / step**penalty
-    for row in going.nonzero().flatten().tolist():
-        beams, ended = onward[row].tolist(), new.ended[row].tolist()
-        for i, parent in enumerate(source[row].tolist()):
-            beam = beams.index(i) if i in beams and not ended[i] else None
-            status = "kept" if beam is not None else "finished" if ended[i] and i < K else "dropped"
-            values = [column[row, i].item() for column in columns]
-            trace.append(Candidate(step, row, parent, beam, *values, status))
+    sequences: Tensor  # (R, T), the start token first, padded on the right
+    sequences_scores: Tensor  # (R,), sum of log-probabilities / length ** length_penalty
+    token_logprobs: Tensor  # (R, T - 1), one for each token but the start token; 0 for padding
 
 
 class DecoderSession:
-    """`next_logits` for generate.py: the memory (B, S, H) of a batch is read once, past tokens are cached."""
+    """Incremental decoding of one batch: the `next_logits` of a decoder.
+
+    Cross-attention keys and values are computed once for each utterance, and shared by its beams.
+    Self-attention keys and values are cached, so that each call reads the new tokens only.
+    """
 
     def __init__(
         self,
@@ -58,19 +49,31 @@ class DecoderSession:
         rows: int,
         max_length: int,
     ):
-        self.decoder = decoder
-        self.memory = decoder.project_memory(memory)
-        self.mask = None
-        if frame_lengths is not None:
-            self.mask = valid_frames(frame_lengths, memory.shape[1])[:, None, None]  # (B, 1, 1, S)
-        self.cache = decoder.new_caches(rows, min(max_length, decoder.config.max_positions))
+        """Prepare `rows` sequences of up to `max_length` tokens for memory (B, S, H).
 
-    def __call__(self, tokens: Tensor, parents: Tensor | None) -> Tensor:  # (R, T), (R,)
-        for cache in self.cache if parents is not None else ():
-            cache.reorder(parents)
-        new = tokens[:, self.cache[0].length :]  # (R, 1)
-        logits = self.decoder(new, self.memory, self.mask, self.cache)[:, -1].float()  # (R, V)
-        for row, token in (~logits.isfinite()).nonzero().tolist():
+        frame_lengths: (B,), or None if no frame is padding.
+        """
+        self.decoder = decoder
+        self.cross_keys_values = decoder.project_memory(memory)
+        self.memory_mask = None
+        if frame_lengths is not None:
+            is_real = valid_frames(frame_lengths, memory.shape[1])  # (B, S)
+            self.memory_mask = is_real[:, None, None, :]  # (B, 1, 1, S)
+        self.caches = decoder.new_caches(rows, min(max_length, decoder.config.max_positions))
+
+    def __call__(self, tokens: Tensor, parent_rows: Tensor | None) -> Tensor:
+        """Return the logits (R, V) after `tokens` (R, T), of which only the last ones are new."""
+        if parent_rows is not None:
+            for cache in self.caches:
+                cache.reorder(parent_rows)
+
+        new_tokens = tokens[:, self.caches[0].length :]  # (R, 1)
+        logits = self.decoder(new_tokens, self.cross_keys_values, self.memory_mask, self.caches)
+        logits = logits[:, -1].float()  # (R, V)
+
+        is_finite = logits.isfinite()
+        if not is_finite.all():
+            row, token = (~is_finite).nonzero()[0].tolist()
             raise ValueError(
                 f"step {tokens.shape[1]}: token {token} has the logit {logits[row, token]}"
             )
@@ -78,160 +81,253 @@ class DecoderSession:
 
 
 def greedy_search(
-    next_logits: NextLogits, start: Tensor, config: GenerationConfig, trace=None
+    next_logits: NextLogits,
+    start: Tensor,
+    config: GenerationConfig,
+    trace: list[Candidate] | None = None,
 ) -> Generated:
-    """The likeliest next token, or with do_sample a drawn one, until each row (R, 1) has its EOS."""
-    tokens, logprobs, eos = start, [], start.new_tensor(config.eos_ids)
-    pad = config.pad_token_id if config.pad_token_id is not None else next(iter(config.eos_ids), 0)
-    done = torch.zeros(len(start), dtype=torch.bool, device=start.device)  # (R,)
-    length = torch.zeros(len(start), device=start.device)  # (R,) float, for any power
-    while tokens.shape[1] < config.max_total_length and not done.all():
-        scores = process_logits(next_logits(tokens, None), tokens, config)  # (R, V)
+    """Extend each row of start (R, 1) by the likeliest token, again and again, until EOS.
+
+    With do_sample, tokens are drawn instead, from the distribution that `warp_logits` leaves.
+    """
+    R = len(start)
+    eos_ids = start.new_tensor(config.eos_ids)
+    pad_id = config.pad_token_id
+    if pad_id is None:
+        pad_id = first_eos(config)
+
+    tokens = start  # (R, T), here T is 1
+    logprobs = []  # T - 1 times (R, 1)
+    lengths = torch.zeros(R, device=start.device)  # (R,), without the start token
+    ended = torch.zeros(R, dtype=torch.bool, device=start.device)  # (R,)
+
+    while tokens.shape[1] < config.max_total_length and not ended.all():
+        # Choose the next token of every row.
+        logits = next_logits(tokens, None)  # (R, V)
+        scores = process_logits(logits, tokens, config)  # (R, V)
         if config.do_sample:
-            scores = warp_logits(scores, config, keep=1)
-            token = torch.multinomial(scores.softmax(1), 1)  # (R, 1)
+            scores = warp_logits(scores, config, min_tokens_to_keep=1)
+            token = torch.multinomial(scores.softmax(dim=1), 1)  # (R, 1)
         else:
-            token = scores.argmax(1, keepdim=True)  # (R, 1)
-        logprobs.append(scores.log_softmax(1).gather(1, token).masked_fill(done[:, None], 0.0))
-        tokens = torch.cat([tokens, token.masked_fill(done[:, None], pad)], 1)  # (R, T + 1)
-        length, going, done = length + ~done, ~done, done | torch.isin(token[:, 0], eos)
+            token = scores.argmax(dim=1, keepdim=True)  # (R, 1)
+        logprob = scores.log_softmax(dim=1).gather(1, token)  # (R, 1)
+
+        # A row that has ended gets padding, which costs nothing.
+        was_ended = ended
+        tokens = torch.cat([tokens, token.masked_fill(was_ended[:, None], pad_id)], dim=1)
+        logprobs.append(logprob.masked_fill(was_ended[:, None], 0.0))
+        lengths = torch.where(was_ended, lengths, lengths + 1)
+        ended = was_ended | torch.isin(token[:, 0], eos_ids)
+
         if trace is not None:
-            ended = done[:, None] | (tokens.shape[1] == config.max_total_length)  # (R, 1)
-            new = Beams(tokens[:, None], logprobs[-1][:, None], sum(logprobs), ended)
-            record_candidates(trace, new, token * 0, token * 0, going, config.length_penalty)
-    logprobs = torch.cat(logprobs, 1)  # (R, T)
-    return Generated(tokens, logprobs.sum(1) / length**config.length_penalty, logprobs)
+            record_greedy_step(trace, tokens, logprobs, was_ended, ended, config)
+
+    logprobs = torch.cat(logprobs, dim=1)  # (R, T - 1)
+    scores = logprobs.sum(dim=1) / lengths**config.length_penalty  # (R,)
+    return Generated(tokens, scores, logprobs)
 
 
-@dataclass
-class Beams:
-    tokens: Tensor  # (B, K, T)
-    logprobs: Tensor  # (B, K, T - 1), of each token but the first
-    scores: Tensor  # (B, K)
-    ended: Tensor  # (B, K)
-
-    def pick(self, index: Tensor) -> "Beams":  # (B, C)
-        along = index[..., None]  # (B, C, 1)
-        return Beams(
-            self.tokens.take_along_dim(along, 1),
-            self.logprobs.take_along_dim(along, 1),
-            self.scores.gather(1, index),
-            self.ended.gather(1, index),
-        )
-
-    def join(self, others: "Beams", fill: int) -> "Beams":
-        """These, filled up to be a token longer, and the others: (B, K + C)."""
-        tokens = F.pad(self.tokens, (0, 1), value=fill)  # (B, K, T + 1)
-        logprobs = F.pad(self.logprobs, (0, 1), value=torch.nan)  # (B, K, T)
-        pairs = zip((tokens, logprobs, self.scores, self.ended), vars(others).values())
-        return Beams(*(torch.cat(pair, 1) for pair in pairs))
+def record_greedy_step(
+    trace: list[Candidate],
+    tokens: Tensor,
+    logprobs: list[Tensor],
+    was_ended: Tensor,
+    ended: Tensor,
+    config: GenerationConfig,
+) -> None:
+    """Record a step of greedy search as that of a beam search with one beam and one candidate."""
+    if tokens.shape[1] == config.max_total_length:
+        ended = torch.ones_like(ended)
+    logprobs = torch.cat(logprobs, dim=1)  # (R, T - 1)
+    candidates = Beams(
+        tokens=tokens[:, None, :],  # (R, 1, T)
+        logprobs=logprobs[:, None, :],  # (R, 1, T - 1)
+        scores=logprobs.sum(dim=1, keepdim=True),  # (R, 1)
+        ended=ended[:, None],  # (R, 1)
+    )
+    only_beam = torch.zeros_like(tokens[:, :1])  # (R, 1)
+    record_candidates(trace, candidates, only_beam, only_beam, ~was_ended, config.length_penalty)
 
 
-def initial_beams(start: Tensor, K: int) -> tuple[Beams, Beams]:
-    """Running beams, of which only the first counts as all are the same, and places for those that end."""
-    tokens = start[:, None].expand(-1, K, -1)  # (B, K, 1)
-    places = torch.full(tokens.shape[:2], IMPOSSIBLE, device=start.device)  # (B, K)
-    scores = torch.cat([places[:, :1] * 0, places[:, 1:]], 1)  # (B, K)
-    none, ended = places[..., None][..., :0], places > 0  # (B, K, 0), (B, K)
-    return Beams(tokens, none, scores, ended), Beams(tokens, none, places, ended)
+def beam_search(
+    next_logits: NextLogits,
+    start: Tensor,
+    config: GenerationConfig,
+    trace: list[Candidate] | None = None,
+) -> Generated:
+    """Extend start (B, 1), keeping the num_beams best hypotheses of each utterance at every step.
+
+    Sutskever et al. 2014, section 3.2; scores and stopping rules are those of transformers.
+    """
+    B = len(start)
+    K = config.num_beams
+    stop_when_full = config.early_stopping is True
+
+    running, finished = initial_beams(start, K)
+    can_improve = torch.ones(B, 1, dtype=torch.bool, device=start.device)  # (B, 1)
+    first_rows = torch.arange(B, device=start.device)[:, None] * K  # (B, 1), of each utterance
+    parent_rows = None
+
+    while True:
+        # STEP 1: find the C best continuations of the running beams.
+        logits = next_logits(running.tokens.flatten(0, 1), parent_rows)  # (B * K, V)
+        candidates, parent_beams = best_continuations(running, logits, config)  # (B, C) both
+        all_ended = candidates.ended.all()
+
+        # STEP 2: the K best candidates that have not ended run on. All others are dropped here,
+        # unless they finish in STEP 3.
+        running_scores, kept = demote(candidates.scores, candidates.ended).topk(K)  # (B, K) both
+        running = candidates.select(kept)
+        running.scores = running_scores
+        parent_rows = (first_rows + parent_beams.gather(1, kept)).flatten()  # (B * K,)
+
+        # STEP 3: candidates that have ended compete with the finished hypotheses for K places.
+        is_running = can_improve  # (B, 1)
+        if stop_when_full:
+            is_running = is_running & ~finished.ended.all(dim=1, keepdim=True)
+        if trace is not None:
+            record_candidates(
+                trace, candidates, parent_beams, kept, is_running[:, 0], config.length_penalty
+            )
+        finished = update_finished(finished, candidates, is_running, config)
+
+        # STEP 4: stop when no utterance can get a better result.
+        can_improve = can_improve & can_beat_finished(running, finished, config)
+        all_full = stop_when_full and finished.ended.all()
+        if all_ended or all_full or not can_improve.any():
+            return best_hypotheses(finished, config.num_return_sequences)
 
 
 def best_continuations(
     running: Beams, logits: Tensor, config: GenerationConfig
 ) -> tuple[Beams, Tensor]:
-    """The best, or drawn, one-token continuations of an utterance's beams, C in all, and their parents."""
+    """Return the C best continuations of each utterance by one token, and their parents.
+
+    The parents (B, C) are the beams that they continue. logits: (B * K, V), of the token after each
+    of the K running beams. The best comes first. C is so large that K candidates have not ended,
+    even if every beam proposes every EOS token. With do_sample, candidates are drawn instead.
+    """
     B, K, T = running.tokens.shape
-    ends = len(config.eos_ids)
-    logprobs = process_logits(logits.log_softmax(1), running.tokens.flatten(0, 1), config)  # (R, V)
-    logprobs = (
-        warp_logits(logprobs, config, keep=max(1, ends) + 1) if config.do_sample else logprobs
+    V = logits.shape[1]
+    num_eos = len(config.eos_ids)
+    C = K * max(2, 1 + num_eos)
+
+    # Scores of all continuations: the sum of log-probabilities up to here, and of the next token.
+    rows = running.tokens.flatten(0, 1)  # (B * K, T)
+    logprobs = process_logits(logits.log_softmax(dim=1), rows, config)  # (B * K, V)
+    if config.do_sample:
+        logprobs = warp_logits(logprobs, config, min_tokens_to_keep=max(1, num_eos) + 1)
+    logprobs = logprobs.view(B, K, V)
+    scores = (running.scores[:, :, None] + logprobs).flatten(1)  # (B, K * V)
+
+    # Choose C of them: over all beams of an utterance together.
+    if config.do_sample:
+        index = torch.multinomial(scores.softmax(dim=1), C)  # (B, C)
+    else:
+        index = scores.topk(C).indices  # (B, C)
+    parent_beams = index // V  # (B, C)
+    token = index % V  # (B, C)
+
+    # A candidate ends by EOS, or because it is as long as allowed.
+    ended = torch.isin(token, token.new_tensor(config.eos_ids))  # (B, C)
+    if config.max_total_length == T + 1:
+        ended = torch.ones_like(ended)
+    candidates = running.select(parent_beams).append(
+        token,
+        logprob=logprobs.flatten(1).gather(1, index),
+        scores=scores.gather(1, index),
+        ended=ended,
     )
-    totals = (logprobs.view(B, K, -1) + running.scores[..., None]).flatten(1)  # (B, K * V)
-    C, V = (
-        max(2, 1 + ends) * K,
-        logprobs.shape[1],
-    )  # K of them can go on even if every beam has every EOS
-    index = (
-        torch.multinomial(totals.softmax(1), C) if config.do_sample else totals.topk(C)[1]
-    )  # (B, C)
-    parents, token = index // V, index % V  # 2 x (B, C)
-    beams, logprob = running.pick(parents), logprobs.view(B, -1).gather(1, index)  # (B, C)
-    beams.tokens = torch.cat([beams.tokens, token[..., None]], 2)  # (B, C, T + 1)
-    beams.logprobs = torch.cat([beams.logprobs, logprob[..., None]], 2)  # (B, C, T)
-    beams.scores = totals.gather(1, index)  # (B, C)
-    beams.ended = torch.isin(token, token.new_tensor(config.eos_ids)) | (
-        T + 1 == config.max_total_length
-    )
-    return beams, parents
+    return candidates, parent_beams
 
 
-def beam_search(
-    next_logits: NextLogits, start: Tensor, config: GenerationConfig, trace=None
-) -> Generated:
-    """The num_beams best hypotheses at a time (Sutskever et al. 2014, section 3.2), from start (B, 1)."""
-    B, K, penalty, eager = (
-        len(start),
-        config.num_beams,
-        config.length_penalty,
-        config.early_stopping is True,
-    )
-    fill = config.pad_token_id or next(iter(config.eos_ids), 0)  # pad 0: EOS, as HF has it
-    running, done = initial_beams(start, K)
-    improving = torch.ones_like(start, dtype=torch.bool)  # (B, 1)
-    rows, parents = torch.arange(B, device=start.device)[:, None] * K, None  # (B, 1)
-    while True:
-        # STEP 1: the C best continuations of the running beams: more than K, because some end here
-        logits = next_logits(running.tokens.flatten(0, 1), parents)  # (R, V)
-        new, source = best_continuations(running, logits, config)  # (B, C)
-        # STEP 2: the K best that did not end run on
-        scores, onward = (new.scores + new.ended * IMPOSSIBLE).topk(K)  # 2 x (B, K)
-        running = new.pick(onward)
-        running.scores, parents = scores, (source.gather(1, onward) + rows).flatten()
-        # STEP 3: those of the first K that ended compete with those that ended before, by score per length
-        length, stuck = new.tokens.shape[2] - 1, new.ended.all()
-        closed = ~improving | (done.ended.all(1, keepdim=True) & eager)  # (B, 1)
-        if trace is not None:
-            record_candidates(trace, new, source, onward, ~closed[:, 0], penalty)
-        new.ended[:, K:] = False
-        new.scores = new.scores / length**penalty + closed * IMPOSSIBLE + ~new.ended * IMPOSSIBLE
-        done = done.join(new, fill)
-        done = done.pick(done.scores.topk(K)[1])  # (B, K)
-        # STEP 4: stop when no running beam can beat the worst that ended, or when none can go on
-        room = (
-            config.max_total_length - 1
-            if config.early_stopping == "never" and penalty > 0
-            else length
-        )
-        worst = torch.where(done.ended, done.scores.min(1, keepdim=True)[0], IMPOSSIBLE)  # (B, K)
-        improving = improving & (running.scores[:, :1] / room**penalty > worst).any(1, keepdim=True)
-        if stuck or not improving.any() or (eager and done.ended.all()):
-            break
-    count = config.num_return_sequences
-    tokens, logprobs = done.tokens[:, :count].flatten(0, 1), done.logprobs[:, :count].flatten(0, 1)
-    filled = logprobs.isnan()  # (R, T - 1)
-    longest = int((~filled).sum(1).max())
-    return Generated(
-        tokens[:, : longest + 1],
-        done.scores[:, :count].flatten(),
-        logprobs.masked_fill(filled, 0.0)[:, :longest],
-    )
+def update_finished(
+    finished: Beams, candidates: Beams, is_running: Tensor, config: GenerationConfig
+) -> Beams:
+    """Return the K best of the finished hypotheses and the candidates that end in this step.
+
+    is_running: (B, 1), False for utterances whose result is final.
+    """
+    K = config.num_beams
+    length = candidates.tokens.shape[2] - 1
+    # As in transformers, a pad id of 0 counts as none.
+    pad_id = config.pad_token_id or first_eos(config)
+
+    # Only the K best candidates may finish. The others are there to run on.
+    ended = candidates.ended.clone()
+    ended[:, K:] = False
+
+    # Finished hypotheses have different lengths: they are compared by score per length.
+    scores = candidates.scores / length**config.length_penalty  # (B, C)
+    scores = demote(scores, ~is_running)
+    scores = demote(scores, ~ended)
+    endings = Beams(candidates.tokens, candidates.logprobs, scores, ended)
+
+    finished = finished.merge(endings, pad_id)  # (B, K + C)
+    best = finished.scores.topk(K).indices  # (B, K)
+    return finished.select(best)
+
+
+def can_beat_finished(running: Beams, finished: Beams, config: GenerationConfig) -> Tensor:
+    """Return (B, 1): True if a running beam may still become better than a finished hypothesis."""
+    # The best running beam counts as if it ended now. With early_stopping="never", it counts as if
+    # it got as long as allowed at no further cost: no continuation of it can have a better score.
+    length = running.tokens.shape[2] - 1
+    if config.early_stopping == "never" and config.length_penalty > 0:
+        length = config.max_total_length - 1
+    best_possible_score = running.scores[:, :1] / length**config.length_penalty  # (B, 1)
+
+    # A place that is still empty is beaten by any real hypothesis.
+    worst_score = finished.scores.min(dim=1, keepdim=True).values  # (B, 1)
+    score_to_beat = torch.where(finished.ended, worst_score, IMPOSSIBLE)  # (B, K)
+    return (best_possible_score > score_to_beat).any(dim=1, keepdim=True)
+
+
+def best_hypotheses(finished: Beams, count: int) -> Generated:
+    """Return the `count` best hypotheses of each utterance, as short as the longest one allows."""
+    tokens = finished.tokens[:, :count].flatten(0, 1)  # (R, T)
+    logprobs = finished.logprobs[:, :count].flatten(0, 1)  # (R, T - 1)
+    scores = finished.scores[:, :count].flatten()  # (R,)
+
+    is_padding = logprobs.isnan()  # (R, T - 1)
+    max_length = int((~is_padding).sum(dim=1).max())
+    logprobs = logprobs.masked_fill(is_padding, 0.0)
+    return Generated(tokens[:, : max_length + 1], scores, logprobs[:, :max_length])
+
+
+def first_eos(config: GenerationConfig) -> int:
+    """Return the first EOS id, which replaces a missing pad id; 0 if there is no EOS either."""
+    return next(iter(config.eos_ids), 0)
 
 
 @torch.no_grad()
 def decode_memory(
-    model, memory: Tensor, frame_lengths: Tensor | None, options: dict, trace=None
+    model,
+    memory: Tensor,
+    frame_lengths: Tensor | None,
+    options: dict,
+    trace: list[Candidate] | None = None,
 ) -> Generated:
-    """Decode encoder output: memory (B, S, H) with frame_lengths (B,), None if nothing is padded."""
+    """Generate tokens from encoder output: all that `generate` does after the encoder.
+
+    model: a SpeechEncoderDecoder. memory: (B, S, H). frame_lengths: (B,), or None if no frame is
+    padding. options, trace, errors: see `generate`.
+    """
+    B = len(memory)
     config = model.generation.override(options, model.decoder.config.vocab_size)
-    rows = config.num_beams if config.num_beams > 1 else config.num_return_sequences
-    start = torch.full(
-        (len(memory), 1), config.require_id("decoder_start_token_id"), device=memory.device
-    )
+    start_id = config.require_id("decoder_start_token_id")
+    start = torch.full((B, 1), start_id, device=memory.device)  # (B, 1)
+
+    # With beams, num_return_sequences of them are returned. Without, each sequence is a row.
+    rows_per_item = config.num_return_sequences
+    if config.num_beams > 1:
+        rows_per_item = config.num_beams
     next_logits = DecoderSession(
-        model.decoder, memory, frame_lengths, len(memory) * rows, config.max_total_length
+        model.decoder, memory, frame_lengths, B * rows_per_item, config.max_total_length
     )
-    search, count = (beam_search, 1) if config.num_beams > 1 else (greedy_search, rows)
-    return search(next_logits, start.repeat_interleave(count, 0), config, trace)
+    if config.num_beams > 1:
+        return beam_search(next_logits, start, config, trace)
+    return greedy_search(next_logits, start.repeat_interleave(rows_per_item, 0), config, trace)
 
 
 @torch.no_grad()
@@ -240,15 +336,26 @@ def generate(
     input_values: Tensor,
     attention_mask: Tensor | None = None,
     *,
-    trace: list | None = None,
+    trace: list[Candidate] | None = None,
     return_dict_in_generate: bool = False,
     **options,
 ) -> Tensor | Generated:
-    """Waveforms (B, L) -> tokens (B * num_return_sequences, T), start token first, padded on the right.
-    `options`: fields of GenerationConfig, before those of `model.generation`; ValueError names a wrong one.
-    With return_dict_in_generate the result is Generated, with scores. `trace` gets every Candidate."""
-    model.generation.override(options, model.decoder.config.vocab_size)  # errors before the work
+    """Generate tokens (B * num_return_sequences, T) from waveforms (B, L).
+
+    The start token comes first, padding is on the right.
+
+    model: a SpeechEncoderDecoder. attention_mask: (B, L), 1 for real samples, 0 for padding.
+    options: fields of GenerationConfig, which replace those of `model.generation`. trace: a list
+    to which every Candidate of the search is appended. With return_dict_in_generate, the result is
+    a Generated, with scores. ValueError for an unknown or wrong option, or a missing token id.
+    """
     if len(input_values) == 0:
         raise ValueError("input_values: expected at least one waveform, found none")
-    found = decode_memory(model, *model.encode(input_values, attention_mask), options, trace)
-    return found if return_dict_in_generate else found.sequences
+
+    # Options are checked before the encoder's long work.
+    model.generation.override(options, model.decoder.config.vocab_size)
+    memory, frame_lengths = model.encode(input_values, attention_mask)
+    result = decode_memory(model, memory, frame_lengths, options, trace)
+    if return_dict_in_generate:
+        return result
+    return result.sequences
