@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from nanos2t import decoder
+from nanos2t.beams import IMPOSSIBLE
 from nanos2t.decoder import DecoderConfig
 from nanos2t.generate import (
-    IMPOSSIBLE,
     DecoderSession,
     Generated,
     beam_search,

@@ -24,10 +24,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nanos2t import __version__
-from nanos2t.generate import IMPOSSIBLE, Candidate, decode_memory
+from nanos2t.beams import IMPOSSIBLE
+from nanos2t.generate import decode_memory
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.inspection.observer import observe_attention
 from nanos2t.inspection.trace import trace_tensors
+from nanos2t.search_trace import Candidate
 from nanos2t.transcription import alignment
 from nanos2t.transcription.hypotheses import trim_after_eos
 from nanos2t.transcription.segmentation import split_recording

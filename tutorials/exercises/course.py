@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nanos2t.beams import Beams
 from nanos2t.decoder import Block, Decoder, DecoderConfig, Embedding, KVCache
-from nanos2t.generate import Beams, DecoderSession
+from nanos2t.generate import DecoderSession
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.remap import TensorRow, parse_table
 from nanos2t.wav2vec2 import Attention, EncoderConfig, FeatureEncoder
@@ -358,19 +359,18 @@ def cache_append(f):
 
 
 def decoding(f):
-    decoder, search = spread(Decoder(BERT), 43), DecoderSession.__new__(DecoderSession)
-    search.decoder, search.memory = decoder, decoder.project_memory(draw(44, 2, 5, 12))
-    search.mask, search.cache = valid(5, 3)[:, None, None], decoder.new_caches(4, 8)
+    decoder = spread(Decoder(BERT), 43)
+    search = DecoderSession(decoder, draw(44, 2, 5, 12), torch.tensor([5, 3]), rows=4, max_length=8)
     tokens = torch.tensor([[1, 5, 7, 5, 3], [1, 8, 3, 9, 4], [1, 4, 2, 6, 6], [1, 9, 9, 3, 8]])
     parents = torch.tensor([1, 1, 3, 2])
     moved = torch.cat([tokens[parents, :3], tokens[:, 3:]], 1)
-    yield "first call: 2 tokens", (f(search, tokens[:, :2], None), search.cache[0].length)
-    yield "second call: 1 token more", (f(search, tokens[:, :3], None), search.cache[0].length)
+    yield "first call: 2 tokens", (f(search, tokens[:, :2], None), search.caches[0].length)
+    yield "second call: 1 token more", (f(search, tokens[:, :3], None), search.caches[0].length)
     yield (
         "third call: rows change places",
-        (f(search, moved[:, :4], parents), search.cache[0].length),
+        (f(search, moved[:, :4], parents), search.caches[0].length),
     )
-    yield "fourth call", (f(search, moved, None), search.cache[0].length)
+    yield "fourth call", (f(search, moved, None), search.caches[0].length)
 
 
 def greedy(f):
@@ -740,23 +740,27 @@ EXERCISES = (
         "ex11_greedy",
         "cached greedy",
         """\
-        The simplest search: take the likeliest token, again and again. Keys and values of past tokens do
-        not change, so a cache keeps them, and each step reads one new token only.
-        `KVCache.append` stores keys and values of new tokens behind the `self.length` stored before, in
-        `self.keys` and `self.values` (B, N, size, D), and returns all that are filled.
-        `DecoderSession` is called with all tokens so far, and gives the decoder those that the cache lacks:
-        `self.decoder(new, self.memory, self.mask, self.cache)` returns logits (R, T, V). `self.cache` is a
-        list with a KVCache for each block; each has `.length` and `.reorder(parents)`, for rows that changed
-        places.
-        `greedy_search` calls `next_logits(tokens, None)` for logits (R, V), and lets `process_logits(logits, tokens,
-        config)` (given) forbid tokens. It ends at `config.max_total_length` tokens, start included, or when each row
-        has a token of `config.eos_ids`. Behind its EOS a row has pads, with log-probability 0, which count
-        for nothing.
-        The score is the sum of log-probabilities / length ** config.length_penalty; the length counts EOS,
-        not the start token. Sampling (config.do_sample) and `trace` (for pictures) are not asked
-        for here.""",
+        The simplest search: append the likeliest token, again and again. Keys and values of past tokens
+        do not change. A cache keeps them, so that each step computes those of one new token only.
+
+        `KVCache.append` stores the keys and values of new tokens after the `self.length` tokens stored
+        before, in `self.keys` and `self.values` (B, N, size, D), and returns everything stored.
+
+        `DecoderSession` is called with all tokens so far, and gives the decoder those that the caches
+        lack: `self.decoder(new_tokens, self.cross_keys_values, self.memory_mask, self.caches)` returns
+        logits (R, T, V). `self.caches` is a list with one KVCache for each block. Each has a `.length`
+        and a method `.reorder(parent_rows)`, for rows that changed places.
+
+        `greedy_search` calls `next_logits(tokens, None)` for logits (R, V), and applies
+        `process_logits(logits, tokens, config)` (given), which forbids tokens. It stops at
+        `config.max_total_length` tokens, the start token included, or when each row has a token of
+        `config.eos_ids`. After its EOS, a row gets pads, whose log-probability is 0. They add nothing
+        to its length. The score is the sum of log-probabilities / length ** config.length_penalty; the
+        length counts EOS, but not the start token. Sampling (config.do_sample) and `trace` (for
+        pictures) are not part of this exercise.""",
         TORCH
-        + "\nfrom nanos2t.generate import Generated, NextLogits\nfrom nanos2t.generation_config import GenerationConfig\nfrom nanos2t.logits_processing import process_logits\n",
+        + "\nfrom nanos2t.generate import Generated, NextLogits\nfrom nanos2t.generation_config import GenerationConfig\nfrom nanos2t.logits_processing import process_logits\n"
+        + "from nanos2t.search_trace import Candidate\n",
         {
             "decoder:KVCache.append": cache_append,
             "generate:DecoderSession.__call__": decoding,
@@ -764,9 +768,9 @@ EXERCISES = (
         },
         (
             "append: the new ones go to places length ... length + T - 1; then length grows, then slice.",
-            "DecoderSession: tokens[:, self.cache[0].length:] are new. The logits of the last place are wanted.",
-            "greedy_search: keep `done`, a bool for each row. A row that is done gets config.pad_token_id and adds "
-            "0 to its sum and to its length; set `done` after the EOS is counted.",
+            "DecoderSession: tokens[:, self.caches[0].length:] are new. Return the logits of the last one.",
+            "greedy_search: keep `ended`, a bool for each row. A row that has ended gets config.pad_token_id, "
+            "and adds 0 to its sum and to its length. Set `ended` after the EOS is counted.",
         ),
         {},
     ),
@@ -774,41 +778,48 @@ EXERCISES = (
         "ex12_beam_search",
         "beam search",
         """\
-        Keep the K best beginnings instead of one. `KVCache.reorder` gives row i of the cache what row rows[i]
-        had.
-        `continuations` adds each possible token to each beam of an utterance and returns the best C = 2 K
-        of the K * V results, best first, as Beams (B, C), and which beam each comes from (B, C): with 2 K,
-        K are left to run on even if K end. (With several EOS ids: 1 + their number, times K.)
-        `beam_search`, until nothing running can beat the K that ended,
-        STEP 1: continuations.
-        STEP 2: the K best that did not end run on; `next_logits(tokens, parents)` is told which of the R =
-        B * K former rows each goes on from.
-        STEP 3: those of the first K continuations that ended compete for K places, by sum / length **
-        length_penalty; the length counts EOS, not the start token.
-        STEP 4: stop when in every utterance K have ended and the best that runs, at its present length, is
-        no better than the worst of them (with early_stopping True: as soon as K have ended), or when all
-        ended at config.max_total_length. Rows always stay B * K. Sampling, early_stopping="never" and `trace` are
-        not asked for here.
-        Given: Beams with `pick` and `join`; `initial_beams(start, K)`: the running beams, of which only the
-        first counts as all are the same, and K empty places; `process_logits(logprobs, tokens, config)`;
-        IMPOSSIBLE. Behind the end of a sequence stands the pad (EOS if that is 0 or None), with
-        log-probability 0.""",
+        Keep the K best beginnings instead of one.
+
+        `KVCache.reorder` moves rows of the cache: row i becomes what row rows[i] was.
+
+        `best_continuations` continues each beam of an utterance by each possible token. It returns the
+        best C = 2 K of the K * V results, best first, as Beams (B, C), and the beams that they continue,
+        their parents (B, C). There are 2 K of them so that K can run on even if K end. (With several
+        EOS ids, C is 1 + their number, times K.)
+
+        `beam_search` repeats four steps:
+        STEP 1: find the best continuations, the candidates.
+        STEP 2: the K best candidates that have not ended run on. `next_logits(tokens, parent_rows)` is
+        told which of the R = B * K rows of the previous call each row continues.
+        STEP 3: those of the first K candidates that have ended compete for K places, by their sum /
+        length ** length_penalty. The length counts EOS, but not the start token.
+        STEP 4: stop when every utterance has K finished hypotheses, and its best running beam, at its
+        present length, is no better than the worst of them. With early_stopping True, stop as soon as K
+        have finished. Stop also when all candidates end, at config.max_total_length.
+        There are always B * K rows. Sampling, early_stopping="never" and `trace` are not part of this
+        exercise.
+
+        Given: Beams with `select`, `append` and `merge`; `initial_beams(start, K)`, which returns the
+        running beams (all are the same, so only the first one counts) and K empty places;
+        `process_logits(logprobs, tokens, config)`; IMPOSSIBLE. After the end of a hypothesis come pads
+        (EOS, if the pad id is 0 or None), with log-probability 0.""",
         TORCH
-        + "\nfrom nanos2t.decoder import KVCache\n"
-        + "from nanos2t.generate import IMPOSSIBLE, Beams, Generated, NextLogits, initial_beams\n"
-        + "from nanos2t.generation_config import GenerationConfig\nfrom nanos2t.logits_processing import process_logits\n",
+        + "\nfrom nanos2t.beams import IMPOSSIBLE, Beams, initial_beams\nfrom nanos2t.decoder import KVCache\n"
+        + "from nanos2t.generate import Generated, NextLogits\n"
+        + "from nanos2t.generation_config import GenerationConfig\nfrom nanos2t.logits_processing import process_logits\n"
+        + "from nanos2t.search_trace import Candidate\n",
         {
             "decoder:KVCache.reorder": cache_reorder,
             "generate:best_continuations": continuations,
             "generate:beam_search": beam_search,
         },
         (
-            "continuations: log_softmax the logits, add the score of the beam, and take topk over all beams "
-            "and tokens at once: an index i of K * V is beam i // V with token i % V.",
-            "beam_search: write it for one utterance with Python lists of (score, tokens) first. What has "
-            "ended leaves the beam at once, and only then is its score divided by the length.",
-            "Row numbers: beam k of utterance b is row b * K + k. parents is None in the first call only. "
-            "A beam that ended but is not among the first K continuations is dropped.",
+            "best_continuations: log_softmax the logits, add the score of the beam, and take topk over all "
+            "beams and tokens at once: an index i of K * V is beam i // V with token i % V.",
+            "beam_search: write it for one utterance with Python lists of (score, tokens) first. A candidate "
+            "that has ended does not run on, and only its score is divided by the length.",
+            "Row numbers: beam k of utterance b is row b * K + k. parent_rows is None in the first call only. "
+            "A candidate that has ended but is not among the first K is dropped.",
         ),
         {},
     ),

@@ -14,12 +14,12 @@ class KVCache:
 
 
 class DecoderSession:
-    def __call__(self, tokens, parents):
-        if parents is not None:
-            for cache in self.cache:
-                cache.reorder(parents)
-        new = tokens[:, self.cache[0].length :]
-        logits = self.decoder(new, self.memory, self.mask, self.cache)
+    def __call__(self, tokens, parent_rows):
+        if parent_rows is not None:
+            for cache in self.caches:
+                cache.reorder(parent_rows)
+        new_tokens = tokens[:, self.caches[0].length :]
+        logits = self.decoder(new_tokens, self.cross_keys_values, self.memory_mask, self.caches)
         return logits[:, -1].float()
 
 

@@ -1,6 +1,7 @@
 import torch
 
-from nanos2t.generate import IMPOSSIBLE, Beams, Generated
+from nanos2t.beams import IMPOSSIBLE, Beams
+from nanos2t.generate import Generated
 from nanos2t.logits_processing import process_logits
 
 

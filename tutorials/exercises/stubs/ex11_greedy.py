@@ -1,20 +1,23 @@
 """Exercise 11 of 14: cached greedy
 
-The simplest search: take the likeliest token, again and again. Keys and values of past tokens do
-not change, so a cache keeps them, and each step reads one new token only.
-`KVCache.append` stores keys and values of new tokens behind the `self.length` stored before, in
-`self.keys` and `self.values` (B, N, size, D), and returns all that are filled.
-`DecoderSession` is called with all tokens so far, and gives the decoder those that the cache lacks:
-`self.decoder(new, self.memory, self.mask, self.cache)` returns logits (R, T, V). `self.cache` is a
-list with a KVCache for each block; each has `.length` and `.reorder(parents)`, for rows that changed
-places.
-`greedy_search` calls `next_logits(tokens, None)` for logits (R, V), and lets `process_logits(logits, tokens,
-config)` (given) forbid tokens. It ends at `config.max_total_length` tokens, start included, or when each row
-has a token of `config.eos_ids`. Behind its EOS a row has pads, with log-probability 0, which count
-for nothing.
-The score is the sum of log-probabilities / length ** config.length_penalty; the length counts EOS,
-not the start token. Sampling (config.do_sample) and `trace` (for pictures) are not asked
-for here.
+The simplest search: append the likeliest token, again and again. Keys and values of past tokens
+do not change. A cache keeps them, so that each step computes those of one new token only.
+
+`KVCache.append` stores the keys and values of new tokens after the `self.length` tokens stored
+before, in `self.keys` and `self.values` (B, N, size, D), and returns everything stored.
+
+`DecoderSession` is called with all tokens so far, and gives the decoder those that the caches
+lack: `self.decoder(new_tokens, self.cross_keys_values, self.memory_mask, self.caches)` returns
+logits (R, T, V). `self.caches` is a list with one KVCache for each block. Each has a `.length`
+and a method `.reorder(parent_rows)`, for rows that changed places.
+
+`greedy_search` calls `next_logits(tokens, None)` for logits (R, V), and applies
+`process_logits(logits, tokens, config)` (given), which forbids tokens. It stops at
+`config.max_total_length` tokens, the start token included, or when each row has a token of
+`config.eos_ids`. After its EOS, a row gets pads, whose log-probability is 0. They add nothing
+to its length. The score is the sum of log-probabilities / length ** config.length_penalty; the
+length counts EOS, but not the start token. Sampling (config.do_sample) and `trace` (for
+pictures) are not part of this exercise.
 
 In the package this stands in nanos2t/decoder.py and nanos2t/generate.py; try it before you look.
 Check it: nanos2t exercises 11    Stuck: nanos2t exercises hint 11
@@ -27,6 +30,7 @@ from torch.nn import functional as F
 from nanos2t.generate import Generated, NextLogits
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.logits_processing import process_logits
+from nanos2t.search_trace import Candidate
 
 
 class KVCache:  # this part of it
@@ -39,12 +43,19 @@ class KVCache:  # this part of it
 
 
 class DecoderSession:  # this part of it
-    def __call__(self, tokens: Tensor, parents: Tensor | None) -> Tensor:  # (R, T), (R,)
+    def __call__(self, tokens: Tensor, parent_rows: Tensor | None) -> Tensor:
+        """Return the logits (R, V) after `tokens` (R, T), of which only the last ones are new."""
         raise NotImplementedError("ex11")
 
 
 def greedy_search(
-    next_logits: NextLogits, start: Tensor, config: GenerationConfig, trace=None
+    next_logits: NextLogits,
+    start: Tensor,
+    config: GenerationConfig,
+    trace: list[Candidate] | None = None,
 ) -> Generated:
-    """The likeliest next token, or with do_sample a drawn one, until each row (R, 1) has its EOS."""
+    """Extend each row of start (R, 1) by the likeliest token, again and again, until EOS.
+
+    With do_sample, tokens are drawn instead, from the distribution that `warp_logits` leaves.
+    """
     raise NotImplementedError("ex11")
