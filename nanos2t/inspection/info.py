@@ -18,16 +18,19 @@ from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.transcription.loading import from_folder
 from nanos2t.transcription.transcriber import SpeechToText
 
+# Of the output, in characters
 LINE_WIDTH = 110
 NAME_WIDTH = 12
 
-# Token ids above this are no ids, whatever a file says: the tokenizer cannot be asked for them.
+# The tokenizer cannot be asked for larger ids, which a broken file may contain.
 MAX_ID = 2**31 - 1
 
 
 def describe_model(folder: Path) -> Iterator[str]:
     """Describe sizes, languages, ids and files. ValueError if the model cannot be loaded."""
     model = SpeechEncoderDecoder.build_empty(pretrained.read_configs(folder))
+
+    # Only the names and shapes of the tensors are compared with those of the model.
     path, tensors = checkpoint.read_tensors(folder)
     rows = pretrained.table_rows(model.families)
     remap.import_state(rows, tensors, model.state_dict(), str(path))
@@ -51,7 +54,7 @@ def describe_configs(model: SpeechEncoderDecoder) -> Iterator[str]:
 
 
 def describe_parameters(model: SpeechEncoderDecoder) -> Iterator[str]:
-    """Yield how many parameters the model has, and each part of it."""
+    """Yield how many parameters the model and each part of it have."""
     counts: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
         # "encoder.blocks.0.mlp..." belongs to encoder.blocks; the bridge has no parts.
@@ -89,6 +92,8 @@ def describe_tokenizer(stt: SpeechToText) -> str:
 def describe_generation(stt: SpeechToText) -> Iterator[str]:
     """Yield the ids with their tokens, and the options that differ from plain greedy search."""
     options = vars(stt.model.generation)
+
+    # Ids are shown even if they are the default: none.
     ids = {name: value for name, value in options.items() if name.endswith("_token_id")}
     yield wrap_line("ids", format_fields({name: spell_id(stt, ids[name]) for name in ids}))
 
@@ -119,7 +124,7 @@ def describe_files(folder: Path, path: Path, tensors: Mapping[str, Tensor]) -> I
 
 
 def wrap_line(name: str, text: str) -> str:
-    """Return a name and a text, in as many lines as it takes."""
+    """Return a name and a text, wrapped and indented."""
     return textwrap.fill(
         f"{name:<{NAME_WIDTH - 1}} {text}",
         LINE_WIDTH,
@@ -145,6 +150,8 @@ def tensor_map(folder: Path) -> Iterator[str]:
     model = SpeechEncoderDecoder.build_empty(pretrained.read_configs(folder))
     ours = model.state_dict()
     rows = pretrained.table_rows(model.families)
+
+    # The table of a model whose weights are missing or wrong is shown, too.
     tensors = {}
     problem = None
     try:
@@ -153,11 +160,12 @@ def tensor_map(folder: Path) -> Iterator[str]:
     except ValueError as error:
         problem = error
 
+    # Every tensor of the model, then what else is in the file
     lines = map_our_tensors(rows, ours)
     mapped = {theirs for theirs, *_ in lines}
     lines += map_other_tensors(rows, {name: tensors[name] for name in tensors.keys() - mapped})
     if not tensors:
-        # There is no file to say which of the tensors without a place are there: name them all.
+        # Without a file, list all tensors of theirs that would be skipped.
         lines += [(row.theirs, "-", (), "drop") for row in rows if row.is_dropped]
 
     table = [("# theirs", "ours", "shape", "rule", "file")]
@@ -181,7 +189,7 @@ def map_our_tensors(rows: list[remap.TensorRow], ours: Mapping[str, Tensor]) -> 
 
 
 def map_other_tensors(rows: list[remap.TensorRow], tensors: Mapping[str, Tensor]) -> list[tuple]:
-    """Return the same of the tensors of a file that we do not read. The rule says why."""
+    """Return the same of those tensors of a file that the model has no place for."""
     skipped = [row for row in rows if row.is_dropped or row.is_optional]
     lines = []
     for name in sorted(tensors):

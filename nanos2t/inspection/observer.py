@@ -1,4 +1,4 @@
-"""Observe a forward pass: the tensor that each stage returns, its time, and the attention weights.
+"""Observe a forward pass: what each stage returns, how long it takes, and the attention weights.
 
     with observe_stages(model) as stages:
         model(input_values, decoder_input_ids=tokens)
@@ -104,9 +104,10 @@ def observe_stages(
     stages = {}
 
     def keep(name: str, tensor: Tensor) -> None:
-        stages[name] = tensor.detach()
         if summarise:
-            stages[name] = summarise(name, stages[name])
+            stages[name] = summarise(name, tensor.detach())
+        else:
+            stages[name] = tensor.detach()
 
     def keep_output(name: str, module: nn.Module, arguments: tuple, output: object) -> None:
         tensor = first_tensor(output)
@@ -116,11 +117,13 @@ def observe_stages(
         keep(name, tensor)
 
     def keep_input(module: nn.Module, arguments: tuple, named: dict) -> None:
-        keep("embedding", [*arguments, *named.values()][0])
+        inputs = [*arguments, *named.values()]
+        keep("embedding", inputs[0])
 
     with ExitStack() as hooks:
         for name, module in find_stages(model).items():
-            # In some families of transformers no module returns the embedding: block 0 is given it.
+            # Not every family of transformers has a module that returns the embedding: take what
+            # block 0 is given.
             if name == "decoder block 0" and not is_ours:
                 hook = module.register_forward_pre_hook(keep_input, with_kwargs=True)
                 hooks.enter_context(hook)
@@ -201,7 +204,10 @@ def compute_weights(
     mask: Tensor | None = None,
     is_causal: bool = False,
 ) -> Tensor:
-    """Return the weights (B, N, T, S) that `attention.forward` gives to `values`."""
+    """Return the weights (B, N, T, S) that `attention.forward` gives to `values`.
+
+    The arguments are those of `Attention.forward`.
+    """
     if is_causal:
         mask = causal_mask(x.shape[1], 0, x.device)  # (T, T)
     queries = attention.split_heads(attention.q_proj(x))  # (B, N, T, D)

@@ -83,7 +83,7 @@ def load_theirs(folder: Path, dtype: torch.dtype) -> nn.Module:
 
 
 def has_meta_tensors(model: nn.Module) -> bool:
-    """Return whether a tensor that is no parameter still has no numbers."""
+    """Return whether a module holds a tensor without numbers that is not a parameter."""
     for module in model.modules():
         if any(getattr(value, "is_meta", False) for value in vars(module).values()):
             return True
@@ -115,6 +115,7 @@ def write_greedily(
 
     Both start and stop at the ids of our `model`. Without a start token, nothing is written: [].
     """
+    # All ids, and nothing else, come from our configuration.
     options = {}
     for name, value in vars(model.generation).items():
         if name.endswith("_token_id") and value is not None:
@@ -139,8 +140,9 @@ def make_decoder_input(model: SpeechEncoderDecoder, written: list[int]) -> Tenso
     config = model.decoder.config
     if not written:
         written = list(range(min(8, config.vocab_size)))
+
+    # The start token stays even if it is the pad.
     pad = model.generation.pad_token_id
-    # The start token may be the pad, too.
     start, *rest = written
     tokens = [start, *takewhile(lambda token: token != pad, rest)]
     return torch.tensor([tokens[: config.max_positions]])
@@ -153,6 +155,7 @@ def compare_models(
 
     ValueError, in one line, if HF cannot run the model.
     """
+    # Both decoders read the same tokens: what our model writes.
     written = write_greedily(model, model, input_values)
     tokens = make_decoder_input(model, written)
     with theirs_at_work("cannot run this model"):
@@ -176,7 +179,7 @@ def compare_tensors(name: str, ours: Tensor, theirs: Tensor | None) -> Stage:
         if theirs.shape == ours.shape:
             difference = (ours - theirs).abs().max().item()
 
-    # The comparison is False for NaN.
+    # A comparison with NaN is False, so that NaN never agrees.
     agrees = difference <= TOLERANCE[ours.dtype] * largest
     return Stage(name, tuple(ours.shape), finite(difference), finite(largest), not agrees)
 

@@ -1,14 +1,13 @@
 """Show how a recording becomes text, as one page that needs no network (`nanos2t report`).
 
-    recording -> analyse_recording: all that is shown, as a dict -> render_page: HTML, with JSON in
-    it
+    recording -> analyse_recording: all that is shown, as a dict
+              -> render_page: an HTML page with the dict in it as JSON
 
 A recording that is too long for the model is analysed in pieces, each with its own attention and
 search. Attention weights are stored as bytes, 255 * sqrt(weight), so that small weights stay
 visible, and are pooled until they take little room.
 
-Shapes: L samples, S frames, T tokens that were written, W of them text, N heads, H hidden_size,
-V vocab_size.
+Shapes: L samples, S frames, T tokens that were written, W of them text, N heads, V vocab_size.
 """
 
 import base64
@@ -200,7 +199,7 @@ def list_alternatives(logits: Tensor) -> list[list[tuple[int, float]]]:
 
 
 def list_candidates(records: list[Candidate]) -> list[dict]:
-    """Return what the search looked at, without the beams that have no real score at its start."""
+    """Return all candidates of the search, except those from beams that were not real yet."""
     candidates = []
     for record in records:
         if record.sum > IMPOSSIBLE / 2:
@@ -222,12 +221,13 @@ def describe_words(
     The arguments are those of `alignment.find_words`, and the weights (layers, N, T, S). "word_of"
     is the word of each token after the first, or -1; "heads" (count, 2) are the chosen heads;
     "peaks" are pairs of a text token and the frame where these heads look most; "path" are pairs of
-    token and frame, too: the way through their mean, if the text has the order of the sound.
+    token and frame, too: the path through their mean, if the text has the order of the sound.
     """
     words = alignment.find_words(
         stt.model, stt.tokenizer, tokens, logprobs, memory, seconds, monotone
     )
-    # Row i of the weights belongs to token i + 1, which it chose.
+
+    # The rows of the weights that chose a text token: row i chose token i + 1.
     new_tokens = tokens[1:]  # (T,)
     rows = []
     if words:
@@ -235,6 +235,7 @@ def describe_words(
             if not alignment.is_special(stt.tokenizer, token):
                 rows.append(i)
 
+    # The same steps as in `alignment.align_tokens`, whose intermediate results are shown.
     heads = alignment.choose_heads(cross_weights[:, :, rows or [0]])  # (count, 2)
     layer, head = heads.T  # 2 x (count,)
     mean_weights = cross_weights[layer, head].double().mean(0)[rows]  # (W, S)
@@ -332,12 +333,12 @@ def quantise_attention(weights: Tensor, room: int, square: bool) -> dict:
 
 def render_page(runs: list[dict]) -> str:
     """Return the page with one run, or with two side by side."""
-    # JSON has no NaN, and six digits suffice.
+    # Six digits suffice, and JSON has no NaN: read back what Python writes, and write it again.
     text = json.dumps(runs)
     runs = json.loads(text, parse_float=round_float, parse_constant=replace_constant)
     text = json.dumps({"version": VERSION, "runs": runs}, separators=(",", ":"))  # ASCII
 
-    # No character of the text can end its element.
+    # Escape what could end the element that the text stands in.
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     page = TEMPLATE.read_text("utf-8")

@@ -56,11 +56,12 @@ def trace_tensors(stt: SpeechToText, waveform: np.ndarray, tokens: Tensor) -> li
     The first are the waveform and what `prepare` makes of it. The last are the likeliest next
     tokens.
     """
+    # From the waveform to the input of the model
     started = time.perf_counter()
     input_values, _ = stt.prepare([waveform])  # (1, L)
     input_ms = 1000 * (time.perf_counter() - started)
 
-    # The time of a stage does not include that of its description.
+    # Through the model. The time of a stage does not include that of its description.
     with time_stages(stt.model) as seconds, observe_stages(stt.model, describe_tensor) as stages:
         logits = stt.model(input_values, decoder_input_ids=tokens).logits  # (1, T, V)
 
@@ -74,6 +75,7 @@ def trace_tensors(stt: SpeechToText, waveform: np.ndarray, tokens: Tensor) -> li
             facts.append(describe_tensor("tokens", tokens))
         facts.append(replace(stage, ms=1000 * seconds[name], parameters=counts[name]))
 
+    # From the logits to tokens
     started = time.perf_counter()
     next_tokens = logits.argmax(2)  # (1, T)
     argmax_ms = 1000 * (time.perf_counter() - started)
@@ -107,16 +109,22 @@ def find_sources(stt: SpeechToText) -> dict[str, str]:
         "input": locate_body(type(stt).prepare),
     }
     for name, module in find_stages(stt.model).items():
+        # A path without its last part is that of the module that contains it.
         path = paths[module]
         while type(modules[path]).__module__.startswith("torch."):
             path = path.rpartition(".")[0]
         sources[name] = locate_body(type(modules[path]).forward)
+
+    # The model calls the bridge in `encode`, which its `forward` and a transcription both enter.
+    if "bridge" in sources:
+        sources["bridge"] = locate_body(type(stt.model).encode)
     return sources
 
 
 def locate_body(function: Callable) -> str:
     """Return file and line of the first statement of a function, as `nanos2t/wav2vec2.py:212`."""
     code = inspect.unwrap(function).__code__
+    # The first line of the code is its `def`, or its decorator: a debugger does not stop there.
     lines = [line for _, _, line in code.co_lines() if line and line > code.co_firstlineno]
     path = Path(code.co_filename)
     if path.is_relative_to(ROOT):

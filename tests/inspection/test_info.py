@@ -1,5 +1,5 @@
 # pytest tests/inspection/test_info.py
-"""nanos2t/inspection/info.py: what is told of a model is so."""
+"""nanos2t/inspection/info.py: what it says about a model is true."""
 
 import json
 import math
@@ -246,7 +246,7 @@ def test_command(run, folder, tmp_path):
 
 
 def test_weights_stay_unread(run, folder, tmp_path):
-    """A model of 8 GB, of which the disk holds only a header, is described and mapped at no cost."""
+    """A model of 8 GB, of which the disk holds only a header, is described at no cost."""
     huge = shutil.copytree(folder, tmp_path / "huge")
     config = json.loads((huge / "config.json").read_text())
     config["decoder"]["vocab_size"] = rows = 70_000_000

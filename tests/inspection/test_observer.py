@@ -1,5 +1,5 @@
 # pytest tests/inspection/test_observer.py
-"""nanos2t/inspection/observer.py: what is observed is what the model computes, and nothing changes."""
+"""nanos2t/inspection/observer.py: it sees what the model computes, and changes nothing."""
 
 from dataclasses import replace
 
@@ -44,12 +44,11 @@ def tiny(**fields) -> SpeechEncoderDecoder:
     ids=str,
 )
 def test_stages_are_the_model(fields, samples):
-    """The last stage is what the model returns, bit for bit, and the last before the decoder its memory."""
+    """The last stage is what the model returns, and the last before the decoder is its memory."""
     small = {"num_layers": 2, "intermediate_size": 7}
-    encoder = EncoderConfig(
-        **{"hidden_size": 15, "num_heads": 5, **small, "position_groups": 5, "position_kernel": 4, **fields},
-        conv_channels=(6, 8), conv_kernels=(5, 3), conv_strides=(3, 2),
-    )  # fmt: skip
+    sizes = {"hidden_size": 15, "num_heads": 5, "position_groups": 5, "position_kernel": 4}
+    convs = {"conv_channels": (6, 8), "conv_kernels": (5, 3), "conv_strides": (3, 2)}
+    encoder = EncoderConfig(**{**small, **sizes, **convs, **fields})
     decoder = DecoderConfig.bert(23, hidden_size=10, num_heads=2, max_positions=11, **small)
     for changes in {}, {"pre_norm": True, "tied": False}:
         model = SpeechEncoderDecoder.from_configs(encoder, replace(decoder, **changes))
@@ -92,9 +91,9 @@ def test_what_is_summarised_is_not_kept():
 def test_hooks_go_when_the_pass_fails():
     model = tiny()
     modules = [model.encoder.blocks[0].self_attn]
-    with pytest.raises(IndexError):
-        with time_stages(model), observe_stages(model), observe_attention(modules):
-            model(waveform(), decoder_input_ids=torch.tensor([[99]]))
+    observers = (time_stages(model), observe_stages(model), observe_attention(modules))
+    with pytest.raises(IndexError), observers[0], observers[1], observers[2]:
+        model(waveform(), decoder_input_ids=torch.tensor([[99]]))
     for part in model.modules():
         assert not part._forward_hooks and not part._forward_pre_hooks
 
@@ -114,7 +113,7 @@ def test_a_fast_model_has_the_same_stages(options):
 
 
 def test_attention_is_what_attend_applies(monkeypatch):
-    """All kinds: the encoder's and the decoder's own, which is causal, and that between them, in a batch."""
+    """Self-attention of the encoder and the decoder, which is causal, and cross-attention."""
     model = tiny()
     modules = [block.self_attn for block in model.encoder.blocks]
     for block in model.decoder.blocks:

@@ -1,5 +1,5 @@
 # pytest tests/inspection/test_parity.py
-"""nanos2t/inspection/parity.py: whole where both libraries agree, and naming the stage where they do not."""
+"""nanos2t/inspection/parity.py: both libraries agree, and where not, the first stage is named."""
 
 import json
 import shutil
@@ -241,7 +241,7 @@ def test_hooks_are_gone_afterwards(pairs):
 
 
 def test_what_the_decoder_reads(pairs):
-    """No pad: decoders that do not count them number what follows differently. No more than it can."""
+    """Nothing from the first pad on, to which some decoders give no position; never too many."""
     ours = SpeechEncoderDecoder.from_pretrained(pairs("base")[1], dtype=torch.float64)
     for pad, written, read in [
         (1, [2, 5, 7, 3], [2, 5, 7, 3]),

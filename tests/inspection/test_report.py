@@ -1,5 +1,5 @@
 # pytest tests/inspection/test_report.py
-"""nanos2t/inspection/report.py: the numbers on the page are the model's, and the page is safe to open."""
+"""nanos2t/inspection/report.py: the page has the model's numbers, and is safe to open."""
 
 import base64
 import io

@@ -1,5 +1,5 @@
 # pytest tests/inspection/test_report_page.py
-"""The page of nanos2t/inspection/report.py in a browser: it works, alone. Needs playwright and chromium."""
+"""The page of nanos2t/inspection/report.py in a browser, with playwright and chromium."""
 
 import re
 import shutil
@@ -186,7 +186,8 @@ def test_it_plays(show, sample_run):
 
 
 OPACITIES = """canvas => {
-    const {width, height} = canvas, {data} = canvas.getContext('2d').getImageData(0, 0, width, height);
+    const {width, height} = canvas;
+    const {data} = canvas.getContext('2d').getImageData(0, 0, width, height);
     const row = y => Array.from({length: width}, (_, x) => data[4 * (y * width + x) + 3]);
     return Array.from({length: height}, (_, y) => row(y));
 }"""
@@ -259,7 +260,8 @@ def test_nothing_sticks_out_or_overlaps(width, show, sample_run, stt):
 GROUNDS = """() => {
     const clear = node => /, 0\\)$|0\\.[0-9]+\\)$/.test(getComputedStyle(node).backgroundColor);
     const ground = node => node.parentElement && clear(node) ? ground(node.parentElement) : node;
-    const nodes = document.querySelectorAll('h1, h2, p, button, dd, dt, td, th, .labels span, .axis span');
+    const nodes = document.querySelectorAll(
+        'h1, h2, p, button, dd, dt, td, th, .labels span, .axis span');
     return [...nodes].map(node => [getComputedStyle(node).color,
         getComputedStyle(ground(node)).backgroundColor, node.textContent]);
 }"""  # colours of texts and what is behind them
@@ -308,11 +310,13 @@ def test_the_policy_forbids_the_network(browser, sample_run, tmp_path):
     told = page.evaluate(
         """async () => {
         const told = [];
-        document.addEventListener('securitypolicyviolation', event => told.push(event.effectiveDirective));
+        document.addEventListener('securitypolicyviolation',
+            event => told.push(event.effectiveDirective));
         try { await fetch('data:,x'); } catch { told.push('fetch'); }
         const image = new Image();
         image.src = 'file:///x.png';
-        document.body.append(image, Object.assign(document.createElement('iframe'), {src: 'data:,x'}));
+        const frame = Object.assign(document.createElement('iframe'), {src: 'data:,x'});
+        document.body.append(image, frame);
         await new Promise(resolve => setTimeout(resolve, 200));
         return told;
         }"""

@@ -1,5 +1,5 @@
 # pytest tests/inspection/test_trace.py
-"""nanos2t/inspection/trace.py: every tensor is described, and its source is where it is computed."""
+"""nanos2t/inspection/trace.py: every tensor is there, and its source is where it is computed."""
 
 import bdb
 import re
@@ -110,12 +110,13 @@ class Stops(bdb.Bdb):
         self.set_continue()
 
 
-@pytest.mark.parametrize("options", [{}, {"fast": True}], ids=str)
-def test_a_breakpoint_stops_at_every_source(options):
-    """Each source is a line that runs, in a forward of the package."""
-    stt = nanos2t.load(**options)
+@pytest.mark.parametrize("kind", ["bundled", "fast", "tiny"])
+def test_a_breakpoint_stops_at_every_source(kind, folder):
+    """Each source is a line that runs, in the package. The tiny model has a bridge."""
+    stt = nanos2t.load(folder if kind == "tiny" else None, fast=kind == "fast")
     sources = trace.find_sources(stt)
     assert sources.keys() == {"waveform", "input"} | find_stages(stt.model).keys()
+    assert ("bridge" in sources) == (kind == "tiny")
     debugger = Stops()
     for source in sources.values():
         path, _, line = source.partition(":")
@@ -123,8 +124,7 @@ def test_a_breakpoint_stops_at_every_source(options):
         assert debugger.set_break(str(trace.ROOT / path), int(line)) is None
     waveform = debugger.runcall(stt.load_audio, BUNDLED.parent / "sample.wav")
     debugger.runcall(stt.transcribe, waveform, sample_rate=stt.sample_rate)
-    wanted = {f"{trace.ROOT}/{source}" for source in sources.values()}
-    assert wanted <= debugger.lines
+    assert {f"{trace.ROOT}/{source}" for source in sources.values()} <= debugger.lines
 
 
 def test_a_source_is_the_first_line_of_a_body():

@@ -1,5 +1,5 @@
 # pytest tests/transcription/test_alignment.py
-"""nanos2t/transcription/alignment.py: weights against the decoder, paths against all paths, words by tokenizer."""
+"""nanos2t/transcription/alignment.py: held against the decoder, all paths, many tokenizers."""
 
 import time
 from dataclasses import dataclass, replace
@@ -220,7 +220,7 @@ class Fixed:
 
 
 def test_times_of_planted_weights(monkeypatch):
-    """Input token t has the row of token t + 1; tokens that are not timed do not count in any way."""
+    """Input token t has the row of token t + 1; tokens that are not text do not count."""
     moving, steady = bump([29.0, 4, 0, 14, 22, 9], 30, 0.5), bump([3.0] * 6, 30, 0.2)
     weights = torch.stack([steady, moving, moving, steady]).view(2, 2, 6, 30)
 
@@ -309,7 +309,25 @@ def byte_level() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def bert_tokenizer(tmp_path_factory) -> Tokenizer:
-    pieces = "[PAD] [UNK] [CLS] [SEP] [MASK] it 's n't hel ##lo wor ##ld , . do one two".split()
+    pieces = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "it",
+        "'s",
+        "n't",
+        "hel",
+        "##lo",
+        "wor",
+        "##ld",
+        ",",
+        ".",
+        "do",
+        "one",
+        "two",
+    ]
     file = tmp_path_factory.mktemp("vocabulary") / "vocab.txt"
     file.write_text("\n".join(pieces), encoding="utf-8")
     return Tokenizer(tokenizers.BertWordPieceTokenizer(str(file), lowercase=True))
@@ -391,7 +409,7 @@ class Continued:
 
 
 def test_words_that_join_later_are_one():
-    pieces = "it ' re@@ al one@@ self '".split()
+    pieces = ["it", "'", "re@@", "al", "one@@", "self", "'"]
     times = np.stack([np.arange(7), np.arange(7) + 1.0], 1)
     words = alignment.group_words(Continued(), pieces, times, [0.0] * 7)
     found = [(word.word, word.start, word.end) for word in words]
@@ -434,7 +452,7 @@ def test_words_of_a_hypothesis():
     """Special tokens are neither timed nor spelled, and do not count as sure or unsure."""
     config = DecoderConfig.bert(metaspace().backend.get_vocab_size(), **SIZES)
     model = spread_(SpeechEncoderDecoder.from_configs(ENCODER, config, IDS).double().eval())
-    pieces = "<s> <en> ▁seven ▁ z <unk> o </s> <pad>".split()
+    pieces = ["<s>", "<en>", "▁seven", "▁", "z", "<unk>", "o", "</s>", "<pad>"]
     tokens = [metaspace().backend.token_to_id(piece) for piece in pieces]
     logprobs = [-9.0, -0.5, -0.3, -0.2, -9.0, -0.1, -9.0, -9.0]
     memory = random_memory(20)

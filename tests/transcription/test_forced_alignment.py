@@ -1,5 +1,5 @@
 # pytest tests/transcription/test_forced_alignment.py
-"""nanos2t/transcription/forced_alignment.py: texts that have no tokens. (tests/cli/test_main.py has more.)"""
+"""nanos2t/transcription/forced_alignment.py: texts that have no tokens."""
 
 import pytest
 from helpers.tiny import SOUNDS, save_tiny, write
