@@ -1,8 +1,9 @@
 # pytest tests/test_decoder.py
 """nanos2t/decoder.py against transformers, float64, weights spread, stage by stage.
 
-Our decoder gets K targets for each memory of a padded batch, HF each target and memory alone. The functions
-that return a difference are the checks; test_mutations.py breaks the code and asks them to notice.
+Our decoder gets K targets for each memory of a padded batch, HF each target and memory alone. The
+functions of helpers/decoder_parity.py that return a difference are the checks; test_mutations.py
+breaks the code and asks them to notice.
 """
 
 import copy
@@ -46,10 +47,17 @@ def test_gradients_are_hf(variant):
     """Also where a pad is read: its embedding stays as it is, unless it is an output too (tied)."""
     theirs, ours = decoders(variant)
     tokens, memory, _ = tokens_and_memory(ours.config, repeats=1)
-    tokens, weights = tokens[:1], torch.randn(T, ours.config.vocab_size, dtype=torch.float64)
+    tokens = tokens[:1]
     tokens[0, 3:5] = theirs.config.pad_token_id or 0
-    (theirs(input_ids=tokens, encoder_hidden_states=memory[:1]).logits * weights).sum().backward()
-    (ours(tokens, ours.project_memory(memory[:1])) * weights).sum().backward()
+    memory = memory[:1]
+
+    # A random direction, so that all logits matter.
+    weights = torch.randn(T, ours.config.vocab_size, dtype=torch.float64)
+    their_logits = theirs(input_ids=tokens, encoder_hidden_states=memory).logits
+    (their_logits * weights).sum().backward()
+    our_logits = ours(tokens, ours.project_memory(memory))
+    (our_logits * weights).sum().backward()
+
     named = theirs.named_parameters(remove_duplicate=False)
     wanted = {name: parameter.grad for name, parameter in named if parameter.grad is not None}
     wanted = remap.import_state(rows(variant), wanted, ours.state_dict())
@@ -64,8 +72,10 @@ def test_gradients_are_hf(variant):
 def test_one_memory_needs_no_mask(variant):
     ours = decoders(variant)[1]
     tokens, memory, mask = tokens_and_memory(ours.config)
-    tokens, memory = tokens[:K], ours.project_memory(memory[:1])
-    assert largest(ours(tokens, memory), ours(tokens, memory, mask[:1])) < TOLERANCE
+    tokens = tokens[:K]
+    cross_keys_values = ours.project_memory(memory[:1])
+    want = ours(tokens, cross_keys_values, mask[:1])
+    assert largest(ours(tokens, cross_keys_values), want) < TOLERANCE
 
 
 # Laws
@@ -93,13 +103,12 @@ def test_beams_share_their_memory(variant):
     """Keys and values of B utterances for B * K rows are those of every row on its own."""
     ours = decoders(variant)[1]
     tokens, memory, mask = tokens_and_memory(ours.config)
-    shared, sizes = ours.project_memory(memory), (len(FRAMES), 5, max(FRAMES), 7)
-    assert [(keys.shape, values.shape) for keys, values in shared] == [(sizes, sizes)] * 2
-    want = ours(
-        tokens,
-        ours.project_memory(memory.repeat_interleave(K, dim=0)),
-        mask.repeat_interleave(K, dim=0),
-    )
+    shared = ours.project_memory(memory)
+    shape = (len(FRAMES), 5, max(FRAMES), 7)
+    assert [(keys.shape, values.shape) for keys, values in shared] == [(shape, shape)] * 2
+
+    repeated = ours.project_memory(memory.repeat_interleave(K, dim=0))
+    want = ours(tokens, repeated, mask.repeat_interleave(K, dim=0))
     assert largest(ours(tokens, shared, mask), want) < TOLERANCE
 
 
@@ -111,15 +120,18 @@ def test_reorder(variant):
 def test_too_many_positions():
     ours = decoders("bert")[1]
     tokens, memory, mask = tokens_and_memory(ours.config)
-    memory = ours.project_memory(memory)
-    assert ours(tokens.repeat(1, 5)[:, :37], memory, mask).shape == (6, 37, 43)
+    cross_keys_values = ours.project_memory(memory)
+    tokens = tokens.repeat(1, 5)
+    assert ours(tokens[:, :37], cross_keys_values, mask).shape == (6, 37, 43)
     with pytest.raises(ValueError, match=r"\b38\b.*\b37\b"):
-        ours(tokens.repeat(1, 5)[:, :38], memory, mask)
-    cache = ours.new_caches(6, 40)
-    ours(tokens.repeat(1, 4), memory, mask, cache)
-    ours(tokens[:, :1], memory, mask, cache)
+        ours(tokens[:, :38], cross_keys_values, mask)
+
+    # The same with a cache, which has more room.
+    caches = ours.new_caches(6, 40)
+    ours(tokens[:, :36], cross_keys_values, mask, caches)
+    ours(tokens[:, :1], cross_keys_values, mask, caches)
     with pytest.raises(ValueError, match=r"\b38\b.*\b37\b"):
-        ours(tokens[:, :1], memory, mask, cache)
+        ours(tokens[:, :1], cross_keys_values, mask, caches)
 
 
 def test_causal_mask():
@@ -143,14 +155,17 @@ def with_training(ours: Decoder, **rates: float) -> Decoder:
 def test_each_dropout_works_in_training_mode_only(variant, rate):
     ours = decoders(variant)[1]
     tokens, memory, mask = tokens_and_memory(ours.config)
-    want = ours(tokens, ours.project_memory(memory), mask)
-    assert largest(with_training(ours)(tokens, ours.project_memory(memory), mask), want) < TOLERANCE
+    cross_keys_values = ours.project_memory(memory)
+    want = ours(tokens, cross_keys_values, mask)
+    without = with_training(ours)
+    assert largest(without(tokens, cross_keys_values, mask), want) < TOLERANCE
     model = with_training(ours, **{rate: 0.3})
-    assert largest(model(tokens, ours.project_memory(memory), mask), want) > 0.1
-    assert largest(model.eval()(tokens, ours.project_memory(memory), mask), want) < TOLERANCE
+    assert largest(model(tokens, cross_keys_values, mask), want) > 0.1
+    assert largest(model.eval()(tokens, cross_keys_values, mask), want) < TOLERANCE
 
 
-NAMES = {  # what transformers calls hidden_dropout, attention_dropout, activation_dropout
+# What transformers calls hidden_dropout, attention_dropout, activation_dropout.
+NAMES = {
     "bert": ["hidden_dropout_prob", "attention_probs_dropout_prob"],
     "gpt2": ["resid_pdrop", "attn_pdrop"],
     "bart": ["dropout", "attention_dropout", "activation_dropout"],
@@ -167,13 +182,15 @@ def test_the_same_seed_drops_what_hf_drops(variant, rate):
     theirs, ours = decoders(variant)
     config = copy.deepcopy(theirs.config)
     for name in NAMES[variant]:
-        setattr(config, name, 0.3 if name == rate else 0.0)
+        setattr(config, name, 0.0)
+    setattr(config, rate, 0.3)
     if variant == "gpt2":
         config.embd_pdrop = config.resid_pdrop
     model = type(theirs)(config).double().train()
     model.load_state_dict(theirs.state_dict())
-    rate = [field.name for field in fields(DecoderTraining)][NAMES[variant].index(rate)]
-    ours = with_training(ours, **{rate: 0.3})
+    our_rates = [field.name for field in fields(DecoderTraining)]
+    our_rate = our_rates[NAMES[variant].index(rate)]
+    ours = with_training(ours, **{our_rate: 0.3})
     tokens, memory, _ = tokens_and_memory(ours.config)
     torch.manual_seed(3)
     want = model(input_ids=tokens[:1], encoder_hidden_states=memory[:1]).logits

@@ -118,14 +118,14 @@ def heads_interleaved(patch):
     def split(self, x):
         return x.unflatten(2, (-1, self.num_heads)).permute(0, 3, 1, 2)
 
-    patch.setattr(wav2vec2.Attention, "split", split)
+    patch.setattr(wav2vec2.Attention, "split_heads", split)
 
 
 def heads_cut_across_time(patch):
     def split(self, x):
         return x.reshape(x.shape[0], self.num_heads, x.shape[1], -1)
 
-    patch.setattr(wav2vec2.Attention, "split", split)
+    patch.setattr(wav2vec2.Attention, "split_heads", split)
 
 
 # Encoder

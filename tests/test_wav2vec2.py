@@ -1,8 +1,9 @@
 # pytest tests/test_wav2vec2.py
 """nanos2t/wav2vec2.py against transformers, float64, weights spread, stage by stage.
 
-Our encoder always gets the padded batch, HF each item alone: HF's own batches are not exact. The functions
-that return a difference are the checks; test_mutations.py breaks the code and asks them to notice.
+Our encoder always gets the padded batch, HF each item alone: HF's own batches are not exact. The
+functions of helpers/encoder_parity.py that return a difference are the checks; test_mutations.py
+breaks the code and asks them to notice.
 """
 
 import copy
@@ -20,6 +21,7 @@ from helpers.encoder_parity import (
     count_frames,
     encoders,
     every_variant,
+    is_channels_first,
     items,
     largest,
     our_stages,
@@ -51,8 +53,8 @@ def test_one_waveform_needs_no_lengths(variant):
     theirs, ours = encoders(variant)
     batch, _ = waves(577, 577)
     kept = batch.clone()
-    got, frames = ours(batch)
-    assert frames is None
+    got, frame_lengths = ours(batch)
+    assert frame_lengths is None
     assert torch.equal(batch, kept)
     for i in range(2):
         assert largest(got[i : i + 1], theirs(batch[i : i + 1]).last_hidden_state) < TOLERANCE
@@ -64,12 +66,13 @@ def test_masked_frames(variant):
     """SpecAugment's spans, drawn elsewhere: HF's `mask_time_indices`."""
     theirs, ours = encoders(variant)
     batch, samples = waves(*LENGTHS)
-    conv_frames = count_frames(ours, samples)
-    masked = torch.rand(len(LENGTHS), conv_frames.max()) < 0.3
+    frame_counts = count_frames(ours, samples)
+    masked = torch.rand(len(LENGTHS), frame_counts.max()) < 0.3
     got, _ = ours(batch, samples, masked)
     assert largest(got, ours(batch, samples)[0]) > 0.1
     for i, item in enumerate(items(batch, samples)):
-        want = theirs(item, mask_time_indices=masked[i : i + 1, : conv_frames[i]]).last_hidden_state
+        its_mask = masked[i : i + 1, : frame_counts[i]]
+        want = theirs(item, mask_time_indices=its_mask).last_hidden_state
         assert largest(got[i, : want.shape[1]], want[0]) < TOLERANCE
 
 
@@ -77,11 +80,12 @@ def test_masked_frames(variant):
 @torch.no_grad()
 def test_a_clip_shorter_than_one_frame_is_padded_with_zeros(variant):
     theirs, ours = encoders(variant)
-    least = ours.config.min_samples
     for length in SHORT:
-        clip, _ = waves(length, 1)
-        want = theirs(nn.functional.pad(clip[:1, :length], (0, least - length))).last_hidden_state
-        assert largest(ours(clip[:1, :length])[0], want) < TOLERANCE
+        batch, _ = waves(length, 1)
+        clip = batch[:1, :length]
+        padded = nn.functional.pad(clip, (0, ours.config.min_samples - length))
+        want = theirs(padded).last_hidden_state
+        assert largest(ours(clip)[0], want) < TOLERANCE
 
 
 # Batching
@@ -123,39 +127,46 @@ def test_padding_of_clips_shorter_than_one_frame_is_not_looked_at(variant):
 @every_variant
 @torch.no_grad()
 def test_no_stage_looks_at_padded_frames(variant):
-    """Whatever it returns for frames behind the end, real ones stay the same; NaN where they are zeroed."""
+    """Real frames stay the same whatever a stage returns for padding: NaN where it is zeroed."""
     ours = encoders(variant)[1]
     batch, samples = waves(*LENGTHS)
     stages = our_stages(ours)
     stages.pop("whole")
-    want, frames = ours(batch, samples)
+    want, frame_lengths = ours(batch, samples)
+
+    # How many frames are real after each stage.
     lengths = dict.fromkeys(stages, count_frames(ours, samples))
-    lengths |= {f"conv {i}": count_frames(ours, samples, i + 1) for i in range(3)}
-    lengths |= {f"adapter conv {i}": count_frames(ours, samples, None, i + 1) for i in range(3)}
-    zeroed = {"feature encoder", "projection", *(name for name in stages if "adapter" in name)}
+    for i in range(3):
+        lengths[f"conv {i}"] = count_frames(ours, samples, i + 1)
+        lengths[f"adapter conv {i}"] = count_frames(ours, samples, None, i + 1)
+
+    # The stages after which the padding is set to zero.
+    zeroed = {"feature encoder", "projection"}
+    zeroed |= {name for name in stages if "adapter" in name}
     if ours.config.pre_norm and ours.config.adapter_layers:
         zeroed.add("norm")
 
     def poison(name, output):
-        channels_first = "conv " in name
-        output = output.transpose(1, 2) if channels_first else output.clone()
-        for row, length in zip(output, lengths[name], strict=True):
+        output = output.clone()
+        frames = output.transpose(1, 2) if is_channels_first(name, ours=True) else output
+        for row, length in zip(frames, lengths[name], strict=True):
             row[length:] = torch.nan if name in zeroed else 1e4
-        return output.transpose(1, 2) if channels_first else output
+        return output
 
     with recorded(stages, poison) as seen:
         got, _ = ours(batch, samples)
     assert seen.keys() == stages.keys()
-    for i, length in enumerate(frames):
+    for i, length in enumerate(frame_lengths):
         assert largest(got[i, :length], want[i, :length]) < TOLERANCE
 
 
 @pytest.mark.parametrize("config", [hf.Wav2Vec2Config(), hf.Wav2Vec2Config(add_adapter=True)])
 def test_frames_are_hf_lengths(config):
     """The official geometry: 10 s are 499 frames."""
+    adapter_layers = 3 if config.add_adapter else 0
     with torch.device("meta"):
         theirs = hf.Wav2Vec2Model(config)
-        ours = Encoder(EncoderConfig(adapter_layers=3 if config.add_adapter else 0))
+        ours = Encoder(EncoderConfig(adapter_layers=adapter_layers))
     samples = torch.cat([torch.arange(400, 8000), torch.tensor([160_000])])
     frames = count_frames(ours, samples, adapters=99)
     assert torch.equal(frames, theirs._get_feat_extract_output_lengths(samples))
@@ -195,14 +206,11 @@ def test_training_mode_alone_changes_nothing(variant):
 def test_each_dropout_works_in_training_mode_only(variant, rate):
     batch, samples = waves(*LENGTHS)
     model = with_training(variant, **{rate: 0.5})
-    outputs = [
-        model(batch, samples)[0] for _ in range(7)
-    ]  # layerdrop may keep both blocks a few times
+    # Seven times, as layerdrop may keep both blocks a few times.
+    outputs = [model(batch, samples)[0] for _ in range(7)]
     assert max(largest(outputs[0], output) for output in outputs) > 1e-3
-    assert (
-        largest(model.eval()(batch, samples)[0], encoders(variant)[1](batch, samples)[0])
-        < TOLERANCE
-    )
+    want = encoders(variant)[1](batch, samples)[0]
+    assert largest(model.eval()(batch, samples)[0], want) < TOLERANCE
 
 
 @variants("base", "large", "hubert, no norm")
@@ -212,9 +220,12 @@ def test_the_same_seed_drops_what_hf_drops(variant, rate):
     """HF and ours draw in the same order: the dropouts stand in the same places."""
     theirs = encoders(variant)[0]
     config = copy.deepcopy(theirs.config)
-    for name in (field.name for field in fields(EncoderTraining) if "dropout" in field.name):
-        setattr(config, name, 0.5 if name == rate else 0.0)
-    config.layerdrop, config.apply_spec_augment = 1e-9, False  # 0: HF would draw nothing for it
+    for field in fields(EncoderTraining):
+        if "dropout" in field.name:
+            setattr(config, field.name, 0.0)
+    setattr(config, rate, 0.5)
+    config.layerdrop = 1e-9  # with 0, HF would draw no numbers for it
+    config.apply_spec_augment = False
     model = type(theirs)(config).double().train()
     model.load_state_dict(theirs.state_dict())
     ours = with_training(variant, **{rate: 0.5})
@@ -256,7 +267,7 @@ def test_layerdrop_never_changes_the_number_of_frames(variant):
 def test_attention_weights_are_those_of_attend(masked):
     queries = torch.randn(2, 3, 4, 5, dtype=torch.float64)
     keys, values = torch.randn(2, 2, 3, 7, 5, dtype=torch.float64)
-    mask = torch.tensor([[True] * 7, [True] * 4 + [False] * 3])[:, None, None] if masked else None
+    mask = wav2vec2.valid_frames(torch.tensor([7, 4]), 7)[:, None, None] if masked else None
     weights = wav2vec2.attention_weights(queries, keys, mask)
     assert largest(weights.sum(3), torch.ones(2, 3, 4, dtype=torch.float64)) < TOLERANCE
     assert largest(weights @ values, wav2vec2.attend(queries, keys, values, mask)) < TOLERANCE
@@ -266,11 +277,46 @@ def test_attention_weights_are_those_of_attend(masked):
 
 def test_attend_causally():
     queries, keys, values = torch.randn(3, 2, 3, 5, 7, dtype=torch.float64)
-    weights = wav2vec2.attention_weights(queries, keys, torch.ones(5, 5, dtype=torch.bool).tril())
-    assert (
-        largest(weights @ values, wav2vec2.attend(queries, keys, values, is_causal=True))
-        < TOLERANCE
-    )
+    mask = torch.ones(5, 5, dtype=torch.bool).tril()
+    weights = wav2vec2.attention_weights(queries, keys, mask)
+    got = wav2vec2.attend(queries, keys, values, is_causal=True)
+    assert largest(got, weights @ values) < TOLERANCE
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("kind", ["plain", "masked", "causal"])
+def test_attend_step_by_step_is_attend(kind, dropout):
+    queries = torch.randn(2, 3, 7, 5, dtype=torch.float64)
+    keys, values = torch.randn(2, 2, 3, 7, 5, dtype=torch.float64)
+    options = {"dropout": dropout}
+    if kind == "masked":
+        options["mask"] = wav2vec2.valid_frames(torch.tensor([7, 4]), 7)[:, None, None]
+    if kind == "causal":
+        options["is_causal"] = True
+    outputs = []
+    for function in (wav2vec2.attend, wav2vec2.attend_step_by_step):
+        torch.manual_seed(0)
+        outputs.append(function(queries, keys, values, **options))
+    assert largest(*outputs) < TOLERANCE
+
+
+@variants("base", "large")
+@torch.no_grad()
+def test_attention_can_be_switched_to_single_steps(variant, monkeypatch):
+    """The one line that the docstring of `attend` gives."""
+    ours = encoders(variant)[1]
+    batch, samples = waves(*LENGTHS)
+    want, _ = ours(batch, samples)
+    calls = []
+
+    def step_by_step(*arguments):
+        calls.append(arguments)
+        return attend_step_by_step(*arguments)
+
+    attend_step_by_step = wav2vec2.attend_step_by_step
+    monkeypatch.setattr(wav2vec2, "attend", step_by_step)
+    assert largest(ours(batch, samples)[0], want) < TOLERANCE
+    assert len(calls) == len(ours.blocks)
 
 
 # Sizes
@@ -284,7 +330,7 @@ def test_min_samples():
 
 
 def test_presets_are_the_official_sizes():
-    """facebook/wav2vec2-base is HF's default; what differs in facebook/wav2vec2-large-lv60 and xls-r-300m."""
+    """wav2vec2-base is HF's default; what differs in wav2vec2-large-lv60 and xls-r-300m."""
     large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
     large["intermediate_size"] = 4096
     for config, official, parameters in [

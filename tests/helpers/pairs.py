@@ -1,14 +1,15 @@
-"""What the parity tests share: spread weights, and a tiny random pair of transformers' that we load."""
+"""What parity tests share: spread weights, and tiny random pairs of transformers that we load."""
 
 import json
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.wav2vec2 import EncoderConfig
 
+# The configs of tiny encoders and decoders, in the names of transformers.
 ENCODER = {
     "hidden_size": 15,
     "num_hidden_layers": 3,
@@ -48,7 +49,9 @@ SINUSOIDAL = {
     "layernorm_embedding": False,
     "scale_embedding": True,
 }
-ENCODERS = {  # name: model_type, what is not as in ENCODER
+
+# The families of encoders: model_type and config.
+ENCODERS = {
     "base": ("wav2vec2", ENCODER),
     "xlsr-53": ("wav2vec2", ENCODER | LARGE),
     "xls-r with adapter": (
@@ -64,7 +67,9 @@ ENCODERS = {  # name: model_type, what is not as in ENCODER
     "unispeech": ("unispeech", ENCODER | LARGE),
     "unispeech-sat": ("unispeech-sat", ENCODER),
 }
-DECODERS = {  # name: model_type, its config
+
+# The families of decoders: model_type and config.
+DECODERS = {
     "bert": ("bert", DECODER),
     "roberta": ("roberta", DECODER),
     "xlm-roberta": ("xlm-roberta", DECODER | {"type_vocab_size": 1}),
@@ -80,41 +85,63 @@ DECODERS = {  # name: model_type, its config
         BART | SINUSOIDAL | {"activation_function": "relu", "tie_word_embeddings": False},
     ),
 }
+
+# A tiny encoder of ours with an adapter.
 ADAPTER = EncoderConfig(
-    hidden_size=15, num_layers=1, num_heads=3, intermediate_size=19, position_kernel=4, position_groups=5,
-    conv_channels=(6, 8), conv_kernels=(5, 3), conv_strides=(3, 2), adapter_layers=1,
-)  # fmt: skip
+    hidden_size=15,
+    num_layers=1,
+    num_heads=3,
+    intermediate_size=19,
+    position_kernel=4,
+    position_groups=5,
+    conv_channels=(6, 8),
+    conv_kernels=(5, 3),
+    conv_strides=(3, 2),
+    adapter_layers=1,
+)
+
+# The ids of tiny pairs.
 IDS = {"pad_token_id": 1, "decoder_start_token_id": 2, "eos_token_id": 3}
 
 
 @torch.no_grad()
 def spread_(module: nn.Module, generator: torch.Generator | None = None) -> nn.Module:
-    """Weights under which a mistake shows (design.md, section 7), in place; our modules or transformers'.
+    """Draw weights under which a mistake shows, in place; the module is ours or transformers'.
 
-    Matrices and convolutions 1.5 / sqrt(fan_in) * N(0, 1), biases 0.3 N(0, 1), norm weights 1 + 0.3 N(0, 1),
-    weight-norm gains uniform in 0.5 .. 1.5, embeddings N(0, 1). Seed 0 unless a generator is given.
+    Matrices and convolutions are 1.5 / sqrt(fan_in) * N(0, 1), biases 0.3 N(0, 1), norm weights
+    1 + 0.3 N(0, 1), weight-norm gains uniform from 0.5 to 1.5, embeddings N(0, 1). The seed is 0
+    unless a generator is given.
     """
-    generator = generator or torch.Generator().manual_seed(0)
+    if generator is None:
+        generator = torch.Generator().manual_seed(0)
     drawn = set()
     for part in module.modules():
         for name, weight in part.named_parameters(recurse=False):
-            if id(weight) in drawn:  # tied to one that is done
-                continue
-            drawn.add(id(weight))
-            noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
-            if name in ("gain", "original0", "weight_g"):
-                noise = 0.5 + torch.rand(weight.shape, generator=generator, dtype=torch.float64)
-            elif name in ("direction", "original1", "weight_v"):
-                pass  # its length has no effect
-            elif isinstance(part, (nn.LayerNorm, nn.GroupNorm)) and name == "weight":
-                noise = 1 + 0.3 * noise
-            elif weight.ndim == 1:
-                noise = 0.3 * noise
-            elif not isinstance(part, nn.Embedding):
-                fan_in = weight.shape[0] if type(part).__name__ == "Conv1D" else weight[0].numel()
-                noise = 1.5 / fan_in**0.5 * noise
-            weight.copy_(noise)
+            # A tied weight is drawn once.
+            if id(weight) not in drawn:
+                drawn.add(id(weight))
+                weight.copy_(draw_spread(part, name, weight, generator))
     return module
+
+
+def draw_spread(part: nn.Module, name: str, weight: Tensor, generator: torch.Generator) -> Tensor:
+    """New values, in float64, of one weight of a module."""
+    noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
+    if name in ("gain", "original0", "weight_g"):
+        return 0.5 + torch.rand(weight.shape, generator=generator, dtype=torch.float64)
+    if isinstance(part, (nn.LayerNorm, nn.GroupNorm)) and name == "weight":
+        return 1 + 0.3 * noise
+    if weight.ndim == 1:
+        return 0.3 * noise
+
+    # The length of a direction has no effect.
+    if isinstance(part, nn.Embedding) or name in ("direction", "original1", "weight_v"):
+        return noise
+
+    # GPT-2's Conv1D is a linear layer with its matrix as (in, out).
+    is_transposed = type(part).__name__ == "Conv1D"
+    fan_in = weight.shape[0] if is_transposed else weight[0].numel()
+    return 1.5 / fan_in**0.5 * noise
 
 
 def tiny_pair(
@@ -125,24 +152,29 @@ def tiny_pair(
     seed: int = 0,
     **config,
 ):
-    """A tiny spread float64 SpeechEncoderDecoderModel of transformers, in eval mode, with ids as in IDS.
+    """A tiny SpeechEncoderDecoderModel of transformers: spread, float64, in eval mode, with IDS.
 
-    `encoder`, `decoder` and `config` change fields of the two parts' configs and of the whole's (HF's names):
-    tiny_pair(encoder={"do_stable_layer_norm": True}, decoder={"tie_word_embeddings": False}, eos_token_id=5).
+    encoder, decoder, config: changes to the configs of the two parts and of the whole, such as
+    tiny_pair(encoder={"do_stable_layer_norm": True}, eos_token_id=5).
     """
     from transformers import AutoConfig, SpeechEncoderDecoderConfig, SpeechEncoderDecoderModel
 
-    encoder = AutoConfig.for_model(encoder_type, **(ENCODER | (encoder or {})))
-    words = DECODER if "bert" in decoder_type else {}
-    decoder = words | {"is_decoder": True, "add_cross_attention": True} | IDS | (decoder or {})
-    decoder = AutoConfig.for_model(decoder_type, **decoder)
+    encoder_fields = ENCODER | (encoder or {})
+    decoder_fields = {"is_decoder": True, "add_cross_attention": True} | IDS | (decoder or {})
+    if "bert" in decoder_type:
+        decoder_fields = DECODER | decoder_fields
     whole = SpeechEncoderDecoderConfig(
-        encoder=encoder.to_dict(), decoder=decoder.to_dict(), **(IDS | config)
+        encoder=AutoConfig.for_model(encoder_type, **encoder_fields).to_dict(),
+        decoder=AutoConfig.for_model(decoder_type, **decoder_fields).to_dict(),
+        **(IDS | config),
     )
+
     model = SpeechEncoderDecoderModel(whole).double().eval()
     spread_(model, torch.Generator().manual_seed(seed))
+
+    # An untied head of BERT has two biases, of which one is not used: make them the same.
     if hasattr(model.decoder, "cls"):
-        predictions = model.decoder.cls.predictions  # untied: the first is unused
+        predictions = model.decoder.cls.predictions
         predictions.bias.data.copy_(predictions.decoder.bias.data)
     return model
 
@@ -155,35 +187,32 @@ def ours_from(hf_model, folder: str | Path) -> SpeechEncoderDecoder:
 
 def pair_of(encoder: str, decoder: str):
     """transformers' pair of one of ENCODERS and one of DECODERS, spread, in float64."""
-    (encoder_type, encoder_config), (decoder_type, decoder_config) = (
-        ENCODERS[encoder],
-        DECODERS[decoder],
-    )
+    encoder_type, encoder_config = ENCODERS[encoder]
+    decoder_type, decoder_config = DECODERS[decoder]
     return tiny_pair(encoder_type, decoder_type, encoder_config, decoder_config)
 
 
 def s2t_folder(theirs, folder: Path) -> None:
-    """A TrOCR pair as facebook/s2t-wav2vec2-large-en-de was published: names, files, config of 2021."""
+    """Save a TrOCR pair as facebook/s2t-wav2vec2-large-en-de is: names, files, config of 2021."""
     config = theirs.config.to_dict()
+    config["torch_dtype"] = "float64"
     decoder = config["decoder"]
-    decoder |= {
-        "model_type": "speech_to_text_2",
-        "max_target_positions": decoder["max_position_embeddings"],
-    }
-    for key in (
-        "use_learned_position_embeddings",
-        "layernorm_embedding",
-        "max_position_embeddings",
-    ):
-        del decoder[key]
-    config |= {"encoder": config["encoder"], "decoder": decoder, "torch_dtype": "float64"}
+    decoder["model_type"] = "speech_to_text_2"
+    decoder["max_target_positions"] = decoder.pop("max_position_embeddings")
+    del decoder["use_learned_position_embeddings"]
+    del decoder["layernorm_embedding"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
-    tensors = {
-        name.replace("output_projection", "lm_head")
-        .replace("parametrizations.weight.original0", "weight_g")
-        .replace("parametrizations.weight.original1", "weight_v"): value
-        for name, value in theirs.state_dict().items()
+
+    # The names of 2021, and the table of positions, which was stored.
+    names_of_2021 = {
+        "output_projection": "lm_head",
+        "parametrizations.weight.original0": "weight_g",
+        "parametrizations.weight.original1": "weight_v",
     }
-    tensors["decoder.model.decoder.embed_positions.weights"] = torch.zeros(39, 28)
+    tensors = {"decoder.model.decoder.embed_positions.weights": torch.zeros(39, 28)}
+    for name, value in theirs.state_dict().items():
+        for new, old in names_of_2021.items():
+            name = name.replace(new, old)
+        tensors[name] = value
     torch.save(tensors, folder / "pytorch_model.bin")
