@@ -12,8 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from exercises import grader, make
-from exercises.course import EXERCISES
+from exercises import folders, make
+from exercises.comparison import TOLERANCE, answer_distance, flatten_answer, read_key
+from exercises.course import EXERCISES, select_exercises
+from exercises.grading import FAIL, OK, TODO, Result, grade_exercise
+from exercises.processes import grade_exercises
+from exercises.targets import package_function, replace_functions, short_name, student
 
 from nanos2t.cli import exercises
 from nanos2t.cli import main as cli
@@ -26,18 +30,18 @@ each = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exerc
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     """A work folder of a test's own, empty."""
-    monkeypatch.setattr(grader, "WORK", tmp_path / "work")
-    grader.WORK.mkdir()
-    return grader.WORK
+    monkeypatch.setattr(folders, "WORK", tmp_path / "work")
+    folders.WORK.mkdir()
+    return folders.WORK
 
 
 def answer(exercise) -> str:
-    return grader.file_of(exercise, make.ANSWERS).read_text(encoding="utf-8")
+    return exercise.path(folders.ANSWERS).read_text(encoding="utf-8")
 
 
-def grade(exercise, text: str, folder: Path) -> grader.Result:
-    grader.file_of(exercise, folder).write_text(text, encoding="utf-8")
-    return grader.grade_one(exercise, folder)
+def grade(exercise, text: str, folder: Path) -> Result:
+    exercise.path(folder).write_text(text, encoding="utf-8")
+    return grade_exercise(exercise, folder)
 
 
 def find(number: int):
@@ -55,26 +59,26 @@ def test_fourteen_exercises_in_order():
         assert len(exercise.hints) == 3 and all(len(hint) > 40 for hint in exercise.hints)
         assert set(exercise.laws) <= set(exercise.checks)
         assert len(make.read_mistakes(exercise)) >= 5, exercise.name
-    assert {path.stem for path in make.ANSWERS.glob("*.py")} == {
+    assert {path.stem for path in folders.ANSWERS.glob("*.py")} == {
         exercise.name for exercise in EXERCISES
     }
 
 
 def test_stubs_are_up_to_date():
     assert {
-        path.name: path.read_text(encoding="utf-8") for path in grader.STUBS.iterdir()
-    } == make.stubs()
+        path.name: path.read_text(encoding="utf-8") for path in folders.STUBS.iterdir()
+    } == make.make_stubs()
 
 
 def stored(exercise, target: str) -> dict[str, dict]:
     """{sentence: {case: answer}} of a key; "" is the right one."""
-    right, wrong = grader.read_key(exercise, target)
+    right, wrong = read_key(exercise, target)
     return {"": right} | wrong
 
 
 @each
 def test_keys_are_up_to_date(exercise):
-    assert len(list(grader.KEYS.iterdir())) == len(EXERCISES)
+    assert len(list(folders.KEYS.iterdir())) == len(EXERCISES)
     made = make.stored_answers(exercise)
     for target, answers in made.items():
         known = stored(exercise, target)
@@ -82,7 +86,7 @@ def test_keys_are_up_to_date(exercise):
         for sentence, cases in answers.items():
             assert known[sentence].keys() == answers[""].keys()
             for case, found in (answers[""] | cases).items():
-                assert grader.distance(known[sentence][case], found) < 1e-6, (sentence, case)
+                assert answer_distance(known[sentence][case], found) < 1e-6, (sentence, case)
 
 
 @each
@@ -91,8 +95,8 @@ def test_two_answers_are_100_tolerances_apart(exercise):
         for (one, first), (two, second) in itertools.combinations(
             stored(exercise, target).items(), 2
         ):
-            apart = max(grader.distance(first[case], second[case]) for case in first)
-            assert apart >= 100 * grader.TOLERANCE, f"{one!r} and {two!r} are {apart} apart"
+            apart = max(answer_distance(first[case], second[case]) for case in first)
+            assert apart >= 100 * TOLERANCE, f"{one!r} and {two!r} are {apart} apart"
 
 
 # what is graded how
@@ -100,39 +104,33 @@ def test_two_answers_are_100_tolerances_apart(exercise):
 
 @each
 def test_stub_is_todo(exercise, folder):
-    result = grade(
-        exercise, grader.file_of(exercise, grader.STUBS).read_text(encoding="utf-8"), folder
-    )
-    assert result.status == grader.TODO and result.sentence.startswith("write ")
+    result = grade(exercise, exercise.path(folders.STUBS).read_text(encoding="utf-8"), folder)
+    assert result.status == TODO and result.sentence.startswith("write ")
 
 
 @each
 def test_reference_passes(exercise):
-    result = grader.grade_one(exercise, None)
-    assert result.status == grader.OK, result
-    assert (
-        result.sentence.startswith("compare with nanos2t/") or "transcription/" in result.sentence
-    )
+    result = grade_exercise(exercise, None)
+    assert result.status == OK, result
+    assert result.sentence.startswith("compare with nanos2t/")
 
 
 @each
 def test_second_right_answer_passes(exercise, folder):
-    assert grade(exercise, answer(exercise), folder).status == grader.OK
-    right = dict(make.answers(exercise, make.functions_of(exercise, answer(exercise), folder)))
+    assert grade(exercise, answer(exercise), folder).status == OK
+    right = dict(make.answer_checks(exercise, make.load_source(exercise, answer(exercise), folder)))
     for target, cases in right.items():
-        known, _ = grader.read_key(exercise, target)
-        assert (
-            max(grader.distance(cases[case], known[case]) for case in known) < grader.TOLERANCE / 2
-        )
+        known, _ = read_key(exercise, target)
+        assert max(answer_distance(cases[case], known[case]) for case in known) < TOLERANCE / 2
 
 
 @each
 def test_every_mistake_fails_with_its_own_sentence(exercise, folder):
     for sentence, text in make.wrong_sources(exercise).items():
         result = grade(exercise, text, folder)
-        assert result.status == grader.FAIL, sentence
+        assert result.status == FAIL, sentence
         name = result.sentence.removesuffix(sentence).removesuffix(": ")
-        assert name in {"", *map(grader.short, exercise.checks)}, result
+        assert name in {"", *map(short_name, exercise.checks)}, result
 
 
 @each
@@ -154,7 +152,7 @@ def test_import_of_the_answer_is_found_out(exercise, folder):
     ]
     for cheat in cheats:
         result = grade(exercise, text + "\n\n" + cheat.format(*taken) + "\n", folder)
-        assert result.status == grader.FAIL and "from the package" in result.sentence, (
+        assert result.status == FAIL and "from the package" in result.sentence, (
             cheat,
             result,
         )
@@ -180,9 +178,9 @@ def test_the_packages_own_function_is_found_out(folder):
     ("number", "old", "new", "sentence"),
     [
         (1, "return centred", "centred", "is there a return?"),
-        (1, "return centred", "return [1.0, centred", "line 8 is no Python"),
+        (1, "return centred", "return [1.0, centred", "line 8 is not valid Python"),
         (1, "import numpy", "import nunpy", "ModuleNotFoundError"),
-        (1, "def normalise", "def normalize", "normalise is gone from the file"),
+        (1, "def normalise", "def normalize", "normalise is missing in the file"),
         (1, ", eps: float", ", *, eps: float", "TypeError: "),
         (1, "** 0.5", "** 0.4", "normalise, a short waveform: 100 % of result is wrong, worst at ["),
         (1, "centred = waveform", "print('so far', len(waveform))\n    centred = wavefrm", "NameError"),
@@ -192,7 +190,7 @@ def test_the_packages_own_function_is_found_out(folder):
         (4, "torch.cat(results, 2) + bias", "torch.cat(results, 1)", "shape (2, 21, 2), expected (2, 7, 6)"),
         (5, "torch.softmax(scores, dim=-1)", "torch.sigmoid(scores)", "the rows do not sum to 1"),
         (5, "<= torch.arange(T)[:, None]", "<= torch.arange(T)[:, None] + 2", "later tokens change earlier"),
-        (6, "values, mask)", "values, None if mask is None else ~mask)", "padding changes the real"),
+        (6, "values, mask)", "values, None if mask is None else ~mask)", "padding change the real"),
         (8, "columns <= rows + past", "(columns <= rows + past).char()", "numbers (int8), expected bool"),
         (10, "torch.roll(labels, 1, dims=1)", "labels.roll(1, 1)[:, :2]", "shape (2, 2), expected (2, 4)"),
         (11, "return Generated(", "return (", "it returned [0], [1], [2], expected .sequences"),
@@ -203,23 +201,23 @@ def test_what_is_not_a_known_mistake(number, old, new, sentence, folder):
     text = answer(find(number))
     assert text.count(old) >= 1
     result = grade(find(number), text.replace(old, new), folder)
-    assert result.status == grader.FAIL and sentence in result.sentence, result
+    assert result.status == FAIL and sentence in result.sentence, result
     assert "\n" not in result.sentence and len(result.sentence) < 250
     assert ("so far" in result.detail) == ("so far" in new)
     assert ("line 7" in result.sentence) == ("wavefrm" in new)
 
 
 def test_some_functions_of_an_exercise(folder):
-    stub = grader.file_of(find(10), grader.STUBS).read_text(encoding="utf-8")
+    stub = find(10).path(folders.STUBS).read_text(encoding="utf-8")
     first = answer(find(10)).partition("def cross_entropy")[0]
     loss = "from torch import Tensor\ndef cross_entropy" + stub.partition("def cross_entropy")[2]
     result = grade(find(10), first + loss, folder)
     assert (result.status, result.sentence) == (
-        grader.TODO,
+        TODO,
         "write cross_entropy; 1 of 2 are right",
     )
     result = grade(find(10), first.replace("roll(labels, 1", "roll(labels, 2") + loss, folder)
-    assert result.status == grader.FAIL
+    assert result.status == FAIL
 
 
 def test_functions_in_place_are_taken_out_again():
@@ -227,7 +225,9 @@ def test_functions_in_place_are_taken_out_again():
 
     before = wav2vec2.valid_frames, wav2vec2.Attention.split_heads
     with pytest.raises(ZeroDivisionError):
-        with grader.in_place({"wav2vec2:valid_frames": min, "wav2vec2:Attention.split_heads": max}):
+        with replace_functions(
+            {"wav2vec2:valid_frames": min, "wav2vec2:Attention.split_heads": max}
+        ):
             assert (
                 wav2vec2.valid_frames is model.valid_frames is min
                 and wav2vec2.Attention.split_heads is max
@@ -241,7 +241,7 @@ def test_functions_in_place_are_taken_out_again():
 
 def test_distance():
     def between(one, two) -> float:
-        return grader.distance(grader.flatten(one), grader.flatten(two))
+        return answer_distance(flatten_answer(one), flatten_answer(two))
 
     nan = float("nan")
     assert between(torch.ones(2), np.ones(2)) == 0 == between((1, None), (1, None))
@@ -282,9 +282,9 @@ def test_code_that_hangs_or_ends_python_fails_alone(folder):
         10: answer(find(10)) + "\nprint('hello' * 10000)\n",
     }
     for number, text in texts.items():
-        grader.file_of(find(number), folder).write_text(text, encoding="utf-8")
-    results = list(grader.grade([find(1), find(8), find(10)], folder, seconds=8))
-    assert [result.status for result in results] == [grader.FAIL, grader.FAIL, grader.OK]
+        find(number).path(folder).write_text(text, encoding="utf-8")
+    results = list(grade_exercises([find(1), find(8), find(10)], folder, seconds=8))
+    assert [result.status for result in results] == [FAIL, FAIL, OK]
     assert "longer than 8 s" in results[0].sentence and "ended Python" in results[1].sentence
 
 
@@ -293,7 +293,7 @@ def test_commands(run, folder):
     assert code == 1 and out.count(" todo ") == 14 and "0 of 14" in out
     assert {path.stem for path in folder.iterdir()} == {exercise.name for exercise in EXERCISES}
     assert "ex01_normalisation.py, then: nanos2t exercises 1\n" in out
-    grader.file_of(find(1), folder).write_text(answer(find(1)), encoding="utf-8")
+    find(1).path(folder).write_text(answer(find(1)), encoding="utf-8")
     code, out, _ = run("exercises", 1, "ex08", "--json")
     found = json.loads(out)
     assert code == 1 and (found["passed"], found["total"]) == (1, 2)
@@ -326,7 +326,7 @@ def test_no_checkout(monkeypatch, tmp_path, capsys):
 def test_transcribe_with_second_answers(run, folder):
     """The real model on other code, from the weight map to the words' times."""
     for exercise in EXERCISES:
-        shutil.copy(grader.file_of(exercise, make.ANSWERS), folder)
+        shutil.copy(exercise.path(folders.ANSWERS), folder)
     for more in [], ["--num-beams", 3, "--language", "de"], ["--words", "--format", "json"]:
         _, expected, _ = run("transcribe", SAMPLE, *more)
         code, out, err = run("transcribe", SAMPLE, "--with", folder, *more)
@@ -341,11 +341,11 @@ def test_transcribe_with_second_answers(run, folder):
 
 def test_transcribe_with_wrong_or_broken_work(run, folder):
     assert run("transcribe", SAMPLE, "--with", folder)[0] == 2  # nothing there
-    grader.prepare(folder)
+    folders.prepare_work(folder)
     _, expected, _ = run("transcribe", SAMPLE)
     code, out, err = run("transcribe", SAMPLE, "--with", folder)
     assert (code, out) == (0, expected) and "nothing is written yet" in err
-    path = grader.file_of(find(5), folder)
+    path = find(5).path(folder)
     path.write_text(answer(find(5)).replace("softmax(scores", "softmax(-scores"), encoding="utf-8")
     assert run("transcribe", SAMPLE, "--with", folder)[1] != expected
     path.write_text(answer(find(5)).replace("-1] ** 0.5", "-1] ** 'a'"), encoding="utf-8")
@@ -376,7 +376,7 @@ def test_pytest_command(tmp_path):
 
     code, out = run()
     assert code == 1 and out.count(" todo ") == 14 and "0 of 14" in out and "Next: " in out
-    for path in make.ANSWERS.glob("*.py"):
+    for path in folders.ANSWERS.glob("*.py"):
         shutil.copy(path, tmp_path / "tutorials" / "exercises" / "work")
     code, out = run("-k", "ex05 or ex06")
     assert code == 0 and out.count(" ok ") == 2 and "2 of 2" in out
@@ -417,7 +417,7 @@ def test_export(run, tmp_path):
             t
             for e in EXERCISES
             for t in e.checks
-            if grader.reference(t).__code__.co_filename == str(path)
+            if package_function(t).__code__.co_filename == str(path)
         ]
         assert bodies == len(here), path
         compile(theirs.read_text(encoding="utf-8"), str(theirs), "exec")
@@ -438,7 +438,7 @@ def test_a_model_with_functions_in_place_calls_them():
         "wav2vec2:MLP.forward",
         "wav2vec2:FeatureEncoder.forward",
     ):
-        with pytest.raises(ValueError, match="mine"), grader.student({target: broken}):
+        with pytest.raises(ValueError, match="mine"), student({target: broken}):
             nanos2t.load().transcribe(sample)
 
 
@@ -451,7 +451,7 @@ def test_an_exercise_by_its_name():
         ("beam", 12),
         ("7", 7),
     ):
-        assert [exercise.number for exercise in grader.select([word])] == [number]
+        assert [exercise.number for exercise in select_exercises([word])] == [number]
     for word in "conv", "15", "nothing":
         with pytest.raises(ValueError, match="expected an exercise, 1 to 14, or its name"):
-            grader.select([word])
+            select_exercises([word])

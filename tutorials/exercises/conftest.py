@@ -1,44 +1,54 @@
-"""Lines for a student instead of dots: ok, todo or FAIL with a sentence, a bar, the next step."""
+"""Show a line for each exercise instead of pytest's dots, then a progress bar and the next step."""
 
 import pytest
 
-from exercises import grader
+from exercises import folders
+from exercises.processes import grade_exercises
+from exercises.report import format_result, format_summary
 
-KEY = pytest.StashKey[list]()
+RESULTS = pytest.StashKey[list]()
 
 
 @pytest.fixture(scope="session")
 def results(request):
-    """Gives the result of an exercise. Those that pytest has selected are graded in one child process."""
-    folder = grader.WORK if grader.prepare() else None
-    running = grader.grade(
-        [item.callspec.params["exercise"] for item in request.session.items], folder
-    )
-    known = request.config.stash[KEY] = []
+    """Return a function that gives the result of an exercise.
 
-    def result(exercise):
-        while exercise.id not in [result.id for result in known]:
+    The exercises that pytest has selected are graded in one child process.
+    """
+    folder = folders.WORK if folders.prepare_work() else None
+    selected = [item.callspec.params["exercise"] for item in request.session.items]
+    running = grade_exercises(selected, folder)
+    known = request.config.stash[RESULTS] = []
+
+    def find_result(exercise):
+        while True:
+            for result in known:
+                if result.id == exercise.id:
+                    return result
+            if not known:
+                write(request.config, "\n")
             known.append(next(running))
-            write(request.config, "\n" * (len(known) == 1) + grader.line(known[-1]) + "\n")
-        return next(result for result in known if result.id == exercise.id)
+            write(request.config, format_result(known[-1]) + "\n")
 
-    yield result
+    yield find_result
     running.close()
 
 
 def write(config, text: str) -> None:
-    """On the terminal, past pytest's capturing."""
+    """Write to the terminal although pytest captures output."""
     with config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
         print(text, end="", flush=True)
 
 
 def pytest_report_teststatus(report):
-    """No dots."""
-    return (report.outcome, "", "") if report.when == "call" else ("", "", "")
+    """Print no dots."""
+    if report.when == "call":
+        return report.outcome, "", ""
+    return "", "", ""
 
 
 def pytest_sessionfinish(session):
-    if results := session.config.stash.get(KEY, []):
-        write(
-            session.config, grader.summary(results, grader.WORK if grader.STUBS.is_dir() else None)
-        )
+    results = session.config.stash.get(RESULTS, [])
+    if results:
+        folder = folders.WORK if folders.STUBS.is_dir() else None
+        write(session.config, format_summary(results, folder))

@@ -1,6 +1,6 @@
-"""Makes what the grader needs out of the package: stubs/, keys/ and copies for teachers.
+"""Make stubs/ and keys/, which the grader needs, and copies of the package for students.
 
-For maintainers: `nanos2t exercises make` after a change of the package, of course.py or of mistakes/.
+For maintainers: run `nanos2t exercises make` after changing the package, a check or a mistake.
 """
 
 import ast
@@ -14,216 +14,266 @@ from pathlib import Path
 
 import numpy as np
 
-from exercises import grader
-from exercises.course import EXERCISES, Exercise
-from exercises.grader import HERE, KEYS, STUBS, collect, distance, file_of, reference, resolve
-
-ANSWERS = HERE / "answers"
-MISTAKES = HERE / "mistakes"
-ROOT = HERE.parents[1]
-LEFT_OUT = shutil.ignore_patterns(
-    "__pycache__", "*.pyc", "answers", "stubs", "work", "mistakes", "make.py"
+from exercises import folders
+from exercises.calls import collect_answers
+from exercises.comparison import Answer, is_close
+from exercises.course import EXERCISES
+from exercises.exercise import Exercise
+from exercises.loading import load_functions
+from exercises.targets import (
+    PACKAGE,
+    package_function,
+    replace_functions,
+    short_name,
+    source_file,
+    source_location,
 )
 
+ROOT = PACKAGE.parent
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "answers", "mistakes", "stubs", "work")
 
-def write() -> None:
-    """stubs/ and keys/, written again; nothing else stays there."""
-    for folder, made in (STUBS, stubs()), (KEYS, keys()):
+
+def write_files() -> None:
+    """Write stubs/ and keys/ again, and remove everything else from them."""
+    for folder, texts in (folders.STUBS, make_stubs()), (folders.KEYS, make_keys()):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        for name, text in made.items():
+        for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
 
 
 # Stubs
 
 
-def definition(target: str) -> tuple[ast.FunctionDef, list[str]]:
-    """A function in the package's source, and the lines of that source."""
-    source = Path(reference(target).__code__.co_filename).read_text(encoding="utf-8")
+def find_definition(target: str) -> tuple[ast.FunctionDef, list[str]]:
+    """Return a function of the package as a syntax tree, and all lines of its file."""
+    source = source_file(target).read_text(encoding="utf-8")
     node = ast.parse(source)
-    for name in grader.short(target).split("."):
+    for name in short_name(target).split("."):
         node = next(part for part in node.body if getattr(part, "name", "") == name)
     return node, source.splitlines()
 
 
-def header(node: ast.FunctionDef, lines: list[str]) -> list[str]:
-    """Signature, with the shapes at the margin, and docstring."""
+def last_header_line(node: ast.FunctionDef) -> int:
+    """Return the number of the last line of signature and docstring."""
     first = node.body[0]
     if ast.get_docstring(node) is None:
-        return lines[node.lineno - 1 : first.lineno - 1]
-    return lines[node.lineno - 1 : first.end_lineno]
+        return first.lineno - 1
+    return first.end_lineno
 
 
-def stub(exercise: Exercise) -> str:
-    """What a student starts from."""
-    task = textwrap.dedent(exercise.task)
-    files = sorted({grader.location(target).partition(",")[0] for target in exercise.checks})
-    text = f'"""Exercise {exercise.number} of {len(EXERCISES)}: {exercise.title}\n\n{task}\n\n'
-    text += f"In the package this stands in {' and '.join(files)}; try it before you look.\n"
-    text += f"Check it: nanos2t exercises {exercise.number}    Stuck: nanos2t exercises hint {exercise.number}\n"
-    text += f'"""\n\n{exercise.imports}'
-    parts = {}  # a class stands where its last method does
+def placeholder(node: ast.FunctionDef, exercise: Exercise) -> str:
+    """Return the line that students replace."""
+    return " " * (node.col_offset + 4) + f'raise NotImplementedError("{exercise.id}")'
+
+
+def make_stub(exercise: Exercise) -> str:
+    """Return the file that a student starts from."""
+    files = {source_location(target).partition(",")[0] for target in exercise.checks}
+    lines = [
+        f'"""Exercise {exercise.number} of {len(EXERCISES)}: {exercise.title}',
+        "",
+        textwrap.dedent(exercise.task),
+        "",
+        f"In the package this is in {' and '.join(sorted(files))}; try it before you look.",
+        f"Check it: nanos2t exercises {exercise.number}",
+        f"Stuck: nanos2t exercises hint {exercise.number}",
+        '"""',
+        "",
+        exercise.imports,
+    ]
+
+    # The methods of a class share one `class` line, at the place of the first of them.
+    parts = {}
     for target in exercise.checks:
-        owner = grader.short(target).rpartition(".")[0]
-        node, lines = definition(target)
-        lines = [
-            *header(node, lines),
-            " " * (node.col_offset + 4) + f'raise NotImplementedError("{exercise.id}")',
-        ]
-        before = parts.pop(owner, f"class {owner}:  # this part of it\n") if owner else ""
-        parts[owner or target] = before + "\n".join(lines) + "\n"
-    return text + "".join("\n\n" + part for part in parts.values())
+        node, source = find_definition(target)
+        header = source[node.lineno - 1 : last_header_line(node)]
+        text = "\n".join([*header, placeholder(node, exercise)]) + "\n"
+
+        owner = short_name(target).rpartition(".")[0]
+        if not owner:
+            parts[target] = text
+        elif owner in parts:
+            parts[owner] += "\n" + text
+        else:
+            parts[owner] = f"class {owner}:  # this part of it\n{text}"
+    return "\n".join(lines) + "".join(f"\n\n{part}" for part in parts.values())
 
 
-def stubs() -> dict[str, str]:
-    return {f"{exercise.name}.py": stub(exercise) for exercise in EXERCISES}
+def make_stubs() -> dict[str, str]:
+    return {f"{exercise.name}.py": make_stub(exercise) for exercise in EXERCISES}
 
 
-# Keys
+# Mistakes
 
 
 def read_mistakes(exercise: Exercise) -> dict[str, list[tuple[str, str]]]:
-    """{sentence: [(text of the second right answer, what the mistake has instead), ...]}
+    """Return {sentence: [(text of the second right answer, what the mistake has instead), ...]}.
 
-    A block of mistakes/NAME.txt is one mistake. Its `#` lines are the sentence that the grader prints.
-    Each run of `-` lines is a text that occurs once in answers/NAME.py, the `+` lines after it replace it.
+    A block of mistakes/NAME.txt is one mistake. Its `#` lines are the sentence that the grader
+    prints. Each run of `-` lines is a text that occurs once in answers/NAME.py; the `+` lines after
+    it replace it.
     """
+    path = folders.MISTAKES / f"{exercise.name}.txt"
     mistakes = {}
-    text = (MISTAKES / f"{exercise.name}.txt").read_text(encoding="utf-8")
-    for block in text.strip().split("\n\n"):
+    for block in path.read_text(encoding="utf-8").strip().split("\n\n"):
         lines = block.splitlines()
         sentence = " ".join(line[2:] for line in lines if line.startswith("#"))
+        if sentence in mistakes:
+            raise ValueError(f"{path}: two mistakes have the sentence {sentence!r}")
         mistakes[sentence] = read_edits([line for line in lines if not line.startswith("#")])
     return mistakes
 
 
 def read_edits(lines: list[str]) -> list[tuple[str, str]]:
-    """(old, new) for each run of `-` lines and the `+` lines after it."""
+    """Return (old, new) for each run of `-` lines and the `+` lines after it."""
     edits = []
-    for minus, group in itertools.groupby(lines, key=lambda line: line.startswith("-")):
+    for is_old, group in itertools.groupby(lines, key=lambda line: line.startswith("-")):
         text = "\n".join(line[2:] for line in group)
-        if minus:
+        if is_old:
             edits.append((text, ""))
         else:
-            edits[-1] = (edits[-1][0], text)
+            old, _ = edits.pop()
+            edits.append((old, text))
     return edits
 
 
 def wrong_sources(exercise: Exercise) -> dict[str, str]:
-    """{sentence: the second right answer, edited so that it makes this mistake}"""
-    source, made = file_of(exercise, ANSWERS).read_text(encoding="utf-8"), {}
+    """Return {sentence: the second right answer, edited so that it makes this mistake}."""
+    source = exercise.path(folders.ANSWERS).read_text(encoding="utf-8")
+    sources = {}
     for sentence, edits in read_mistakes(exercise).items():
         text = source
         for old, new in edits:
-            if text.count(old) != 1:
+            count = text.count(old)
+            if count != 1:
                 raise ValueError(
-                    f"{exercise.name}: {old!r} stands {text.count(old)} times in the answer, expected once"
+                    f"{exercise.name}: {old!r} occurs {count} times in the answer, expected once"
                 )
             text = text.replace(old, new)
-        made[sentence] = text
-    return made
+        sources[sentence] = text
+    return sources
 
 
-def functions_of(exercise: Exercise, text: str, folder: Path) -> dict[str, Callable]:
-    path = folder / f"{exercise.name}.py"
+# Keys
+
+
+def load_source(exercise: Exercise, text: str, folder: Path) -> dict[str, Callable]:
+    """Return the functions of an answer that is given as text; it is written to a folder first."""
+    path = exercise.path(folder)
     path.write_text(text, encoding="utf-8")
-    return grader.load_file(exercise, path)
+    return load_functions(exercise, path)
 
 
-def answers(exercise: Exercise, functions: dict[str, Callable]) -> Iterator[tuple[str, dict]]:
-    """(target, {case: flattened answer}) in turn: one may never end if another before it is wrong."""
-    with grader.in_place(functions):
-        for target in exercise.checks:
-            yield target, collect(exercise, target, functions[target])[0]
+def answer_checks(
+    exercise: Exercise, functions: dict[str, Callable]
+) -> Iterator[tuple[str, dict[str, Answer]]]:
+    """Yield (target, {case: flattened answer}) for each function of an exercise.
 
-
-def stored_answers(exercise: Exercise) -> dict[str, dict[str, dict]]:
-    """{target: {sentence: {case: answer}}}; the sentence "" has the right answers, the others what differs.
-
-    A mistake is kept for the first function that it spoils.
+    They come one by one, because a later function may not end if one before it is wrong.
     """
-    right = dict(answers(exercise, {target: reference(target) for target in exercise.checks}))
-    found = {target: {"": cases} for target, cases in right.items()}
+    with replace_functions(functions):
+        for target in exercise.checks:
+            answers, _ = collect_answers(exercise, target, functions[target])
+            yield target, answers
+
+
+def stored_answers(exercise: Exercise) -> dict[str, dict[str, dict[str, Answer]]]:
+    """Return {target: {sentence: {case: answer}}}; the sentence "" has the right answers.
+
+    A mistake is kept for the first function that it changes, with the cases in which it shows.
+    """
+    functions = {target: package_function(target) for target in exercise.checks}
+    right = dict(answer_checks(exercise, functions))
+    stored = {target: {"": answers} for target, answers in right.items()}
+
     with tempfile.TemporaryDirectory() as folder:
         for sentence, text in wrong_sources(exercise).items():
-            functions = functions_of(exercise, text, Path(folder))
-            for target, cases in answers(exercise, functions):
-                far = {
-                    c: a
-                    for c, a in cases.items()
-                    if distance(a, right[target][c]) > grader.TOLERANCE
-                }
-                if far:
-                    found[target][sentence] = far
-                    break
-            else:
+            target, wrong = first_wrong_answers(exercise, text, Path(folder), right)
+            if not wrong:
                 raise ValueError(f"{exercise.name}: the mistake {sentence!r} does not show")
-    return found
+            stored[target][sentence] = wrong
+    return stored
 
 
-def rounded(array: np.ndarray) -> object:
-    """As nested lists; nothing needs more than eight digits."""
+def first_wrong_answers(
+    exercise: Exercise, text: str, folder: Path, right: dict[str, dict[str, Answer]]
+) -> tuple[str, dict[str, Answer]]:
+    """Return the first function that a mistake changes, and {case: answer} where it differs."""
+    for target, answers in answer_checks(exercise, load_source(exercise, text, folder)):
+        wrong = {}
+        for case, answer in answers.items():
+            if not is_close(answer, right[target][case]):
+                wrong[case] = answer
+        if wrong:
+            return target, wrong
+    return "", {}
+
+
+def round_numbers(array: np.ndarray) -> object:
+    """Return an array as nested lists; nothing needs more than eight digits."""
     if array.dtype.kind != "f":
         return array.tolist()
-    return np.array([float(f"{x:.8g}") + 0.0 for x in array.ravel()]).reshape(array.shape).tolist()
+    # Adding 0 makes -0.0 a 0.0.
+    numbers = [float(f"{number:.8g}") + 0.0 for number in array.ravel()]
+    return np.array(numbers).reshape(array.shape).tolist()
 
 
-def key(exercise: Exercise) -> str:
-    """The text of a key: JSON with a line for each case."""
-    blocks = []
+def make_key(exercise: Exercise) -> str:
+    """Return the text of a key: JSON with one line for each case."""
+    targets = []
     for target, sentences in stored_answers(exercise).items():
-        block = []
-        for sentence, cases in sentences.items():
-            lines = [
-                f"{json.dumps(case)}: {json.dumps({name: rounded(array) for name, array in parts.items()})}"
-                for case, parts in cases.items()
-            ]
-            block.append(f"  {json.dumps(sentence)}: {{\n    " + ",\n    ".join(lines) + "\n  }")
-        blocks.append(f" {json.dumps(target)}: {{\n" + ",\n".join(block) + "\n }")
-    return "{\n" + ",\n".join(blocks) + "\n}\n"
+        blocks = []
+        for sentence, answers in sentences.items():
+            cases = []
+            for case, answer in answers.items():
+                numbers = {name: round_numbers(array) for name, array in answer.items()}
+                cases.append(f"    {json.dumps(case)}: {json.dumps(numbers)}")
+            blocks.append(f"  {json.dumps(sentence)}: {{\n" + ",\n".join(cases) + "\n  }")
+        targets.append(f" {json.dumps(target)}: {{\n" + ",\n".join(blocks) + "\n }")
+    return "{\n" + ",\n".join(targets) + "\n}\n"
 
 
-def keys() -> dict[str, str]:
-    return {f"{exercise.id}.json": key(exercise) for exercise in EXERCISES}
+def make_keys() -> dict[str, str]:
+    return {f"{exercise.id}.json": make_key(exercise) for exercise in EXERCISES}
 
 
-# A copy for teachers
+# A copy for students
 
 
-def without_bodies(source: str, path: Path) -> str:
-    """The source of a module of the package, with `raise NotImplementedError` for what is exercised."""
+def remove_bodies(source: str, path: Path) -> str:
+    """Return the source of a module with a placeholder as the body of each exercised function."""
     lines = source.splitlines()
     for exercise in EXERCISES:
         for target in exercise.checks:
-            if Path(reference(target).__code__.co_filename) == path:
-                node, _ = definition(target)
-                first = (
-                    node.body[0].lineno - 1
-                    if ast.get_docstring(node) is None
-                    else node.body[0].end_lineno
-                )
-                gone = [None] * (node.end_lineno - first - 1)
-                lines[first : node.end_lineno] = [
-                    " " * (node.col_offset + 4) + f'raise NotImplementedError("{exercise.id}")',
-                    *gone,
-                ]
+            if source_file(target) != path:
+                continue
+            # None for each removed line, so that line numbers stay right for the next function.
+            node, _ = find_definition(target)
+            first = last_header_line(node)
+            removed = [None] * (node.end_lineno - first - 1)
+            lines[first : node.end_lineno] = [placeholder(node, exercise), *removed]
     return "\n".join(line for line in lines if line is not None) + "\n"
 
 
-def export(folder: Path) -> None:
-    """A checkout without the bodies, the answers and the tests. ValueError if there is something already."""
+def export_package(folder: Path) -> None:
+    """Write a checkout without the bodies, the answers and the tests.
+
+    ValueError: the folder exists and is not empty.
+    """
     if folder.exists() and any(folder.iterdir()):
         raise ValueError(f"{folder}: expected a new or an empty folder")
-    package = Path(resolve("audio:normalise")[0].__file__).parent
-    for name, place in (
-        ("nanos2t", package),
-        ("weights_map", ROOT / "weights_map"),
-        ("tutorials/exercises", HERE),
-    ):
-        shutil.copytree(place, folder / name, ignore=LEFT_OUT, dirs_exist_ok=True)
+
+    copies = {
+        "nanos2t": PACKAGE,
+        "weights_map": ROOT / "weights_map",
+        "tutorials/exercises": folders.HERE,
+    }
+    for name, source in copies.items():
+        shutil.copytree(source, folder / name, ignore=LEFT_OUT, dirs_exist_ok=True)
     for name in "pyproject.toml", "constraints.txt", "LICENSE", "README.md":
         shutil.copyfile(ROOT / name, folder / name)
-    for path in package.rglob("*.py"):
-        text = without_bodies(path.read_text(encoding="utf-8"), path)
-        (folder / "nanos2t" / path.relative_to(package)).write_text(text, encoding="utf-8")
+
+    for path in PACKAGE.rglob("*.py"):
+        text = remove_bodies(path.read_text(encoding="utf-8"), path)
+        (folder / "nanos2t" / path.relative_to(PACKAGE)).write_text(text, encoding="utf-8")

@@ -1,10 +1,12 @@
 """Exercise 1 of 14: normalisation
 
-The model expects every waveform at mean 0 and variance 1, however loud it was recorded. Each clip
-is normalised alone, before clips of different lengths are padded with zeros to one batch.
+The model expects every waveform to have mean 0 and variance 1, however loud it was
+recorded. Each clip is normalised alone, before clips of different lengths are padded
+with zeros to form a batch.
 
-In the package this stands in nanos2t/audio.py; try it before you look.
-Check it: nanos2t exercises 1    Stuck: nanos2t exercises hint 1
+In the package this is in nanos2t/audio.py; try it before you look.
+Check it: nanos2t exercises 1
+Stuck: nanos2t exercises hint 1
 """
 
 import numpy as np

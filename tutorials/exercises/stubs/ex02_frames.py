@@ -1,12 +1,13 @@
 """Exercise 2 of 14: frame counts and masks
 
-Seven convolutions without padding turn samples into frames: 16,000 samples become 49 frames, not
-50. In a batch each item has its own count, and all that looks across time must know where an item
-ends. `conv` has `.kernel_size`, `.stride` and `.padding`, each a tuple of one number. `frames` may
-be None: then nothing is padded.
+Seven convolutions without padding turn samples into frames: 16,000 samples become 49
+frames, not 50. In a batch each item has its own length, and every operation that mixes
+time steps must know where an item ends. `conv` has `.kernel_size`, `.stride` and
+`.padding`, each a tuple of one number. `lengths` may be None: then nothing is padded.
 
-In the package this stands in nanos2t/wav2vec2.py; try it before you look.
-Check it: nanos2t exercises 2    Stuck: nanos2t exercises hint 2
+In the package this is in nanos2t/wav2vec2.py; try it before you look.
+Check it: nanos2t exercises 2
+Stuck: nanos2t exercises hint 2
 """
 
 import torch

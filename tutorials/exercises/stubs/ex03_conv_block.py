@@ -1,14 +1,17 @@
 """Exercise 3 of 14: conv block
 
-The feature encoder: convolution, norm, activation, several times, from samples to frames.
-wav2vec2-base normalises each channel over time (`masked_group_norm`, after the first convolution only), the
-large models each frame over its channels (after all). Padding must not enter any statistics.
-Given in a ConvLayer: `self.conv`, `self.norm` (call it with x and the lengths; None in some layers),
-`self.activation`. Given in the FeatureEncoder: `self.conv_layers` (call each with x and the lengths),
-`self.min_samples`: shorter clips are padded to it.
+The feature encoder turns samples into frames by several layers of convolution, norm and
+activation. wav2vec2-base normalises each channel over time (`masked_group_norm`, after
+the first convolution only), the large models each frame over its channels (after every
+convolution). Padding must not enter any statistics.
 
-In the package this stands in nanos2t/wav2vec2.py; try it before you look.
-Check it: nanos2t exercises 3    Stuck: nanos2t exercises hint 3
+A ConvLayer has `self.conv`, `self.norm` (call it with x and the lengths; None in some
+layers) and `self.activation`. The FeatureEncoder has `self.conv_layers` (call each with
+x and the lengths) and `self.min_samples`: shorter clips are padded to this length.
+
+In the package this is in nanos2t/wav2vec2.py; try it before you look.
+Check it: nanos2t exercises 3
+Stuck: nanos2t exercises hint 3
 """
 
 import torch

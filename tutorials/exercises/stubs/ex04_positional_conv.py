@@ -1,12 +1,14 @@
 """Exercise 4 of 14: positional convolution
 
-Attention does not know the order of its frames. Wav2Vec2 tells it with one wide convolution, whose
-result is added to the frames (by the caller, after a GELU). Its weight is kept as weight norm keeps
-it: a direction (H, H / groups, K) and a gain (1, 1, K) for each of the K taps. The official kernel
-is even, 128: it has no middle, and one side gets a frame more.
+Attention does not know the order of its frames. Wav2Vec2 adds it with one wide
+convolution, whose result is added to the frames (by the caller, after a GELU). Weight
+norm stores the weight of this convolution in two parts: a direction (H, H / groups, K)
+and a gain (1, 1, K) for each of the K taps. The official kernel has an even size, 128:
+it has no middle, so one side gets one frame more.
 
-In the package this stands in nanos2t/wav2vec2.py; try it before you look.
-Check it: nanos2t exercises 4    Stuck: nanos2t exercises hint 4
+In the package this is in nanos2t/wav2vec2.py; try it before you look.
+Check it: nanos2t exercises 4
+Stuck: nanos2t exercises hint 4
 """
 
 import torch

@@ -1,15 +1,19 @@
 """Exercise 5 of 14: attention
 
-softmax(Q K^T / sqrt(D)) V, in N heads. `split` cuts the width H into N heads of D,
-`attention_weights` is the softmax, `attend` the whole formula, and `forward` makes queries,
-attends, merges the heads.
-A mask is True where one may look, and broadcasts to (B, N, T, S). With `is_causal` (there is no
-mask then, and T = S) token t sees the tokens 0 ... t. `dropout` is 0 here; F.dropout if you like.
-Given in the module: `self.q_proj`, `self.out_proj`, `self.num_heads`, `self.dropout`,
+softmax(Q K^T / sqrt(D)) V, in N heads. `split_heads` cuts the width H into N heads of
+size D, `attention_weights` is the softmax, `attend` the whole formula, and `forward`
+makes the queries, attends and merges the heads.
+
+A mask is True where a query may look, and broadcasts to (B, N, T, S). With `is_causal`
+(there is no mask then, and T = S) token t sees the tokens 0 to t. `dropout` is 0 here;
+you may use F.dropout.
+
+The module has `self.q_proj`, `self.out_proj`, `self.num_heads`, `self.dropout`, and
 `self.attention_dropout` (a number, for training only).
 
-In the package this stands in nanos2t/wav2vec2.py; try it before you look.
-Check it: nanos2t exercises 5    Stuck: nanos2t exercises hint 5
+In the package this is in nanos2t/wav2vec2.py; try it before you look.
+Check it: nanos2t exercises 5
+Stuck: nanos2t exercises hint 5
 """
 
 import math
@@ -17,6 +21,25 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+class Attention:  # this part of it
+    def split_heads(self, x: Tensor) -> Tensor:  # (B, T, H)
+        raise NotImplementedError("ex05")
+
+    def forward(
+        self,
+        x: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
+        """Return x (B, T, H) after attention to keys and values (B, N, S, D).
+
+        mask and is_causal: as in `attend`.
+        """
+        raise NotImplementedError("ex05")
 
 
 def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -46,21 +69,3 @@ def attend(
     `wav2vec2.attend = wav2vec2.attend_step_by_step`.
     """
     raise NotImplementedError("ex05")
-
-
-class Attention:  # this part of it
-    def split_heads(self, x: Tensor) -> Tensor:  # (B, T, H)
-        raise NotImplementedError("ex05")
-    def forward(
-        self,
-        x: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        mask: Tensor | None = None,
-        is_causal: bool = False,
-    ) -> Tensor:
-        """Return x (B, T, H) after attention to keys and values (B, N, S, D).
-
-        mask and is_causal: as in `attend`.
-        """
-        raise NotImplementedError("ex05")

@@ -1,14 +1,17 @@
 """Exercise 6 of 14: encoder layer
 
-Attention, then the MLP, each with a residual and a norm. wav2vec2-base normalises the sum
-(`pre_norm` False), the large models what goes in (`pre_norm` True). Keys and values come from what
-the queries come from: `self.self_attn.project_keys_values(source)` makes both, and `self.self_attn(x, keys,
+Attention, then the MLP, each with a residual connection and a norm. wav2vec2-base
+normalises the sum (`pre_norm` is False), the large models normalise the input of each
+part (`pre_norm` is True). Keys and values are made of the same tensor as the queries:
+`self.self_attn.project_keys_values(source)` makes both, and `self.self_attn(x, keys,
 values, mask)` attends.
-Given in the module: `self.pre_norm`, `self.self_attn`, `self.self_attn_norm`, `self.mlp`,
+
+The module has `self.pre_norm`, `self.self_attn`, `self.self_attn_norm`, `self.mlp` and
 `self.mlp_norm`.
 
-In the package this stands in nanos2t/wav2vec2.py; try it before you look.
-Check it: nanos2t exercises 6    Stuck: nanos2t exercises hint 6
+In the package this is in nanos2t/wav2vec2.py; try it before you look.
+Check it: nanos2t exercises 6
+Stuck: nanos2t exercises hint 6
 """
 
 import torch

@@ -1,14 +1,18 @@
 """Exercise 7 of 14: decoder embeddings
 
-What the decoder's first block reads: token embedding, plus position, plus (BERT) token type, then a
-norm. One class serves all families, so each part may be neutral: `embed_scale` 1, `position_offset`
-0, `token_types` None, `norm` an identity. `past` tokens are in the cache already, so the new ones
-do not start at position 0.
-Given in the module: `self.tokens`, `self.positions`, `self.token_types` (embeddings; the last or
-None), `self.norm`, `self.dropout`, `self.config.embed_scale`, `self.config.position_offset`.
+The input of the decoder's first block is the token embedding, plus the position, plus
+(in BERT) the token type, and then a norm. One class serves all families, so each part
+may have no effect: `embed_scale` may be 1, `position_offset` 0, `token_types` None,
+`norm` an identity. The cache already has `past` tokens, so the new ones do not start at
+position 0.
 
-In the package this stands in nanos2t/decoder.py; try it before you look.
-Check it: nanos2t exercises 7    Stuck: nanos2t exercises hint 7
+The module has `self.tokens`, `self.positions`, `self.token_types` (embeddings; the last
+one may be None), `self.norm`, `self.dropout`, `self.config.embed_scale` and
+`self.config.position_offset`.
+
+In the package this is in nanos2t/decoder.py; try it before you look.
+Check it: nanos2t exercises 7
+Stuck: nanos2t exercises hint 7
 """
 
 import torch

@@ -1,10 +1,12 @@
 """Exercise 8 of 14: causal mask
 
-While it is trained, the decoder reads all tokens at once, and must not see the one it is to
-predict. True means: may look. With a cache there are also `past` tokens before the T new ones.
+In training the decoder reads all tokens at once, and must not see the token that it has
+to predict. True means that a token may look there. With a cache there are also `past`
+tokens before the T new ones.
 
-In the package this stands in nanos2t/decoder.py; try it before you look.
-Check it: nanos2t exercises 8    Stuck: nanos2t exercises hint 8
+In the package this is in nanos2t/decoder.py; try it before you look.
+Check it: nanos2t exercises 8
+Stuck: nanos2t exercises hint 8
 """
 
 import torch

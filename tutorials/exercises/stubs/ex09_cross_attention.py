@@ -1,16 +1,21 @@
 """Exercise 9 of 14: cross-attention
 
-Here the text looks at the sound. `memory` is a pair: keys and values that were made of the
-encoder's frames once, (B, N, S, D) each; the mask (B, 1, 1, S) says which frames are real. In a
-beam search x has B * K rows, the K beams of one utterance next to each other, and all of them look
-at the same memory.
-Then the whole decoder block: self-attention, cross-attention, MLP, each with residual and norm.
-Given: `self.cross_attn(x, keys, values, mask)`; `self.attend_past(x, cache)`, the causal
-self-attention; `self.attend_memory(x, memory, memory_mask)`, yours; `self.mlp`;
-`self.self_attn_norm`, `self.cross_attn_norm`, `self.mlp_norm`; `self.pre_norm`.
+Here the text looks at the sound. `cross_keys_values` is a pair of keys and values that
+were made of the encoder's frames once, (B, N, S, D) each; the mask (B, 1, 1, S) says
+which frames are real. In a beam search x has B * K rows, the K beams of one utterance
+next to each other, and all of them look at the same keys and values.
 
-In the package this stands in nanos2t/decoder.py; try it before you look.
-Check it: nanos2t exercises 9    Stuck: nanos2t exercises hint 9
+Then write the whole decoder block: self-attention, cross-attention and MLP, each with a
+residual connection and a norm.
+
+The module has `self.cross_attn(x, keys, values, mask)`; `self.attend_past(x, cache)`,
+the causal self-attention; `self.attend_memory(x, cross_keys_values, memory_mask)`,
+which you write; `self.mlp`; `self.self_attn_norm`, `self.cross_attn_norm`,
+`self.mlp_norm`; and `self.pre_norm`.
+
+In the package this is in nanos2t/decoder.py; try it before you look.
+Check it: nanos2t exercises 9
+Stuck: nanos2t exercises hint 9
 """
 
 import torch
@@ -31,6 +36,7 @@ class Block:  # this part of it
         and values of the utterance, which are never copied K times.
         """
         raise NotImplementedError("ex09")
+
     def forward(
         self,
         x: Tensor,

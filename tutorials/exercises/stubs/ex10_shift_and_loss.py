@@ -1,11 +1,12 @@
 """Exercise 10 of 14: shift-right and loss
 
-In training the decoder reads the right text, one place late, and is asked at each place for the
-next token. Labels that do not count, as those in the padding, are IGNORED, -100: the loss skips
-them, and no embedding has such a row.
+In training the decoder reads the right text, shifted by one position, and has to
+predict the next token at each position. Labels that do not count, such as those in the
+padding, are IGNORED, -100: the loss skips them, and no embedding has such a row.
 
-In the package this stands in nanos2t/model.py; try it before you look.
-Check it: nanos2t exercises 10    Stuck: nanos2t exercises hint 10
+In the package this is in nanos2t/model.py; try it before you look.
+Check it: nanos2t exercises 10
+Stuck: nanos2t exercises hint 10
 """
 
 import torch

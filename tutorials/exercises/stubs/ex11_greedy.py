@@ -1,26 +1,32 @@
 """Exercise 11 of 14: cached greedy
 
-The simplest search: append the likeliest token, again and again. Keys and values of past tokens
-do not change. A cache keeps them, so that each step computes those of one new token only.
+The simplest search: append the most likely token, again and again. Keys and values of
+past tokens do not change. A cache keeps them, so that each step computes those of one
+new token only.
 
-`KVCache.append` stores the keys and values of new tokens after the `self.length` tokens stored
-before, in `self.keys` and `self.values` (B, N, size, D), and returns everything stored.
+`KVCache.append` stores the keys and values of new tokens after the `self.length` tokens
+stored before, in `self.keys` and `self.values` (B, N, size, D), and returns everything
+stored.
 
-`DecoderSession` is called with all tokens so far, and gives the decoder those that the caches
-lack: `self.decoder(new_tokens, self.cross_keys_values, self.memory_mask, self.caches)` returns
-logits (R, T, V). `self.caches` is a list with one KVCache for each block. Each has a `.length`
-and a method `.reorder(parent_rows)`, for rows that changed places.
+`DecoderSession` is called with all tokens so far, and gives the decoder those that the
+caches lack: `self.decoder(new_tokens, self.cross_keys_values, self.memory_mask,
+self.caches)` returns logits (R, T, V). `self.caches` is a list with one KVCache for
+each block. Each has a `.length` and a method `.reorder(parent_rows)`, for rows that
+changed places.
 
 `greedy_search` calls `next_logits(tokens, None)` for logits (R, V), and applies
 `process_logits(logits, tokens, config)` (given), which forbids tokens. It stops at
-`config.max_total_length` tokens, the start token included, or when each row has a token of
-`config.eos_ids`. After its EOS, a row gets pads, whose log-probability is 0. They add nothing
-to its length. The score is the sum of log-probabilities / length ** config.length_penalty; the
-length counts EOS, but not the start token. Sampling (config.do_sample) and `trace` (for
-pictures) are not part of this exercise.
+`config.max_total_length` tokens, the start token included, or when each row has a token
+of `config.eos_ids`. After its EOS, a row gets pads, whose log-probability is 0. They
+add nothing to its length.
 
-In the package this stands in nanos2t/decoder.py and nanos2t/generate.py; try it before you look.
-Check it: nanos2t exercises 11    Stuck: nanos2t exercises hint 11
+The score of a row is the sum of its log-probabilities / length **
+config.length_penalty; the length counts EOS, but not the start token. Sampling
+(config.do_sample) and `trace` (for pictures) are not part of this exercise.
+
+In the package this is in nanos2t/decoder.py and nanos2t/generate.py; try it before you look.
+Check it: nanos2t exercises 11
+Stuck: nanos2t exercises hint 11
 """
 
 import torch

@@ -4,30 +4,34 @@ Keep the K best beginnings instead of one.
 
 `KVCache.reorder` moves rows of the cache: row i becomes what row rows[i] was.
 
-`best_continuations` continues each beam of an utterance by each possible token. It returns the
-best C = 2 K of the K * V results, best first, as Beams (B, C), and the beams that they continue,
-their parents (B, C). There are 2 K of them so that K can run on even if K end. (With several
-EOS ids, C is 1 + their number, times K.)
+`best_continuations` continues each beam of an utterance by each possible token. It
+returns the best C = 2 K of the K * V results, best first, as Beams (B, C), and the
+beams that they continue, their parents (B, C). There are 2 K of them so that K can run
+on even if K end. (With several EOS ids, C is 1 + their number, times K.)
 
 `beam_search` repeats four steps:
 STEP 1: find the best continuations, the candidates.
-STEP 2: the K best candidates that have not ended run on. `next_logits(tokens, parent_rows)` is
-told which of the R = B * K rows of the previous call each row continues.
-STEP 3: those of the first K candidates that have ended compete for K places, by their sum /
-length ** length_penalty. The length counts EOS, but not the start token.
-STEP 4: stop when every utterance has K finished hypotheses, and its best running beam, at its
-present length, is no better than the worst of them. With early_stopping True, stop as soon as K
-have finished. Stop also when all candidates end, at config.max_total_length.
-There are always B * K rows. Sampling, early_stopping="never" and `trace` are not part of this
-exercise.
+STEP 2: the K best candidates that have not ended run on. `next_logits(tokens,
+parent_rows)` is told which of the R = B * K rows of the previous call each row
+continues.
+STEP 3: those of the first K candidates that have ended compete for K places, by their
+sum / length ** length_penalty. The length counts EOS, but not the start token.
+STEP 4: stop when every utterance has K finished hypotheses, and its best running beam,
+scored with its present length, is no better than the worst of them. With early_stopping
+True, stop as soon as K have finished. Stop also when all candidates end, at
+config.max_total_length.
 
-Given: Beams with `select`, `append` and `merge`; `initial_beams(start, K)`, which returns the
-running beams (all are the same, so only the first one counts) and K empty places;
-`process_logits(logprobs, tokens, config)`; IMPOSSIBLE. After the end of a hypothesis come pads
-(EOS, if the pad id is 0 or None), with log-probability 0.
+There are always B * K rows. Sampling, early_stopping="never" and `trace` are not part
+of this exercise.
 
-In the package this stands in nanos2t/decoder.py and nanos2t/generate.py; try it before you look.
-Check it: nanos2t exercises 12    Stuck: nanos2t exercises hint 12
+Given: Beams with `select`, `append` and `merge`; `initial_beams(start, K)`, which
+returns the running beams (all are the same, so only the first one counts) and K empty
+places; `process_logits(logprobs, tokens, config)`; IMPOSSIBLE. After the end of a
+hypothesis come pads (EOS, if the pad id is 0 or None), with log-probability 0.
+
+In the package this is in nanos2t/decoder.py and nanos2t/generate.py; try it before you look.
+Check it: nanos2t exercises 12
+Stuck: nanos2t exercises hint 12
 """
 
 import torch

@@ -1,11 +1,13 @@
 """Exercise 13 of 14: bonus: alignment by dynamic time warping
 
-When was each word said? The cross-attention tells, blurred. Dynamic time warping finds the cheapest
-path through a table cost (T tokens, S frames), from the first token and frame to the last of both,
-that never goes back. The result lists all its cells in order, as rows (token, frame).
+When was each word said? The cross-attention tells, but not sharply. Dynamic time
+warping finds the cheapest path through a table cost (T tokens, S frames), from the
+first token and frame to the last of both, that never goes back. The result lists all
+its cells in order, as rows (token, frame).
 
-In the package this stands in transcription/alignment.py; try it before you look.
-Check it: nanos2t exercises 13    Stuck: nanos2t exercises hint 13
+In the package this is in nanos2t/transcription/alignment.py; try it before you look.
+Check it: nanos2t exercises 13
+Stuck: nanos2t exercises hint 13
 """
 
 import numpy as np

@@ -1,20 +1,25 @@
 """Exercise 14 of 14: weight mapping
 
-A checkpoint has the same tensors under other names, some of them fused or transposed. A table says
-which is which, by rows (ours, theirs, flags). `unfuse` splits one tensor of theirs into the one or
-several of ours that it holds, in this order. If `row.is_transposed`, a matrix is stored as (in, out),
-the other way round than ours (a bias has one dimension and stays).
-`import_state` fills all tensors of ours, or raises a ValueError that names the tensor: nothing is
-ever skipped in silence. A row may be `row.is_alias` (a second name: must be equal if both are
-there, fills in if the first is not), `row.is_legacy` (an older name), `row.is_optional` (may be
-absent), `row.is_dropped` (theirs only).
-Given: `match_rows(rows, ours)` yields (our names, their name, row) for each tensor, aliases last;
-`compile_pattern(row.theirs).fullmatch(name)` tells whether a row covers a name of theirs;
-`shorten(names)` lists names; `fuse(tensors, row)` is `unfuse` backwards, and on the meta device
-tells the shape to expect.
+A checkpoint has the same tensors under other names, some of them fused or transposed. A
+table says which is which, by rows (ours, theirs, flags).
 
-In the package this stands in nanos2t/remap.py; try it before you look.
-Check it: nanos2t exercises 14    Stuck: nanos2t exercises hint 14
+`unfuse` splits one tensor of theirs into the one or several of ours that it holds, in
+this order. If `row.is_transposed`, a matrix is stored as (in, out), ours as (out, in)
+(a bias has one dimension and stays as it is).
+
+`import_state` fills all tensors of ours, or raises a ValueError that names the tensor:
+nothing is ever skipped silently. A row may be `row.is_alias` (a second name: it must be
+equal if both are there, and fills in if the first is missing), `row.is_legacy` (an
+older name), `row.is_optional` (may be absent) or `row.is_dropped` (theirs only).
+
+Given: `match_rows(rows, ours)` yields (our names, their name, row) for each tensor,
+aliases last; `compile_pattern(row.theirs).fullmatch(name)` tells whether a row covers a
+name of theirs; `shorten(names)` lists names; `fuse(tensors, row)` is the reverse of
+`unfuse`, and on the meta device gives the shape to expect.
+
+In the package this is in nanos2t/remap.py; try it before you look.
+Check it: nanos2t exercises 14
+Stuck: nanos2t exercises hint 14
 """
 
 from collections.abc import Mapping

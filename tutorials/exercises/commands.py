@@ -1,0 +1,156 @@
+"""The command `nanos2t exercises` and the words after it."""
+
+import contextlib
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from exercises import folders, make
+from exercises.course import select_exercises
+from exercises.exercise import Exercise
+from exercises.folders import prepare_work, relative_path
+from exercises.grading import OK
+from exercises.processes import grade_exercises
+from exercises.report import format_result, format_summary
+from exercises.targets import is_written, package_function, source_location
+
+Write = Callable[[str], None]
+
+
+def run(
+    words: list[str],
+    write: Write,
+    as_json: bool = False,
+    package: bool = False,
+    yes: bool = False,
+) -> int:
+    """Run a command, and return its exit code: 0 if all exercises that were asked for pass, else 1.
+
+    ValueError: the words are no command.
+    """
+    command = words[0] if words else ""
+    arguments = words[1:]
+    if command in ("export", "make", "reset") and not folders.STUBS.is_dir():
+        raise ValueError(
+            f"this copy of the package is an exercise itself: it has nothing to {command}"
+        )
+    if command == "hint":
+        return show_hint(arguments, write)
+    if command == "solution":
+        return show_solution(arguments, write, yes)
+    if command == "reset":
+        return reset_exercise(arguments, write)
+    if command == "export":
+        return export_copy(arguments, write)
+    if command == "make":
+        return make_files(write)
+    return grade(select_exercises(words), write, as_json, package)
+
+
+def grade(exercises: list[Exercise], write: Write, as_json: bool, package: bool) -> int:
+    """Grade the work folder, or the package itself, and write the results as lines or as JSON."""
+    is_new = not folders.WORK.exists()
+    folder = folders.WORK if not package and prepare_work() else None
+    if folder and is_new and not as_json:
+        write(f"Made {relative_path(folder)}, with a file for each exercise.\n\n")
+
+    results = []
+    for result in grade_exercises(exercises, folder):
+        results.append(result)
+        if not as_json:
+            write(format_result(result) + "\n")
+
+    passed = sum(result.status == OK for result in results)
+    if as_json:
+        details = [vars(result) for result in results]
+        summary = {"passed": passed, "total": len(results), "exercises": details}
+        write(json.dumps(summary, indent=2) + "\n")
+    else:
+        write(format_summary(results, folder))
+    return 0 if passed == len(results) else 1
+
+
+def select_one(words: list[str], command: str) -> Exercise:
+    if len(words) != 1:
+        raise ValueError(f"expected: nanos2t exercises {command} NUMBER")
+    return select_exercises(words)[0]
+
+
+def show_hint(words: list[str], write: Write) -> int:
+    """Write one hint more each time, up to three; work/hints.json counts them."""
+    exercise = select_one(words, "hint")
+    path = folders.WORK / "hints.json"
+    counts = read_counts(path)
+    shown = min(3, counts.get(exercise.id, 0) + 1)
+
+    folders.WORK.mkdir(exist_ok=True)
+    path.write_text(json.dumps(counts | {exercise.id: shown}), encoding="utf-8")
+    for number, text in enumerate(exercise.hints[:shown], 1):
+        write(f"{number} of 3: {text}\n")
+    if shown == 3:
+        write(f"No more hints. nanos2t exercises solution {exercise.number} --yes\n")
+    return 0
+
+
+def read_counts(path: Path) -> dict[str, int]:
+    """Return how many hints of each exercise were shown; none if the file is missing or damaged."""
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+        counts = json.loads(path.read_text(encoding="utf-8"))
+        return {key: int(count) for key, count in counts.items()}
+    return {}
+
+
+def show_solution(words: list[str], write: Write, yes: bool) -> int:
+    """Write the package's own functions, if the exercise is solved or with --yes."""
+    exercise = select_one(words, "solution")
+    functions = {target: package_function(target) for target in exercise.checks}
+    if not all(is_written(function) for function in functions.values()):
+        raise ValueError("this copy of the package has no solutions")
+
+    if not yes and not is_solved(exercise):
+        write(f"Exercise {exercise.number} is not solved yet. To see it: add --yes\n")
+        return 1
+    for target, function in functions.items():
+        write(f"# {source_location(target)}\n{inspect.getsource(function)}\n")
+    return 0
+
+
+def is_solved(exercise: Exercise) -> bool:
+    return prepare_work() and next(grade_exercises([exercise], folders.WORK)).status == OK
+
+
+def reset_exercise(words: list[str], write: Write) -> int:
+    """Write the stub again; what was there is kept as NAME.py.1.bak, NAME.py.2.bak and so on."""
+    exercise = select_one(words, "reset")
+    path = exercise.path(folders.WORK)
+    if path.exists():
+        number = 1
+        while path.with_name(f"{path.name}.{number}.bak").exists():
+            number += 1
+        backup = path.with_name(f"{path.name}.{number}.bak")
+        path.rename(backup)
+        write(f"What you had is now {relative_path(backup)}\n")
+
+    prepare_work()
+    write(f"{relative_path(path)} is as it was at the start\n")
+    return 0
+
+
+def export_copy(words: list[str], write: Write) -> int:
+    """Write a copy of the package for students, without the bodies of the exercises' functions."""
+    if len(words) != 1:
+        raise ValueError("expected: nanos2t exercises export FOLDER")
+    make.export_package(Path(words[0]))
+    write(
+        f"{words[0]}: the package without the bodies; "
+        "nanos2t exercises there grades the package itself\n"
+    )
+    return 0
+
+
+def make_files(write: Write) -> int:
+    """Write stubs/ and keys/ again, for maintainers."""
+    make.write_files()
+    write(f"written: {relative_path(folders.STUBS)} and {relative_path(folders.KEYS)}\n")
+    return 0

@@ -1,0 +1,118 @@
+"""Make any result of a function comparable, and compare it with the stored ones in keys/.
+
+A flattened answer is {name of a part: array}. The names are those of Python: [0] in a tuple,
+.tokens in a dataclass, ['key'] in a dict; a result that is one array has the name "".
+"""
+
+import json
+from dataclasses import dataclass, fields, is_dataclass
+
+import numpy as np
+import torch
+
+from exercises import folders
+from exercises.exercise import Exercise
+
+Answer = dict[str, np.ndarray]
+
+# Relative to 1 + the size of the number. Known wrong answers are at least 100 times as far away.
+TOLERANCE = 1e-5
+ARRAYS = (torch.Tensor, np.ndarray, np.generic, bool, int, float)
+KINDS = {"b": "bool", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
+
+
+@dataclass
+class Raised:
+    """The result of a call that raised an exception."""
+
+    error: BaseException
+
+
+def as_array(value: object) -> np.ndarray:
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().numpy()
+    return np.asarray(value)
+
+
+def kind_of(array: np.ndarray) -> str:
+    return KINDS.get(array.dtype.kind, "other")
+
+
+def flatten_answer(value: object, name: str = "") -> Answer:
+    """Return a result as arrays by name. A part that is no array becomes a name without numbers."""
+    nothing = np.zeros(0)
+    if isinstance(value, ARRAYS):
+        array = as_array(value)
+        if array.size == 0:
+            return {f"{name} is empty, {array.shape}": nothing}
+        return {name: array}
+    if isinstance(value, Raised):
+        return {f"{name} raises {type(value.error).__name__}": nothing}
+    if value is None:
+        return {f"{name} is None": nothing}
+    if not is_dataclass(value) and not isinstance(value, (dict, tuple, list)):
+        return {f"{name} is {type(value).__name__}": nothing}
+
+    arrays = {}
+    for part_name, part in named_parts(value).items():
+        arrays |= flatten_answer(part, name + part_name)
+    return arrays
+
+
+def named_parts(value: object) -> dict[str, object]:
+    """Return the fields of a dataclass, the values of a dict or the parts of a tuple or list."""
+    if is_dataclass(value):
+        return {f".{field.name}": getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, dict):
+        return {f"[{key!r}]": value[key] for key in sorted(value, key=str)}
+    return {f"[{i}]": part for i, part in enumerate(value)}
+
+
+def relative_errors(result: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return |result - expected| / (1 + |expected|), infinite where only one of them is finite."""
+    result = result.astype(float)
+    expected = expected.astype(float)
+    with np.errstate(invalid="ignore"):
+        equal = (result == expected) | (np.isnan(result) & np.isnan(expected))
+        distances = np.abs(result - expected) / (1 + np.abs(expected))
+    distances = np.where(np.isfinite(distances), distances, np.inf)
+    return np.where(equal, 0.0, distances)
+
+
+def answer_distance(answer: Answer, expected: Answer) -> float:
+    """Return the largest relative error, infinite if names, shapes or kinds of numbers differ."""
+    if list(answer) != list(expected):
+        return np.inf
+
+    largest = 0.0
+    for name, array in answer.items():
+        if array.shape != expected[name].shape or kind_of(array) != kind_of(expected[name]):
+            return np.inf
+        largest = max(largest, relative_errors(array, expected[name]).max(initial=0.0))
+    return largest
+
+
+def is_close(answer: Answer, expected: Answer) -> bool:
+    return answer_distance(answer, expected) <= TOLERANCE
+
+
+def read_key(
+    exercise: Exercise, target: str
+) -> tuple[dict[str, Answer], dict[str, dict[str, Answer]]]:
+    """Return {case: right answer} and {sentence: {case: the wrong answer that it describes}}.
+
+    A key stores a wrong answer for the cases in which it differs from the right one.
+    """
+    path = folders.KEYS / f"{exercise.id}.json"
+    key = json.loads(path.read_text(encoding="utf-8"))[target]
+
+    stored = {}
+    for sentence, cases in key.items():
+        stored[sentence] = {case: read_arrays(parts) for case, parts in cases.items()}
+    right = stored.pop("")
+    wrong = {sentence: right | cases for sentence, cases in stored.items()}
+    return right, wrong
+
+
+def read_arrays(parts: dict[str, list]) -> Answer:
+    return {name: np.asarray(numbers) for name, numbers in parts.items()}

@@ -1,0 +1,50 @@
+"""What an exercise consists of."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+Check = Callable[[Callable], Iterator[tuple[str, object]]]
+Law = tuple[Callable[[Callable], bool], str]
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise: one or more functions of the package to write again.
+
+    `checks` has a check for each function. Its key, the target, names the function by module and
+    path: "wav2vec2:Attention.split_heads" is a method in nanos2t/wav2vec2.py. The check is a
+    generator that calls the student's function and yields (description of the case, result).
+
+    `laws` has a test and a sentence for some targets. If the results of a function are wrong, the
+    test is called with the function, and the sentence is shown if the test returns False.
+    """
+
+    name: str
+    title: str
+    task: str
+    imports: str
+    checks: dict[str, Check]
+    hints: tuple[str, str, str]
+    laws: dict[str, Law]
+
+    @property
+    def id(self) -> str:
+        return self.name.partition("_")[0]
+
+    @property
+    def number(self) -> int:
+        return int(self.id[2:])
+
+    def path(self, folder: Path) -> Path:
+        """Return where a folder has the file of this exercise."""
+        return folder / f"{self.name}.py"
+
+
+class ExerciseError(Exception):
+    """What is wrong with a student's file: one sentence, and optional lines of detail."""
+
+    def __init__(self, sentence: str, detail: str = ""):
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.detail = detail

@@ -1,0 +1,39 @@
+"""The folders of the exercises, and the student's copy of the stubs."""
+
+import contextlib
+from pathlib import Path
+
+from exercises.course import EXERCISES
+
+HERE = Path(__file__).parent
+WORK = HERE / "work"
+STUBS = HERE / "stubs"
+KEYS = HERE / "keys"
+ANSWERS = HERE / "answers"
+MISTAKES = HERE / "mistakes"
+
+
+def prepare_work(folder: Path | None = None) -> bool:
+    """Copy the stubs that a work folder lacks, by default WORK.
+
+    Return False if there are no stubs: in a copy made by `nanos2t exercises export` the package
+    itself is what students write.
+    """
+    folder = folder or WORK
+    if not STUBS.is_dir():
+        return False
+
+    folder.mkdir(exist_ok=True)
+    for exercise in EXERCISES:
+        path = exercise.path(folder)
+        if not path.exists():
+            stub = exercise.path(STUBS).read_text(encoding="utf-8")
+            path.write_text(stub, encoding="utf-8")
+    return True
+
+
+def relative_path(path: Path) -> str:
+    """Return a path as seen from the current directory, or as it is if it lies elsewhere."""
+    with contextlib.suppress(ValueError):
+        return str(path.relative_to(Path.cwd()))
+    return str(path)

@@ -1,0 +1,106 @@
+"""Inputs of the checks: random numbers, small modules with random weights, a toy model for
+searches.
+
+All numbers come from numpy's RandomState, which gives the same on every machine, and are float64.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from nanos2t.decoder import DecoderConfig
+from nanos2t.wav2vec2 import EncoderConfig
+
+NORMS = (nn.LayerNorm, nn.GroupNorm)
+
+SMALL_ENCODER = {
+    "hidden_size": 12,
+    "num_layers": 1,
+    "num_heads": 3,
+    "intermediate_size": 7,
+    "conv_bias": True,
+    "conv_channels": (4, 5, 6),
+    "conv_kernels": (5, 3, 2),
+    "conv_strides": (3, 2, 1),
+    "position_kernel": 4,
+    "position_groups": 3,
+}
+SMALL_DECODER = {
+    "hidden_size": 12,
+    "num_layers": 2,
+    "num_heads": 3,
+    "intermediate_size": 7,
+    "max_positions": 9,
+}
+BERT = DecoderConfig.bert(11, **SMALL_DECODER)
+GPT2 = DecoderConfig.gpt2(11, **SMALL_DECODER)
+MBART = DecoderConfig.mbart(11, **(SMALL_DECODER | {"embed_scale": 2.5}))
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    """Draw normal random numbers; the same seed and shape give the same numbers."""
+    return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape))
+
+
+@torch.no_grad()
+def spread_weights(module: nn.Module, seed: int) -> nn.Module:
+    """Return the module in float64 and eval mode, with weights so large that mistakes show."""
+    random = np.random.RandomState(seed)
+    for part in module.double().eval().modules():
+        for name, weight in part.named_parameters(recurse=False):
+            noise = torch.from_numpy(random.standard_normal(weight.shape))
+            if isinstance(part, NORMS) and name == "weight":
+                noise = 1 + 0.3 * noise
+            elif weight.ndim == 1:
+                noise = 0.3 * noise
+            elif not isinstance(part, nn.Embedding):
+                fan_in = weight[0].numel()
+                noise = 1.5 / fan_in**0.5 * noise
+            weight.copy_(noise)
+    return module.requires_grad_(False)
+
+
+def encoder_config(**fields) -> EncoderConfig:
+    return EncoderConfig(**(SMALL_ENCODER | fields))
+
+
+def frame_mask(*lengths: int) -> Tensor:
+    """Return a mask of real frames, bool (B, T), as nanos2t.wav2vec2.valid_frames does."""
+    return torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+
+
+def memory_mask(*lengths: int) -> Tensor:
+    """Return a mask of real frames for attention, bool (B, 1, 1, T)."""
+    return frame_mask(*lengths)[:, None, None]
+
+
+def replace_end(x: Tensor, start: int, dim: int = 1) -> Tensor:
+    """Return x with other values from index `start` of a dimension on."""
+    kept = x.narrow(dim, 0, start)
+    changed = x.narrow(dim, start, x.shape[dim] - start)
+    return torch.cat([kept, 9 + changed], dim)
+
+
+class ToyModel:
+    """`next_logits` of a model that remembers the tokens of each row, as a cache does.
+
+    The logits depend on the last two tokens that it remembers, so wrong `parents` change the
+    result.
+    """
+
+    def __init__(self, seed: int, vocab_size: int = 7):
+        self.table = 2 * draw(seed, vocab_size, vocab_size, vocab_size).float()
+        self.rows = torch.zeros(0, 0, dtype=torch.long)
+
+    def __call__(self, tokens: Tensor, parents: Tensor | None) -> Tensor:
+        # Row i goes on from what row parents[i] was; the first call has no rows yet.
+        if parents is not None:
+            self.rows = self.rows[parents]
+        new = tokens[:, self.rows.shape[1] :]
+        self.rows = torch.cat([self.rows, new], 1) if self.rows.numel() else new
+
+        last = self.rows[:, -1]
+        before = torch.zeros_like(last)
+        if self.rows.shape[1] > 1:
+            before = self.rows[:, -2]
+        return self.table[before, last]

@@ -1,0 +1,141 @@
+"""Load a student's functions, and refuse files that take the answer from the package."""
+
+import ast
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+
+from exercises.course import EXERCISES
+from exercises.diagnosis import explain_exception
+from exercises.exercise import Exercise, ExerciseError
+from exercises.targets import is_written, package_function, short_name
+
+# With these, a file could reach the package's functions without naming them.
+BACK_DOORS = {"importlib", "runpy", "inspect", "__import__", "sys.modules"}
+
+
+def load_functions(exercise: Exercise, path: Path) -> dict[str, Callable]:
+    """Return the functions of a student's file by target.
+
+    ExerciseError: the file cannot be read or run, lacks a function, or takes it from the package.
+    """
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        answer = find_imported_answer(tree, exercise)
+        if answer:
+            raise ExerciseError(f"the file takes {answer} from the package: write it here")
+        spec = importlib.util.spec_from_file_location(f"work_{exercise.id}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except ExerciseError:
+        raise
+    except SyntaxError as error:
+        raise ExerciseError(f"line {error.lineno} is not valid Python: {error.msg}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExerciseError(f"the file cannot be read: {error}") from None
+    except (Exception, SystemExit) as error:
+        raise ExerciseError(*explain_exception(error, "the file cannot be imported")) from None
+    return {target: find_function(module, target, exercise) for target in exercise.checks}
+
+
+def find_function(module: object, target: str, exercise: Exercise) -> Callable:
+    """Return one function of a student's module.
+
+    ExerciseError: the module does not have it, or the module holds the package's own function.
+    """
+    name = short_name(target)
+    function = module
+    for part in name.split("."):
+        function = getattr(function, part, None)
+    if not callable(function):
+        reset = f"nanos2t exercises reset {exercise.number}"
+        raise ExerciseError(f"{name} is missing in the file ({reset})")
+
+    # Code objects identify the package's functions under any name, and inside functools.partial.
+    answers = {package_function(other).__code__ for other in exercise.checks}
+    for value in (function, *vars(module).values()):
+        if callable(value):
+            value = inspect.unwrap(getattr(value, "func", value))
+        if getattr(value, "__code__", None) in answers:
+            raise ExerciseError(f"{name} is the package's own function: write it here")
+    return function
+
+
+def find_imported_answer(tree: ast.Module, exercise: Exercise) -> str:
+    """Return the name of an answer that a file takes from the package, or "" if it takes none."""
+    names = imported_names(tree)
+    for node in ast.walk(tree):
+        is_star = isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
+        if is_star and str(node.module).startswith("nanos2t"):
+            return f"everything ({node.module}.*)"
+
+    forbidden = {"nanos2t." + target.replace(":", ".") for target in exercise.checks}
+    forbidden |= BACK_DOORS
+    used = [used_name(node, names) for node in ast.walk(tree)]
+    for name in [*used, *names.values()]:
+        if name in forbidden or name.partition(".")[0] in BACK_DOORS:
+            return name.removeprefix("nanos2t.")
+    return ""
+
+
+def imported_names(tree: ast.Module) -> dict[str, str]:
+    """Return {name in the file: dotted name of what was imported under it}."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for name in node.names:
+                # `import a.b` binds a, `import a.b as c` binds a.b.
+                top = name.name.partition(".")[0]
+                names[name.asname or top] = name.name if name.asname else top
+        elif isinstance(node, ast.ImportFrom):
+            for name in node.names:
+                names[name.asname or name.name] = f"{node.module}.{name.name}"
+    return names
+
+
+def used_name(node: ast.AST, names: dict[str, str]) -> str:
+    """Return the dotted name that an expression reads, getattr included, or "" for all others."""
+    if isinstance(node, (ast.Name, ast.Attribute)):
+        return dotted_name(node, names)
+    if not isinstance(node, ast.Call) or dotted_name(node.func, names) != "getattr":
+        return ""
+    if len(node.args) < 2 or not isinstance(node.args[1], ast.Constant):
+        return ""
+    return f"{dotted_name(node.args[0], names)}.{node.args[1].value}"
+
+
+def dotted_name(node: ast.AST, names: dict[str, str]) -> str:
+    """Return "nanos2t.audio.normalise" for a.normalise if the file imports nanos2t.audio as a."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted_name(node.value, names)}.{node.attr}"
+    if isinstance(node, ast.Name):
+        return names.get(node.id, node.id)
+    return "?"
+
+
+def load_folder(folder: Path, report: Callable[[str], None]) -> dict[str, Callable]:
+    """Return what is written of the exercises in a folder, by target, and report the names.
+
+    ValueError: the folder has no file of an exercise, or one of them cannot be loaded.
+    """
+    exercises = [exercise for exercise in EXERCISES if exercise.path(folder).exists()]
+    if not exercises:
+        example = f"{EXERCISES[0].name}.py"
+        raise ValueError(f"{folder}: expected files of exercises such as {example}, found none")
+
+    written = {}
+    for exercise in exercises:
+        try:
+            functions = load_functions(exercise, exercise.path(folder))
+        except ExerciseError as error:
+            raise ValueError(f"{exercise.path(folder)}: {error.sentence}") from None
+        for target, function in functions.items():
+            if is_written(function):
+                written[target] = function
+
+    if written:
+        report(f"with your {', '.join(map(short_name, written))}")
+    else:
+        report("nothing is written yet")
+    return written
