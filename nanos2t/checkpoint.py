@@ -55,7 +55,7 @@ def find_folder(
 
 
 def download(name: str, revision: str | None, local_files_only: bool) -> Path:
-    """Download a repository's configs, vocabularies and weights: pickles only if it has no other."""
+    """Download configs, vocabularies and weights; pickles only if there are no safetensors."""
     from huggingface_hub import snapshot_download
 
     def fetch(weights: str) -> Path:

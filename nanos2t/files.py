@@ -16,6 +16,7 @@ def write_atomically(path: Path, write_part: Callable[[Path], object]) -> None:
     Whenever the process dies, `path` is a whole file, old or new. Raises ValueError if it can not
     be written; what was there is kept.
     """
+    # In the same folder, because a file can not be renamed to another disk.
     part = path.with_name(path.name + ".part")
     try:
         write_part(part)
@@ -43,6 +44,7 @@ def write_group(
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".") as partial:
             write_parts(Path(partial))
+            # Whoever finds the last file finds all of them.
             parts = sorted(Path(partial).iterdir(), key=lambda part: part.name == last)
             for part in parts:
                 os.replace(part, folder / part.name)

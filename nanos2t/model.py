@@ -1,4 +1,4 @@
-"""SpeechEncoderDecoder: waveform, encoder, bridge, causal decoder, scores over tokens, and the loss.
+"""SpeechEncoderDecoder: encoder, bridge and causal decoder, from a waveform to scores and loss.
 
 The model of transformers' SpeechEncoderDecoderModel (models/speech_encoder_decoder).
 Shapes: B batch, L samples, S encoder frames, T target tokens, H hidden_size of the decoder,
@@ -73,6 +73,7 @@ class SpeechEncoderDecoder(nn.Module):
             self.bridge = nn.Linear(encoder.output_size, decoder.hidden_size)
         self.decoder = Decoder(decoder)
 
+        # How `generate` searches, and the ids of start, end and padding.
         self.generation = generation or GenerationConfig(pad_token_id=decoder.pad_token_id)
         self.families: tuple[str, ...] = ()  # model_type of encoder and decoder, if loaded
 
@@ -94,6 +95,7 @@ class SpeechEncoderDecoder(nn.Module):
 
         Raises ValueError for sizes of which no model can be built.
         """
+        # torch raises errors of many kinds for sizes that do not fit together.
         try:
             pretrained.check_sizes(configs)
             with torch.device("meta"), SkipInit():
@@ -164,6 +166,7 @@ class SpeechEncoderDecoder(nn.Module):
         encoder_half = pretrained.read_half(checkpoint.find_folder(encoder), "encoder")
         decoder_half = pretrained.read_half(checkpoint.find_folder(decoder), "decoder")
 
+        # The decoder's files say how to build it, and give the ids that are not passed.
         ids = {
             "decoder_start_token_id": decoder_start_token_id,
             "eos_token_id": eos_token_id,
@@ -172,6 +175,7 @@ class SpeechEncoderDecoder(nn.Module):
         configs = pretrained.join_configs(encoder_half, decoder_half, ids)
         model = cls.build_empty(configs)
 
+        # The bridge is in neither file, cross-attention in few.
         state = pretrained.read_half_weights(encoder_half, model.state_dict())
         state |= pretrained.read_half_weights(decoder_half, model.state_dict())
         pretrained.fill_model(model, state, configs.source)
@@ -184,6 +188,7 @@ class SpeechEncoderDecoder(nn.Module):
         written elsewhere first, then moved: no file is ever half there. Raises ValueError if the
         folder cannot be written, or if no model_type of transformers can express our configs.
         """
+        # What transformers calls our configs: families, keys and values of theirs.
         encoder = pretrained.describe_part(self.encoder.config, "encoder", self.families)
         decoder = pretrained.describe_part(self.decoder.config, "decoder", self.families)
         generation = pretrained.describe_generation(self.generation)

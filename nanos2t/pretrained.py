@@ -24,7 +24,7 @@ from nanos2t.decoder import DecoderConfig, DecoderTraining
 from nanos2t.files import read_json
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.initialize import initialize_weights
-from nanos2t.remap import TensorRow
+from nanos2t.remap import Table, TensorRow
 from nanos2t.wav2vec2 import EncoderConfig, EncoderTraining
 
 MODEL_TYPE = "speech-encoder-decoder"  # of a pair
@@ -34,7 +34,7 @@ log = logging.getLogger("nanos2t")
 
 @dataclass(frozen=True)
 class ModelConfigs:
-    """All that a model is built from, except its weights."""
+    """What a model is built from, except its weights."""
 
     encoder: EncoderConfig
     decoder: DecoderConfig
@@ -54,9 +54,11 @@ class Half:
 
     @property
     def where(self) -> str:
-        """Begin of an error message about a key of the config."""
+        """The beginning of an error message about a key of the config."""
         path = self.folder / "config.json"
-        return f"{path}: " if self.pair_config is None else f"{path}: {self.part}."
+        if self.pair_config is None:
+            return f"{path}: "
+        return f"{path}: {self.part}."
 
 
 # Reading configs
@@ -74,7 +76,7 @@ def read_configs(folder: Path) -> ModelConfigs:
 
 
 def parse_configs(config: dict[str, Any], folder: Path) -> ModelConfigs:
-    """Translate the content of a pair's config.json. `folder` has the rest: ids and the tokenizer."""
+    """Translate the content of a pair's config.json. `folder` has ids and the tokenizer."""
     encoder = Half("encoder", folder, config.get("encoder"), config)
     decoder = Half("decoder", folder, config.get("decoder"), config)
     return join_configs(encoder, decoder)
@@ -83,6 +85,7 @@ def parse_configs(config: dict[str, Any], folder: Path) -> ModelConfigs:
 def read_half(folder: Path, part: str) -> Half:
     """Read the config of an encoder or decoder that is alone in its folder, or half of a pair."""
     config = read_json(folder / "config.json")
+    # In a pair, the config of each half is an object inside that of the pair.
     if config.get("model_type") == MODEL_TYPE:
         return Half(part, folder, config.get(part), config)
     return Half(part, folder, config)
@@ -101,6 +104,8 @@ def join_configs(
     generation = read_generation(
         decoder, ids or {}, decoder_config.pad_token_id, remap.read_table(decoder_family).ids
     )
+
+    # Both halves of a pair come from one folder: name it once.
     folders = dict.fromkeys((str(encoder.folder), str(decoder.folder)))
     return ModelConfigs(
         encoder_config,
@@ -119,11 +124,8 @@ def read_part(config: Any, part: str, where: str) -> tuple[str, EncoderConfig | 
     family = None
     if isinstance(config, dict):
         family = config.get("model_type")
-    families = find_families(part)
-    if family not in families:
-        raise ValueError(f"{where}model_type is {family!r}, expected one of {families}")
-
-    fields = remap_config.read_config(remap.read_table(family).config, config, where)
+    table = read_family_table(family, part, where)
+    fields = remap_config.read_config(table.config, config, where)
 
     # "training.layerdrop" is the field `layerdrop` of the nested config.
     training = {}
@@ -133,6 +135,15 @@ def read_part(config: Any, part: str, where: str) -> tuple[str, EncoderConfig | 
     if part == "encoder":
         return family, EncoderConfig(**fields, training=EncoderTraining(**training))
     return family, DecoderConfig(**fields, training=DecoderTraining(**training))
+
+
+def read_family_table(family: Any, part: str, where: str) -> Table:
+    """Read the table of a family of encoders or decoders: it is all that makes a family known."""
+    if isinstance(family, str) and family in remap.find_tables():
+        table = remap.read_table(family)
+        if table.part == part:
+            return table
+    raise ValueError(f"{where}model_type is {family!r}, expected one of {find_families(part)}")
 
 
 def find_families(part: str) -> list[str]:
@@ -154,42 +165,46 @@ def read_generation(
     the first of `ids`, these files and the decoder's config that has them; an id that none has
     may follow from `id_rules`, the [ids] of the family's table, or is None.
     """
-    rows = remap.read_table(MODEL_TYPE).config
     path = decoder.folder / "generation_config.json"
     generation_config = {}
     if path.exists():
         generation_config = read_json(path)
-
-    # Where to look, in this order.
-    decoder_config = {"pad_token_id": decoder_pad_id} | decoder.config
-    sources = [ids, generation_config, decoder.pair_config or {}, decoder_config]
-    options = {}
-    for key in rows:
-        if generation_config and not key.endswith("_token_id"):
-            options[key] = generation_config.get(key)
-        else:
-            options[key] = first_value(sources, key)
-
-    # Ids that no config file gives.
-    for key, rules in id_rules.items():
-        for rule in rules:
-            if options[key] is None:
-                options[key] = resolve_id(rule, options, decoder.folder)
-    if options["pad_token_id"] is None:
-        options["pad_token_id"] = first_id(options["eos_token_id"])
-
     if not generation_config:
         path = decoder.folder / "config.json"
-    options = remap_config.read_config(rows, options, f"{path}: ")
+
+    # Where to look, in this order. A pad that the config leaves out has the family's default.
+    decoder_config = {"pad_token_id": decoder_pad_id} | decoder.config
+    id_sources = [ids, generation_config, decoder.pair_config or {}, decoder_config]
+    option_sources = [generation_config] if generation_config else id_sources
+
+    rows = remap.read_table(MODEL_TYPE).config
+    options = {}
+    for key in rows:
+        sources = id_sources if key.endswith("_token_id") else option_sources
+        options[key] = first_value(sources, key)
+    resolve_ids(options, id_rules, decoder.folder)
 
     # What no file says has the default of GenerationConfig.
-    options = {name: value for name, value in options.items() if value is not None}
+    fields = remap_config.read_config(rows, options, f"{path}: ")
+    fields = {name: value for name, value in fields.items() if value is not None}
     try:
-        generation = GenerationConfig(**options)
+        generation = GenerationConfig(**fields)
         generation.validate()
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return generation
+
+
+def resolve_ids(options: dict[str, Any], id_rules: Mapping[str, list[str]], folder: Path) -> None:
+    """Fill in the ids that no config file gives, by the rules of [ids], then the pad by the EOS."""
+    for key, rules in id_rules.items():
+        for rule in rules:
+            if options[key] is None:
+                options[key] = resolve_id(rule, options, folder)
+
+    # As in transformers: without a pad the first EOS pads.
+    if options["pad_token_id"] is None:
+        options["pad_token_id"] = first_id(options["eos_token_id"])
 
 
 def first_value(sources: Iterable[Mapping[str, Any]], key: str) -> Any:
@@ -218,12 +233,14 @@ def resolve_id(rule: str, options: Mapping[str, Any], folder: Path) -> int | Non
 
 def find_token_id(folder: Path, token: str) -> int | None:
     """Look up the id of a special token in the tokenizer's files; None if they lack it."""
+    # BERT's vocab.txt has a token on each line: the number of the line is the id.
     token_ids = {}
     vocab_path = folder / "vocab.txt"
     if vocab_path.exists():
         tokens = vocab_path.read_text(encoding="utf-8").split("\n")
         token_ids = {token: number for number, token in enumerate(tokens)}
 
+    # tokenizer.json lists special tokens with their ids; it overrides the older file.
     tokenizer_path = folder / "tokenizer.json"
     if tokenizer_path.exists():
         for added in read_json(tokenizer_path).get("added_tokens", []):
@@ -301,10 +318,13 @@ def read_half_weights(half: Half, ours: Mapping[str, Tensor]) -> dict[str, Tenso
         is_bare = not any(name.startswith(f"{table.prefix}.") for name in theirs)
         theirs = remap.inside_pair(theirs, table)
 
+    # What a half alone need not have may be absent; all else of it must be there.
     rows = []
     for row in table.tensors:
         is_new = ".cross_attn" in row.ours or (is_bare and row.ours.startswith("head."))
-        rows.append(row.as_optional() if is_new else row)
+        if is_new:
+            row = row.as_optional()
+        rows.append(row)
     half_of_ours = select_prefix(ours, prefix)
     state = remap.import_state(rows, theirs, half_of_ours, str(path))
 
@@ -329,6 +349,7 @@ def select_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tenso
 
 def fill_model(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Put the tensors of `state` into an empty model; initialise and list those that it lacks."""
+    # Missing weights need memory of their own.
     missing = {}
     for name, tensor in model.state_dict().items():
         if name not in state:
@@ -351,6 +372,7 @@ def describe_model(
     dtype: torch.dtype,
 ) -> dict[str, Any]:
     """Compose the config.json of a pair from those of its parts."""
+    # Programs that do not read generation_config.json look for the ids here.
     ids = {key: value for key, value in generation.items() if key.endswith("_token_id")}
     return {
         "model_type": MODEL_TYPE,
@@ -368,6 +390,7 @@ def describe_generation(generation: GenerationConfig) -> dict[str, Any]:
     """Compose generation_config.json: the options that differ from the defaults."""
     rows = remap.read_table(MODEL_TYPE).config
     options = remap_config.write_config(rows, vars(generation))
+    # Ids without a value are among the defaults, too: they are None.
     defaults = vars(GenerationConfig())
     return {key: value for key, value in options.items() if value != defaults[key]}
 
@@ -380,6 +403,7 @@ def describe_part(
     The first family that can express it is taken, those of `own_families` before others. Raises
     ValueError, with the fields that each family lacks, if none can.
     """
+    # The tables call a field of the nested config "training.<field>".
     fields = dict(vars(config))
     for name, value in vars(fields.pop("training")).items():
         fields[f"training.{name}"] = value

@@ -1,4 +1,4 @@
-"""The tables of weights_map, read in both directions: a state dict of theirs to ours, ours to theirs.
+"""The tables of weights_map, read both ways: a state dict of theirs to ours, and ours to theirs.
 
 "Theirs" are the names in checkpoints of transformers, "ours" those of this package. The format of
 a table is explained in weights_map/README.md, and the rows for configs are read in remap_config.py.
@@ -94,10 +94,11 @@ def read_table(name: str) -> Table:
 
 
 def parse_table(text: str, where: str = "table") -> Table:
-    """Parse the text of a table. Raises ValueError, with `where` and the line, for an invalid row."""
+    """Parse the text of a table. Raises ValueError, naming `where` and line, for an invalid row."""
     table = Table()
     section = "tensors"
     for number, line in enumerate(text.splitlines(), start=1):
+        # Spaces separate columns, and # begins a comment.
         columns = line.partition("#")[0].split()
         if not columns:
             continue
@@ -145,6 +146,7 @@ def parse_tensor_rows(columns: list[str]) -> list[TensorRow]:
     flags = frozenset(columns[2:])
     if not flags <= FLAGS or (ours == "-") != ("drop" in flags):
         raise ValueError(f"expected flags of {sorted(FLAGS)}, and - for ours with drop only")
+    # {q,k,v} on our side only: one fused tensor of theirs.
     if "," not in theirs:
         return [TensorRow(ours, theirs, flags)]
     pairs = zip(list_alternatives(ours), list_alternatives(theirs), strict=True)
@@ -160,7 +162,7 @@ def list_alternatives(name: str) -> list[str]:
 
 
 def prefix_rows(rows: Iterable[TensorRow], prefix: str) -> list[TensorRow]:
-    """Put a prefix before both names of each row: the rows of a model that is part of a larger one."""
+    """Put a prefix before both names of each row, for a model that is part of a larger one."""
     prefixed = []
     for row in rows:
         ours = "-" if row.is_dropped else prefix + row.ours
@@ -169,8 +171,9 @@ def prefix_rows(rows: Iterable[TensorRow], prefix: str) -> list[TensorRow]:
 
 
 def inside_pair(theirs: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
-    """Name the tensors of a half alone as inside a pair: an encoder without prefix, a decoder with."""
+    """Name the tensors of a half alone as inside a pair."""
     prefix = f"{table.prefix}."
+    # Inside a pair, an encoder never has the prefix, and a decoder always has it.
     if table.part == "encoder":
         return {name.removeprefix(prefix): value for name, value in theirs.items()}
     if any(name.startswith(prefix) for name in theirs):
@@ -183,6 +186,7 @@ def inside_pair(theirs: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]
 
 def compile_pattern(name: str) -> re.Pattern:
     """Compile 'h.{i}.norm' to a pattern for it and all names below, with the groups i and tail."""
+    # The table writes {i} for the number of a layer.
     escaped = re.escape(name).replace(r"\{i\}", r"(?P<i>\d+)")
     return re.compile(escaped + r"(?P<tail>(\.\w+)*)")
 
@@ -219,15 +223,16 @@ def match_names(row: TensorRow, names: Iterable[str]) -> Iterator[Match]:
     alternatives = list_alternatives(row.ours)
     pattern = compile_pattern(alternatives[0])
     for name in names:
-        found = pattern.fullmatch(name)
-        if found is None:
+        parsed = pattern.fullmatch(name)
+        if parsed is None:
             continue
-        layer = found["i"] if "{i}" in row.ours else ""
+        layer = parsed.groupdict().get("i", "")
+        tail = parsed["tail"]
 
-        # The number of the layer and the tail, as .weight, are the same on both sides.
-        fused = [part.replace("{i}", layer) + found["tail"] for part in alternatives]
-        theirs = row.theirs.replace("{i}", layer) + found["tail"]
-        yield Match(fused, theirs, row)
+        # The number of the layer and the tail, such as ".weight", are the same on both sides.
+        our_names = [part.replace("{i}", layer) + tail for part in alternatives]
+        their_name = row.theirs.replace("{i}", layer) + tail
+        yield Match(our_names, their_name, row)
 
 
 # State dicts
@@ -244,22 +249,16 @@ def import_state(
     Optional tensors may be absent from the result. Raises ValueError, naming `where` and the
     tensor, if one is missing, misshapen, unknown, or given twice.
     """
+    matches = list(match_rows(rows, ours))
     state = {}
-    required = dict.fromkeys(ours, "any row of the table")  # our name: theirs
     unread = dict(theirs)
-    for names, right, row in match_rows(rows, ours):
-        if row.is_optional and not row.is_alias and not row.is_legacy:
-            for name in names:
-                required.pop(name, None)
-        elif not row.is_alias and not row.is_legacy:
-            required.update(dict.fromkeys(names, right))
-
+    for names, right, row in matches:
         if right not in unread:
             continue
         shapes = [ours[name] for name in names]
         parts = unfuse(unread.pop(right), shapes, row, f"{where}: {right}")
         for name, part in zip(names, parts, strict=True):
-            # A second name must hold the same numbers.
+            # A second name is allowed to hold the same numbers.
             is_equal_alias = row.is_alias and name in state and equal(state[name], part)
             if name in state and not is_equal_alias:
                 raise ValueError(
@@ -267,12 +266,29 @@ def import_state(
                 )
             state.setdefault(name, part)
 
+    # Nothing is skipped in silence, on either side.
+    required = find_required(matches, ours)
     missing = [f"{right} (our {name})" for name, right in required.items() if name not in state]
     if missing:
         raise ValueError(f"{where}: missing {shorten(missing)}")
     if unknown := find_unknown(rows, unread):
         raise ValueError(f"{where}: no place in the model for {shorten(unknown)}")
     return state
+
+
+def find_required(matches: Iterable[Match], ours: Iterable[str]) -> dict[str, str]:
+    """Find the tensors of ours that must be filled, each with the name of theirs that fills it."""
+    required = dict.fromkeys(ours, "any row of the table")
+    for names, right, row in matches:
+        # Other names of theirs may be there or not.
+        if row.is_alias or row.is_legacy:
+            continue
+        for name in names:
+            if row.is_optional:
+                required.pop(name, None)
+            else:
+                required[name] = right
+    return required
 
 
 def find_unknown(rows: Iterable[TensorRow], names: Iterable[str]) -> list[str]:
@@ -291,6 +307,7 @@ def export_state(
     state = {}
     unwritten = dict.fromkeys(ours)
     for names, right, row in match_rows(rows, ours):
+        # Older names are never written.
         if row.is_legacy or (row.is_alias and not aliases):
             continue
         tensor = fuse([ours[name] for name in names], row)
@@ -310,6 +327,7 @@ def unfuse(value: Tensor, ours: list[Tensor], row: TensorRow, where: str) -> tup
 
     Raises ValueError, beginning with `where`, for another shape, or numbers that are not floats.
     """
+    # On the meta device nothing is computed but shapes.
     expected_shape = fuse([tensor.to("meta") for tensor in ours], row).shape
     if value.shape != expected_shape:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The config rows of weights_map, read in both directions: their config.json to our fields, and back."""
+"""The config rows of weights_map, read both ways: their config.json to our fields, and back."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -21,7 +21,9 @@ class ConfigRow:
     @property
     def name(self) -> str:
         """What the row is about: two rows of one name replace each other."""
-        return self.theirs if self.ours == "-" else self.ours
+        if self.ours == "-":
+            return self.theirs
+        return self.ours
 
     @property
     def choices(self) -> list[tuple[Any, Any]]:
@@ -58,7 +60,10 @@ def parse_literal(text: str) -> Any:
 
 
 def parse_choices(text: str) -> list[tuple[Any, Any]]:
-    """Parse 'relu,gelu_tanh=gelu_new' to (ours, theirs): ('relu', 'relu'), ('gelu_tanh', 'gelu_new')."""
+    """Parse 'relu,gelu_tanh=gelu_new' to pairs of ours and theirs.
+
+    These are [('relu', 'relu'), ('gelu_tanh', 'gelu_new')].
+    """
     choices = []
     for choice in text.split(","):
         ours, _, theirs = choice.partition("=")
@@ -71,7 +76,9 @@ def parse_choices(text: str) -> list[tuple[Any, Any]]:
 
 def sqrt_if_true(value: bool, fields: Mapping[str, Any], name: str) -> float:
     """Read `sqrt:name`: the root of our field if theirs is true, else 1."""
-    return get_field(fields, name) ** 0.5 if value else 1.0
+    if not value:
+        return 1.0
+    return get_field(fields, name) ** 0.5
 
 
 def is_not_one(value: float, argument: str) -> bool:
@@ -138,6 +145,7 @@ def read_config(
         value = theirs.get(row.theirs)
         if value is None:
             value = row.default
+        # A row that is only written is not looked at when it is read.
         if row.rule != "write":
             check_value(row, value, where)
         if row.ours != "-":
@@ -147,6 +155,7 @@ def read_config(
 
 def check_value(row: ConfigRow, value: Any, where: str) -> None:
     """Raise ValueError unless a value of theirs is one of a row's choices or of its type."""
+    # A list of values, or else any value of the default's type.
     choices = row.choices
     if choices:
         is_valid = any(value == theirs for _, theirs in choices)
@@ -159,9 +168,11 @@ def check_value(row: ConfigRow, value: Any, where: str) -> None:
 
 
 def is_of_type(value: Any, kind: type) -> bool:
-    """Whether a value has the type of the default. An int may stand for a float, a bool for none."""
+    """Whether a value has the type of a default, and is in the range of sizes if it is one."""
+    # JSON writes 1.0 as 1, too.
     if kind is float:
         return type(value) in (float, int)
+    # Not isinstance: true is no number.
     if type(value) is not kind:
         return False
     if kind is int:
@@ -190,8 +201,10 @@ def convert_to_ours(
             value = type(row.default)()
     elif row.rule in RULES:
         value = RULES[row.rule].read(value, fields, row.argument)
-    # Our configs are frozen: their lists are tuples.
-    return tuple(value) if isinstance(value, list) else value
+    # Our configs are frozen: what is a list in JSON is a tuple here.
+    if isinstance(value, list):
+        return tuple(value)
+    return value
 
 
 # Writing
@@ -205,11 +218,13 @@ def write_config(rows: Mapping[str, ConfigRow], fields: Mapping[str, Any]) -> di
     """
     theirs = {}
     for row in rows.values():
+        # Of the keys without a field of ours only some are written: is_decoder, for example.
         if row.ours == "-":
             if row.rule == "write":
                 theirs[row.theirs] = row.default
             continue
         value = get_field(fields, row.ours)
+        # A field that is not zero is switched on.
         if row.rule == "if":
             key, _ = row.switch
             theirs[key] = bool(value)
@@ -220,6 +235,7 @@ def write_config(rows: Mapping[str, ConfigRow], fields: Mapping[str, Any]) -> di
 
 def convert_to_theirs(row: ConfigRow, value: Any) -> Any:
     """Convert a value of our field to theirs."""
+    # Of several names of theirs for one of ours, the first is written.
     if row.rule == "only":
         for ours, choice in row.choices:
             if ours == value:

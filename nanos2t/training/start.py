@@ -1,4 +1,4 @@
-"""The model that training starts with: weights loaded or drawn, vocabulary, dropouts, audio rate."""
+"""The model that training starts with: its weights, vocabulary, dropouts and audio rate."""
 
 import json
 import logging
