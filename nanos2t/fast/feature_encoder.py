@@ -32,8 +32,8 @@ class FastConvLayer(ConvLayer):
 
         Lengths are None if nothing is padded.
         """
-        # The weight of an Int8Conv is packed: its input decides.
-        weight = getattr(self.conv, "weight", x)
+        # An Int8Conv has packed its weight: then only x decides.
+        weight = x if isinstance(self.conv, Int8Conv) else self.conv.weight
         if not is_supported(x, weight):
             return super().forward(x, lengths)
 

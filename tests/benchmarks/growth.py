@@ -29,7 +29,8 @@ if {side!r} == "transformers":
     encode = lambda x: model.encoder(x)
 else:
     import nanos2t
-    model = nanos2t.load({folder!r}, dtype="int8" if "int8" in {side!r} else "float32").model
+    dtype = "int8" if "int8" in {side!r} else "float32"
+    model = nanos2t.load({folder!r}, dtype=dtype, fast=True).model
     encode = model.encode
 def run(x, **how):
     started = time.perf_counter()

@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, nargs="+", default=[10, 60, 180])
     options = parser.parse_args()
-    stt = nanos2t.load()
+    stt = nanos2t.load(fast=True)
     sample = stt.load_audio(BUNDLED.parent / "sample.wav")
     text = str(stt.transcribe(sample, sample_rate=RATE))
     with tempfile.TemporaryDirectory() as folder:

@@ -1,10 +1,12 @@
 # python -m tests.benchmarks.speed
-"""Time and memory beside transformers', same weights, same threads, taking turns in one run.
+"""Time and memory compared with transformers: same weights, same threads, taking turns in one run.
 
 The pair has the sizes of wav2vec2-base and bert-base-uncased (232 M parameters), random weights,
-transformers' layout. transformers is as installed: SDPA, its cache, inference mode. 11 s of audio, 40 new
-tokens. A ratio is transformers' float32 over ours, so 2 is twice as fast, or half the memory; no time counts
-before both have given the same numbers. Medians; in brackets the lowest and the highest ratio of a turn.
+transformers' layout. transformers is as installed: SDPA, its cache, inference mode. 11 s of audio,
+40 new tokens. Ours is run in three modes: the core as it is written, fast=True, and fast in int8
+(in bfloat16 on a GPU). A ratio is transformers' float32 time over ours, so 2 is twice as fast, or
+half the memory; no time counts before both have given the same numbers. Medians; in brackets the
+lowest and the highest ratio of a turn.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,12 +28,12 @@ from nanos2t.generate import decode_memory
 from tests.helpers.pairs import spread_
 
 RATE, SECONDS, TOKENS, UTTERANCES = 16_000, 11, 40, 16
-LOAD = {
-    "transformers": "from transformers import SpeechEncoderDecoderModel as Model\n"
-    "model = Model.from_pretrained({folder!r}).eval().to({device!r})\n",
-    "nanos2t": "import nanos2t\nmodel = nanos2t.load({folder!r}, device={device!r}).model\n",
-    "fast": "import nanos2t\nmodel = nanos2t.load({folder!r}, device={device!r}, dtype={dtype!r}, fast=True).model\n",
-}
+LOAD_THEIRS = """from transformers import SpeechEncoderDecoderModel as Model
+model = Model.from_pretrained({folder!r}).eval().to({device!r})
+"""
+LOAD_OURS = """import nanos2t
+model = nanos2t.load({folder!r}, device={device!r}, **{options!r}).model
+"""
 USE = """import sys, torch
 from pathlib import Path
 torch.set_num_threads({threads})
@@ -45,6 +48,9 @@ if weight.is_cuda:
     words = ["VmHWM:", torch.cuda.max_memory_allocated() / 1024]
 print(float(words[words.index("VmHWM:") + 1]) / 1024)
 """
+
+
+Goals = dict[str, float]  # the ratio that each mode is meant to reach
 
 
 @dataclass(frozen=True)
@@ -95,140 +101,163 @@ def turns(sides: dict[str, Callable[[], object]], count: int) -> dict[str, list[
 
 
 class Bench:
+    """The same weights in transformers' model, and in ours in three modes."""
+
     def __init__(self, folder: Path, options: argparse.Namespace):
         from transformers import SpeechEncoderDecoderModel
 
-        self.folder, self.options = folder, options
-        where = {"device": options.device}
+        self.folder = folder
+        self.options = options
+
+        # What nanos2t.load is told in each mode: the core is what it gives by itself.
+        self.modes = {"core": {}, "fast": {"fast": True}}
+        if options.dtype:
+            self.modes[options.dtype] = {"fast": True, "dtype": options.dtype}
+
         self.theirs = SpeechEncoderDecoderModel.from_pretrained(folder).eval().to(options.device)
-        self.stt = nanos2t.load(folder, **where)
-        self.fast = (
-            nanos2t.load(folder, dtype=options.fast, fast=True, **where) if options.fast else None
-        )
+        self.ours = {
+            mode: nanos2t.load(folder, device=options.device, **keywords)
+            for mode, keywords in self.modes.items()
+        }
+
         noise = torch.Generator().manual_seed(0)
         self.waveform = torch.randn(1, SECONDS * RATE, generator=noise).to(options.device)  # (1, L)
-        lengths = (
-            torch.linspace(3, 15, UTTERANCES)[torch.randperm(UTTERANCES, generator=noise)] * RATE
-        )
-        self.utterances = [torch.randn(int(length), generator=noise).numpy() for length in lengths]
+        lengths = torch.linspace(3, 15, UTTERANCES)[torch.randperm(UTTERANCES, generator=noise)]
+        self.utterances = [
+            torch.randn(int(length), generator=noise).numpy() for length in lengths * RATE
+        ]
 
-    def against(
-        self, name: str, unit: str, reach: tuple, sides: dict, scale: float = 1.0
+    def weight_dtype(self, mode: str) -> torch.dtype:
+        """The dtype of what the model of a mode takes."""
+        return self.ours[mode].model.decoder.embed.tokens.weight.dtype
+
+    def take_turns(
+        self, name: str, unit: str, goals: Goals, sides: dict[str, Callable], scale: float = 1.0
     ) -> list[Row]:
-        """Rows for float32 and the fast mode out of turns; `scale` seconds are one unit."""
-        taken = {
-            side: [s / scale for s in times]
-            for side, times in turns(sides, self.options.repeat).items()
-        }
-        rows = [Row(f"{name}, float32", unit, reach[0], taken["transformers"], taken["nanos2t"])]
-        if "fast" in taken:
-            label = f"{name}, {self.options.fast}"
-            rows.append(Row(label, unit, reach[1], taken["transformers"], taken["fast"]))
-        return rows
+        """Rows of all modes; `scale` seconds are one unit."""
+        times = turns(sides, self.options.repeat)
+        times = {side: [seconds / scale for seconds in times[side]] for side in times}
+        return self.make_rows(name, unit, goals, times)
+
+    def make_rows(
+        self, name: str, unit: str, goals: Goals, values: dict[str, list[float]]
+    ) -> list[Row]:
+        """A row for each mode, beside transformers' values."""
+        theirs = values["transformers"]
+        return [
+            Row(f"{name}, {mode}", unit, goals.get(mode, goals["int8"]), theirs, values[mode])
+            for mode in self.modes
+        ]
 
     def encode(self) -> list[Row]:
         theirs = self.theirs.encoder(self.waveform).last_hidden_state
-        ours = self.stt.model.encode(self.waveform)[0]
-        error = (ours - theirs).abs().max().item()
-        assert error < 1e-3 < theirs.std(), f"encoders differ by {error}"
-        sides = {
-            "transformers": lambda: self.theirs.encoder(self.waveform),
-            "nanos2t": lambda: self.stt.model.encode(self.waveform),
-        }
-        if self.fast:
-            waveform = self.waveform.to(self.fast.model.decoder.embed.tokens.weight.dtype)
-            sides["fast"] = lambda: self.fast.model.encode(waveform)
-        return self.against(f"encode {SECONDS} s", "ms", (1.5, 2.6), sides, 1e-3)
+        sides = {"transformers": lambda: self.theirs.encoder(self.waveform)}
+        for mode, stt in self.ours.items():
+            waveform = self.waveform.to(self.weight_dtype(mode))
+            sides[mode] = partial(stt.model.encode, waveform)
+            if mode in ("core", "fast"):
+                error = (sides[mode]()[0] - theirs).abs().max().item()
+                assert error < 1e-3 < theirs.std(), f"{mode}: encoders differ by {error}"
+        goals = {"core": 1.0, "fast": 1.5, "int8": 2.6}
+        return self.take_turns(f"encode {SECONDS} s", "ms", goals, sides, 1e-3)
 
-    def token(self, beams: int, reach: tuple[float, float]) -> list[Row]:
+    def token(self, name: str, beams: int, goals: Goals) -> list[Row]:
         from transformers.modeling_outputs import BaseModelOutput
 
-        memory = self.stt.model.encode(self.waveform)[0]
-        how = {"num_beams": beams, "max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
+        memory = self.ours["core"].model.encode(self.waveform)[0]
+        search = {"num_beams": beams, "max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
 
-        def theirs():
-            return self.theirs.generate(encoder_outputs=BaseModelOutput(memory.clone()), **how)
+        def run_theirs() -> torch.Tensor:
+            return self.theirs.generate(encoder_outputs=BaseModelOutput(memory.clone()), **search)
 
-        def ours():
-            return decode_memory(self.stt.model, memory, None, how).sequences
-
-        assert ours().shape[1] == TOKENS + 1 and torch.equal(ours(), theirs()), (
-            f"{beams} beams: other tokens"
-        )
-        sides = {"transformers": theirs, "nanos2t": ours}
-        if self.fast:
-            heard = memory.to(self.fast.model.decoder.embed.tokens.weight.dtype)
-            sides["fast"] = lambda: decode_memory(self.fast.model, heard, None, how)
-        name = "greedy, a token" if beams == 1 else f"beam {beams}, a token"
-        return self.against(name, "ms", reach, sides, 1e-3 * TOKENS)
+        theirs = run_theirs()
+        sides = {"transformers": run_theirs}
+        for mode, stt in self.ours.items():
+            mode_memory = memory.to(self.weight_dtype(mode))
+            sides[mode] = partial(decode_memory, stt.model, mode_memory, None, search)
+            if mode in ("core", "fast"):
+                tokens = sides[mode]().sequences
+                assert tokens.shape[1] == TOKENS + 1, f"{mode}: {tokens.shape[1]} tokens"
+                assert torch.equal(tokens, theirs), f"{mode}, {beams} beams: other tokens"
+        return self.take_turns(name, "ms", goals, sides, 1e-3 * TOKENS)
 
     def greedy(self) -> list[Row]:
-        return self.token(1, (1.5, 4.0))
+        return self.token("greedy, a token", 1, {"core": 1.0, "fast": 1.5, "int8": 4.0})
 
     def beam(self) -> list[Row]:
-        return self.token(5, (2.0, 5.0))
+        return self.token("beam 5, a token", 5, {"core": 1.0, "fast": 2.0, "int8": 5.0})
 
     def batch(self) -> list[Row]:
-        """transformers pads all 16 to the longest, ours sorts them by length into batches of 4. Padding
-        changes transformers' numbers, so what we write is compared with what it writes of one alone."""
-        how = {"num_beams": 1, "max_new_tokens": 20, "min_new_tokens": 20}
-        values, mask = self.stt.prepare(self.utterances)  # 2 x (B, L)
+        """transformers pads all 16 to the longest, ours sorts them by length into batches of 4.
 
+        Padding changes transformers' numbers, so what we write is compared with what it writes of
+        one utterance alone.
+        """
+        search = {"num_beams": 1, "max_new_tokens": 20, "min_new_tokens": 20}
+        values, mask = self.ours["core"].prepare(self.utterances)  # 2 x (B, L)
         order = sorted(range(UTTERANCES), key=lambda i: len(self.utterances[i]))
 
-        def ours(stt):
-            found = {}
-            for i in range(0, UTTERANCES, 4):
-                waveforms = [self.utterances[number] for number in order[i : i + 4]]
-                found |= zip(
-                    order[i : i + 4], stt.model.generate(*stt.prepare(waveforms), **how).tolist()
-                )
-            return found
+        def run_ours(stt) -> dict[int, list[int]]:
+            tokens = {}
+            for start in range(0, UTTERANCES, 4):
+                numbers = order[start : start + 4]
+                inputs = stt.prepare([self.utterances[number] for number in numbers])
+                tokens |= zip(numbers, stt.model.generate(*inputs, **search).tolist())
+            return tokens
 
-        found = ours(self.stt)
-        for i in range(3):
-            alone = self.theirs.generate(values[i : i + 1, : mask[i].sum()], **how)[0].tolist()
-            assert found[i] == alone and len(alone) == 21, f"utterance {i}: other tokens"
         sides = {
-            "transformers": lambda: self.theirs.generate(values, attention_mask=mask, **how),
-            "nanos2t": lambda: ours(self.stt),
+            "transformers": lambda: self.theirs.generate(values, attention_mask=mask, **search)
         }
-        if self.fast:
-            sides["fast"] = lambda: ours(self.fast)
-        return self.against(f"{UTTERANCES} utterances of 3 to 15 s", "s", (1.5, 1.5), sides)
+        for mode, stt in self.ours.items():
+            sides[mode] = partial(run_ours, stt)
 
-    def processes(self, beams: int, tokens: int) -> dict[str, tuple[list[float], list[float]]]:
-        """Fresh processes that import, load and write some tokens: seconds, and megabytes at the most."""
-        found = {}
-        for side, load in LOAD.items():
-            if side == "fast" and not self.fast:
-                continue
-            where = {"folder": str(self.folder), "device": self.options.device}
-            load = load.format(dtype=self.options.fast, **where)
-            code = USE.format(load=load, threads=torch.get_num_threads(), samples=SECONDS * RATE,
-                              beams=beams, tokens=tokens)  # fmt: skip
-            seconds, peaks = found.setdefault(side, ([], []))
+        for mode in "core", "fast":
+            ours = sides[mode]()
+            for i in range(3):
+                utterance = values[i : i + 1, : mask[i].sum()]  # (1, L)
+                alone = self.theirs.generate(utterance, **search)[0].tolist()
+                assert ours[i] == alone and len(alone) == 21, f"{mode}, utterance {i}: other tokens"
+        goals = {"core": 1.0, "fast": 1.5, "int8": 1.5}
+        return self.take_turns(f"{UTTERANCES} utterances of 3 to 15 s", "s", goals, sides)
+
+    def run_processes(self, beams: int, tokens: int) -> tuple[dict, dict]:
+        """Fresh processes that import, load and write some tokens: seconds, and megabytes."""
+        seconds = {}
+        megabytes = {}
+        for side in ("transformers", *self.modes):
+            load = LOAD_THEIRS if side == "transformers" else LOAD_OURS
+            load = load.format(
+                folder=str(self.folder),
+                device=self.options.device,
+                options=self.modes.get(side, {}),
+            )
+            code = USE.format(
+                load=load,
+                threads=torch.get_num_threads(),
+                samples=SECONDS * RATE,
+                beams=beams,
+                tokens=tokens,
+            )
+            seconds[side] = []
+            megabytes[side] = []
             for _ in range(self.options.repeat):
                 started = time.perf_counter()
                 done = subprocess.run(
                     [sys.executable, "-c", code], stdout=subprocess.PIPE, check=True
                 )
-                seconds.append(time.perf_counter() - started)
-                peaks.append(float(done.stdout))
-        return found
-
-    def rows_of(self, name: str, unit: str, reach: tuple, found: dict, which: int) -> list[Row]:
-        return [
-            Row(f"{name}, {label}", unit, goal, found["transformers"][which], found[side][which])
-            for side, label, goal in zip(("nanos2t", "fast"), ("float32", self.options.fast), reach)
-            if side in found
-        ]
+                seconds[side].append(time.perf_counter() - started)
+                megabytes[side].append(float(done.stdout))
+        return seconds, megabytes
 
     def cold(self) -> list[Row]:
-        return self.rows_of("import, load, 5 tokens", "s", (2.5, 2.5), self.processes(1, 5), 0)
+        seconds, _ = self.run_processes(1, 5)
+        goals = {"core": 1.0, "fast": 2.5, "int8": 2.5}
+        return self.make_rows("import, load, 5 tokens", "s", goals, seconds)
 
     def memory(self) -> list[Row]:
-        return self.rows_of("peak memory, beam 5", "MB", (1.25, 2.0), self.processes(5, TOKENS), 1)
+        _, megabytes = self.run_processes(5, TOKENS)
+        goals = {"core": 1.0, "fast": 1.25, "int8": 2.0}
+        return self.make_rows("peak memory, beam 5", "MB", goals, megabytes)
 
 
 ROWS = ("encode", "greedy", "beam", "batch", "cold", "memory")
@@ -241,7 +270,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few turns")
     parser.add_argument("--json", action="store_true", help="a JSON object for each row")
     parser.add_argument(
-        "--fast", help='of the fast mode, "" for none; default: int8, on a GPU bfloat16'
+        "--dtype", help='of the third mode, "" for none; default: int8, on a GPU bfloat16'
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda; default: %(default)s")
     parser.add_argument(
@@ -255,8 +284,8 @@ def main() -> None:
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         print("skipped: torch finds no CUDA device here")
         return
-    if options.fast is None:
-        options.fast = "int8" if options.device == "cpu" else "bfloat16"
+    if options.dtype is None:
+        options.dtype = "int8" if options.device == "cpu" else "bfloat16"
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as temporary, torch.inference_mode():
         folder = options.folder or Path(temporary)

@@ -164,3 +164,34 @@ def test_a_model_that_is_not_there(run, clips, name):
     for command in ["transcribe", clips[0], "--model", name], ["info", name]:
         code, out, err = run(*command, tiny=False)
         assert (code, out, len(err)) == (3, [], 1) and (name[:300] or "model is ''") in err[0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "transcribe a.wav",
+        "align a.wav two",
+        "report a.wav -o page.html",
+        "eval manifest.jsonl",
+        "demo",
+    ],
+)
+def test_fast_is_the_default_and_can_be_switched_off(run, clips, monkeypatch, line):
+    """All commands that transcribe: info and parity always show the core."""
+    Path("manifest.jsonl").write_text('{"audio": "a.wav", "text": "two"}\n')
+    loaded = []
+
+    def spy_load(name=None, **keywords):
+        loaded.append(keywords["fast"])
+        raise ValueError("enough")
+
+    monkeypatch.setattr(nanos2t, "load", spy_load)
+    for flags in [], ["--fast"], ["--no-fast"]:
+        assert run(*line.split(), *flags, tiny=False) == (3, [], ["nanos2t: enough"])
+    assert loaded == [True, True, False]
+
+
+@pytest.mark.parametrize("command", ["info", "parity"])
+def test_some_commands_have_the_core_alone(run, command):
+    code, out, [line] = run(command, "--fast", tiny=False)
+    assert (code, out) == (2, []) and "--fast" in line

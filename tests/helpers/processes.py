@@ -1,4 +1,4 @@
-"""Shared by tests."""
+"""Shared by tests: Python in a process of its own."""
 
 import os
 import signal
@@ -10,13 +10,19 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def python(*arguments: str, **more) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    interruptible = partial(
-        signal.signal, signal.SIGINT, signal.SIG_DFL
-    )  # else not in the background
-    pipes["bufsize"] = 0  # or readline() takes lines that communicate() then misses
-    return subprocess.Popen(
-        [sys.executable, *arguments], env=environment, preexec_fn=interruptible, **{**pipes, **more}
-    )
+def python(*arguments: str, **options) -> subprocess.Popen:
+    """Start Python on these arguments, with this checkout, one thread, and pipes.
+
+    The options are those of subprocess.Popen, and replace these.
+    """
+    defaults = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        # Without a buffer, readline() leaves the lines that communicate() reads.
+        "bufsize": 0,
+        "env": {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        # A process in the background would ignore Ctrl-C.
+        "preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    }
+    return subprocess.Popen([sys.executable, *arguments], **{**defaults, **options})
