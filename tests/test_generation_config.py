@@ -1,30 +1,196 @@
-# pytest tests/test_checks.py
-"""Bad defaults of generation in a model's folder: a line that names file, key and value, and exit code 3."""
+# pytest tests/test_generation_config.py
+"""Options of a search: how a call overrides a checkpoint's defaults, and which are refused."""
 
 import json
-import logging
 import shutil
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.generation_models import make_batch, paired_models, tiny_model
+from helpers.search_scripts import CONFIG
 
 import nanos2t
 from nanos2t.cli import main as cli
+from nanos2t.generation_config import RULES, GenerationConfig
 from nanos2t.inspection import info
 from nanos2t.transcription.loading import BUNDLED
 
+hf = pytest.importorskip("transformers")
+
 SAMPLE = str(BUNDLED.parent / "sample.wav")
+
+
+def test_every_option_has_a_rule():
+    assert list(RULES) == [field.name for field in fields(GenerationConfig)]
+    GenerationConfig().validate()
+
+
+def test_options_override_the_defaults_and_leave_them_alone():
+    before = replace(CONFIG)
+    config = CONFIG.override({"num_beams": 4, "length_penalty": 2.0})
+    assert config == replace(CONFIG, num_beams=4, length_penalty=2.0)
+    assert before == CONFIG
+
+
+def test_defaults_are_those_of_transformers():
+    theirs = hf.GenerationConfig()
+    defaults = theirs._get_default_generation_params()
+    for field in fields(GenerationConfig):
+        if field.name not in ("lang_to_id", "max_length"):
+            value = getattr(theirs, field.name)
+            assert field.default == (defaults.get(field.name) if value is None else value), (
+                field.name
+            )
+    assert GenerationConfig().max_total_length == 1 + defaults["max_length"]
+
+
+@pytest.mark.parametrize(
+    ("defaults", "options", "longest"),
+    [
+        ({}, {}, 21),
+        ({}, {"max_length": 9}, 9),
+        ({}, {"max_new_tokens": 9}, 10),
+        ({"max_length": 5}, {}, 5),
+        ({"max_length": 5}, {"max_new_tokens": 9}, 10),
+        ({"max_new_tokens": 5}, {"max_length": 9}, 9),
+        ({"max_new_tokens": 5}, {"max_length": None}, 6),
+        ({"max_length": 5, "max_new_tokens": 6}, {}, 7),
+        ({"max_length": 5}, {"max_length": 7}, 7),
+    ],
+)
+def test_longest(defaults, options, longest):
+    assert replace(CONFIG, **defaults).override(options).max_total_length == longest
+
+
+@pytest.mark.parametrize(
+    ("defaults", "options", "shortest"),
+    [
+        ({}, {}, 0),
+        ({}, {"min_length": 9}, 9),
+        ({}, {"min_new_tokens": 9}, 10),
+        ({"min_length": 5}, {}, 5),
+        ({"min_length": 5}, {"min_new_tokens": 9}, 10),
+        ({"min_new_tokens": 5}, {"min_length": 9}, 9),
+    ],
+)
+def test_shortest(defaults, options, shortest):
+    assert replace(CONFIG, **defaults).override(options).min_total_length == shortest
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_beam": 2}, "num_beam'.*num_beams"),
+        ({"use_cache": False}, "use_cache"),
+        ({"max_length": 5, "max_new_tokens": 5}, "max_new_tokens=5 and max_length=5"),
+        ({"min_length": 0, "min_new_tokens": 3}, "min_new_tokens=3 and min_length=0"),
+        ({"num_beams": 0}, "num_beams is 0"),
+        ({"num_beams": -3}, "num_beams is -3"),
+        ({"num_return_sequences": 0}, "num_return_sequences is 0"),
+        ({"num_return_sequences": 2}, "num_return_sequences is 2.*num_beams, 1"),
+        ({"num_return_sequences": 4, "num_beams": 3}, "num_return_sequences is 4.*num_beams, 3"),
+        (
+            {"num_return_sequences": 4, "num_beams": 3, "do_sample": True},
+            "num_return_sequences is 4",
+        ),
+        ({"num_return_sequences": -1, "do_sample": True}, "num_return_sequences is -1"),
+        ({"no_repeat_ngram_size": -1}, "no_repeat_ngram_size is -1"),
+        ({"temperature": 0.0}, "temperature is 0.0"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
+        ({"top_p": 1.1}, "top_p is 1.1"),
+        ({"top_p": -0.1}, "top_p is -0.1"),
+        ({"early_stopping": "always"}, "early_stopping is 'always'.*never"),
+        ({"max_length": 1}, "max_length is 1.*at least 2"),
+        ({"max_new_tokens": 0}, "max_new_tokens is 0.*at least 1"),
+        ({"min_length": -1}, "min_length is -1.*at least 0"),
+        ({"num_beams": None}, "num_beams is None"),
+        ({"num_beams": 2.0}, "num_beams is 2.0"),
+        ({"num_beams": True}, "num_beams is True"),
+        ({"temperature": "hot"}, "temperature is 'hot'"),
+        ({"do_sample": 1}, "do_sample is 1, expected True or False"),
+        ({"bad_words_ids": [[]]}, "bad_words_ids is"),
+        ({"length_penalty": float("nan")}, "length_penalty is nan"),
+        ({"suppress_tokens": 3}, "suppress_tokens is 3"),
+        ({"decoder_start_token_id": "a"}, "decoder_start_token_id is 'a', expected a token id"),
+        ({"min_length": 9, "max_length": 8}, "9 tokens.*at most the longest, 8"),
+        ({"min_new_tokens": 9, "max_new_tokens": 8}, "10 tokens.*at most the longest, 9"),
+    ],
+)
+def test_errors_name_the_option(options, message):
+    with pytest.raises(ValueError, match=message):
+        CONFIG.override(options)
+    with pytest.raises(ValueError, match=message):
+        tiny_model().generate(torch.zeros(1, 99), **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_return_sequences": 3, "do_sample": True},
+        {"num_return_sequences": 3, "num_beams": 3},
+        {"top_p": 0.0, "do_sample": True},
+        {"top_p": None, "top_k": None},
+        {"top_k": 0},
+        {"max_length": 2},
+        {"max_new_tokens": 1},
+        {"min_length": 8, "max_length": 8},
+        {"early_stopping": True},
+    ],
+)
+def test_the_ends_of_the_ranges_are_allowed(options):
+    assert isinstance(CONFIG.override(options), GenerationConfig)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("eos_token_id", 23),
+        ("eos_token_id", [2, -1]),
+        ("pad_token_id", 999),
+        ("suppress_tokens", [1, 23]),
+        ("bad_words_ids", [[1], [2, 40]]),
+        ("forced_bos_token_id", -3),
+    ],
+)
+def test_an_id_outside_the_vocabulary(name, value):
+    with pytest.raises(ValueError, match=rf"{name} has .*, expected a token id below 23"):
+        paired_models("group norm, 23 words")[1].generate(*make_batch(), **{name: value})
+
+
+# Defaults in a model's folder: an error is a line that names file and option, and exit code 3.
+
 BAD = [
     ("length_penalty", float("nan")),
-    ("forced_bos_token_id", 99999), ("forced_bos_token_id", -1), ("decoder_start_token_id", "a"),
-    ("decoder_start_token_id", 2.0), ("pad_token_id", 99999), ("max_length", "a"), ("max_length", 10.5),
-    ("max_length", 0), ("min_length", 100), ("num_beams", 0), ("num_beams", "4"), ("temperature", 0),
-    ("bad_words_ids", [1]), ("bad_words_ids", [[99999]]), ("bad_words_ids", [[]]), ("bad_words_ids", "x"),
-    ("suppress_tokens", [99999]), ("suppress_tokens", ["a"]), ("eos_token_id", "x"), ("eos_token_id", ["2"]),
-    ("eos_token_id", 2**63), ("bos_token_id", -(2**31)),
-    ("lang_to_id", [1]), ("lang_to_id", {"de": "x"}), ("top_p", 7), ("top_k", -1),
-]  # fmt: skip
+    ("forced_bos_token_id", 99999),
+    ("forced_bos_token_id", -1),
+    ("decoder_start_token_id", "a"),
+    ("decoder_start_token_id", 2.0),
+    ("pad_token_id", 99999),
+    ("max_length", "a"),
+    ("max_length", 10.5),
+    ("max_length", 0),
+    ("min_length", 100),
+    ("num_beams", 0),
+    ("num_beams", "4"),
+    ("temperature", 0),
+    ("bad_words_ids", [1]),
+    ("bad_words_ids", [[99999]]),
+    ("bad_words_ids", [[]]),
+    ("bad_words_ids", "x"),
+    ("suppress_tokens", [99999]),
+    ("suppress_tokens", ["a"]),
+    ("eos_token_id", "x"),
+    ("eos_token_id", ["2"]),
+    ("eos_token_id", 2**63),
+    ("bos_token_id", -(2**31)),
+    ("lang_to_id", [1]),
+    ("lang_to_id", {"de": "x"}),
+    ("top_p", 7),
+    ("top_k", -1),
+]
 
 
 @pytest.fixture
@@ -47,30 +213,3 @@ def test_ends_that_the_vocabulary_lacks_do_no_harm(folder: Path):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"bos_token_id": one}))
         assert nanos2t.load(folder).transcribe(SAMPLE).text == "two four seven"
         assert any(f"bos_token_id={one}" in line for line in info.describe_model(folder))
-
-
-def test_weights_that_are_not_numbers_are_not_taken_for_silence(folder: Path, capsys):
-    stt = nanos2t.load(folder)
-    with torch.no_grad():
-        stt.model.decoder.head.bias[7] = torch.nan
-    with pytest.raises(ValueError, match="not finite|logit nan"):
-        stt.transcribe(SAMPLE)
-
-
-def test_what_is_assumed_and_what_is_missing_is_said(folder: Path, caplog, capsys):
-    for name in ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"):
-        (folder / name).unlink()
-    with caplog.at_level(logging.WARNING, "nanos2t"):
-        stt = nanos2t.load(folder)
-    assert "no preprocessor_config.json: 16000 Hz" in caplog.text and "no tokenizer" in caplog.text
-    assert stt.tokenizer is None and stt.sample_rate == 16000
-
-
-def test_all_that_a_folder_has_goes_where_the_transcriber_is_saved(folder: Path, tmp_path: Path):
-    nanos2t.load(folder).save_pretrained(tmp_path / "again")
-    assert (
-        nanos2t.load(tmp_path / "again").transcribe(SAMPLE, language="de").text
-        == "zweihundertsiebenundvierzig"
-    )
-    nanos2t.load(tmp_path / "again").save_pretrained(tmp_path / "again")
-    assert nanos2t.load(tmp_path / "again").transcribe(SAMPLE).text == "two four seven"

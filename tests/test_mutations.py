@@ -421,7 +421,7 @@ BROKEN = [  # file of nanos2t, what stands there, what instead, the test
      RELIES + "a_local_model"),
     ("transcription/forced_alignment.py", "except Exception as error:", "except KeyError as error:",
      "test_forced_alignment.py::test_a_text_that"),
-    ("transcription/generation_checks.py", "and abs(one) < 2**31", "", "test_checks.py::test_a_bad_default"),
+    ("generation_config.py", "and abs(value) < 2**31", "", "test_generation_config.py::test_a_bad_default"),
     ("pretrained.py", "weights_only=True", "weights_only=False", RELIES + "a_pickle_runs_nothing"),
 ]  # fmt: skip
 

@@ -1,0 +1,157 @@
+# pytest tests/test_greedy_search.py
+"""Greedy search with scripted logits: padding, lengths, scores, and its equality with one beam."""
+
+from dataclasses import replace
+from math import log
+
+import pytest
+import torch
+from helpers.search_scripts import (
+    CONFIG,
+    SEARCHES,
+    Script,
+    assert_scores_add_up,
+    letters,
+    noise,
+    search,
+    start,
+    tree,
+)
+
+from nanos2t.generate import greedy_search
+
+
+def test_greedy_pads_behind_the_eos_and_stops_when_all_have_ended():
+    script = Script(tree({}, {"": {"a": 1}, "a": {"b": 1}}, {"": {"a": 1}}), 3)
+    found = greedy_search(script, start(3), replace(CONFIG, pad_token_id=0))
+    assert letters(found) == [".--", "ab.", "a.-"]
+    assert script.calls == 3
+    found = search(tree({}, {"": {"a": 1}}), 2, pad_token_id=None)
+    assert letters(found) == ["..", "a."]  # no pad: EOS
+    assert letters(search(tree({}, {"": {"a": 1}}), 2, pad_token_id=4)) == [".b", "a."]
+
+
+def test_what_a_row_says_behind_its_eos_costs_nothing():
+    table = tree({".": {"a": 0.5, "b": 0.5}}, {"": {"a": 0.9, "b": 0.1}})
+    for options in {}, {"num_beams": 1}, {"num_beams": 2}:
+        found = search(table, 2, **options)
+        assert letters(found) == [".-" if not options else "..", "a."]
+        assert found.token_logprobs[0].tolist() == pytest.approx([0, 0], abs=1e-6)
+        assert found.sequences_scores.tolist() == pytest.approx([0, log(0.9) / 2], abs=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 1}, {"num_beams": 3}])
+def test_the_last_token_need_not_be_eos(options):
+    table = tree({}, default="a")
+    assert letters(search(table, max_length=4, **options)) == ["aaa"]
+    assert letters(search(table, max_new_tokens=4, **options)) == ["aaaa"]
+    assert letters(search(table, **options)) == ["a" * 20]
+    assert letters(search(table, max_length=4, eos_token_id=None, **options)) == ["aaa"]
+    assert letters(search(tree({}), max_length=4, eos_token_id=None, **options)) == ["..."]
+
+
+@pytest.mark.parametrize("options", [{}, {"num_beams": 1}, {"num_beams": 2}])
+def test_any_of_several_eos_ends(options):
+    table = tree({"": {"a": 1}, "a": {"b": 1}}, {"": {"c": 1}}, {"": {"a": 1}, "a": {"a": 1}})
+    found = search(table, 3, eos_token_id=[4, 5, 2], pad_token_id=1, **options)
+    assert letters(found) == ["ab^", "c^^", "aa."]
+
+
+@pytest.mark.parametrize("penalty", [-1, -0.5, 0, 0.5, 1, 2])
+def test_the_length_penalty_of_greedy_is_that_of_a_beam(penalty):
+    table = tree({"": {"a": 0.6, "b": 0.4}, "a": {".": 0.9, "a": 0.1}}, {"": {".": 0.8, "a": 0.2}})
+    for beams in {}, {"num_beams": 1}:
+        found = search(table, 2, length_penalty=penalty, early_stopping=True, **beams)
+        assert found.sequences_scores.tolist() == pytest.approx([log(0.54) / 2**penalty, log(0.8)])
+
+
+def test_ties_go_to_the_first_index():
+    flat = tree({}, default="none")
+    assert letters(search(flat, max_length=4)) == ["---"]
+    assert letters(search(tree({"": {"c": 0.3, "b": 0.3, "d": 0.3}}))) == ["b."]
+
+
+@pytest.mark.parametrize("penalty", [-1.0, 0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("eager", [True, False])
+def test_one_beam_is_greedy(penalty, eager):
+    for seed in range(8):
+        options = {"length_penalty": penalty, "pad_token_id": 1, "max_length": 9}
+        want = search(noise(seed, 6), 3, **options)
+        found = search(noise(seed, 6), 3, num_beams=1, early_stopping=eager, **options)
+        assert torch.equal(found.sequences, want.sequences)
+        assert torch.allclose(found.sequences_scores, want.sequences_scores, rtol=1e-5)
+        assert torch.allclose(found.token_logprobs, want.token_logprobs, atol=1e-6)
+
+
+@pytest.mark.parametrize("options", SEARCHES.values(), ids=SEARCHES)
+@pytest.mark.parametrize("seed", range(4))
+def test_each_utterance_of_a_batch_is_searched_as_if_alone(options, seed):
+    B, table = 5, noise(seed, 7)
+    options = {**options, "max_length": 8, "pad_token_id": 6}
+    batch = search(table, B, **options)
+    each = options.get("num_return_sequences", 1)
+    for i in range(B):
+        alone = search(lambda _, tokens, i=i: table(i, tokens), **options)
+        rows, width = slice(i * each, (i + 1) * each), alone.sequences.shape[1]
+        assert torch.equal(batch.sequences[rows, :width], alone.sequences)
+        assert (batch.sequences[rows, width:] == 6).all()
+        assert torch.equal(batch.sequences_scores[rows], alone.sequences_scores)
+        assert torch.equal(batch.token_logprobs[rows, : width - 1], alone.token_logprobs)
+        assert (batch.token_logprobs[rows, width - 1 :] == 0).all()
+
+
+# Scores
+
+
+@pytest.mark.parametrize("options", SEARCHES.values(), ids=SEARCHES)
+@pytest.mark.parametrize("sample", [False, True])
+def test_scores_are_the_sum_of_what_the_tokens_cost(options, sample):
+    options = {
+        **options,
+        "max_length": 8,
+        "pad_token_id": 6,
+        "do_sample": sample,
+        "temperature": 0.8,
+    }
+    for seed in range(3):
+        found = search(noise(seed, 20), 3, **options)
+        assert_scores_add_up(found, CONFIG.override(options))
+        assert (found.token_logprobs <= 0).all()
+
+
+@pytest.mark.parametrize("beams", [{}, {"num_beams": 1}, {"num_beams": 3}])
+@pytest.mark.parametrize("sample", [False, True])
+def test_forced_tokens_cost_nothing(beams, sample):
+    options = {
+        "forced_bos_token_id": 5,
+        "forced_eos_token_id": 4,
+        "eos_token_id": [2, 4],
+        "max_length": 5,
+    }
+    found = search(
+        noise(0, 9), **options, bad_words_ids=[[2]], min_length=5, do_sample=sample, **beams
+    )
+    tokens, logprobs = found.sequences[0, 1:], found.token_logprobs[0]
+    assert (tokens[0], tokens[-1], len(tokens)) == (5, 4, 4)
+    assert (logprobs[0], logprobs[-1]) == (0, 0)
+    assert (logprobs[1:-1] < 0).all()
+
+
+def test_a_forced_last_token_goes_before_a_forced_first():
+    options = {"forced_bos_token_id": 5, "forced_eos_token_id": 2, "max_length": 2}
+    assert (
+        letters(search(noise(0, 9), **options))
+        == letters(search(noise(0, 9), num_beams=2, **options))
+        == ["."]
+    )
+
+
+def test_greedy_scores_are_probabilities_after_the_constraints():
+    table = tree({"": {"a": 0.5, "b": 0.3, ".": 0.2}})
+    found = search(table, bad_words_ids=[[3]])
+    assert letters(found) == ["b."]
+    assert found.token_logprobs[0].tolist() == pytest.approx([log(0.3 / 0.5), 0], abs=1e-6)
+    found = search(table, bad_words_ids=[[3]], num_beams=1)
+    assert found.token_logprobs[0].tolist() == pytest.approx(
+        [log(0.3), 0], abs=1e-6
+    )  # as in transformers
