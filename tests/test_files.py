@@ -1,4 +1,4 @@
-# pytest tests/test_atomic.py
+# pytest tests/test_files.py
 """Files are there whole or not at all, however the process that writes them ends."""
 
 import os

@@ -1,4 +1,4 @@
-# pytest tests/test_train_start.py
+# pytest tests/training/test_start.py
 """What training starts with: which weights come from where, which are drawn, and under which config."""
 
 import json
