@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.pairs import DECODERS, LARGE, pair_of, s2t_folder, tiny_pair
+from helpers.pairs import DECODERS, LARGE, pair_of, tiny_pair
 from safetensors.torch import load_file, save_file
 
-from nanos2t import wav2vec2
-from nanos2t.cli import main as cli
 from nanos2t.inspection import observer, parity
 from nanos2t.model import SpeechEncoderDecoder
 
@@ -274,66 +272,3 @@ def test_what_transformers_drew_at_random_is_said(pairs, tmp_path, caplog):
     save_file(tensors, tmp_path / "less" / "model.safetensors", {"format": "pt"})
     parity.load_theirs(tmp_path / "less", torch.float64)
     assert "enc_to_dec_proj.bias" in caplog.text
-
-
-@pytest.fixture
-def run(capfd):
-    """Runs `nanos2t parity` -> exit code, stdout, lines on stderr."""
-
-    def run(*arguments: object) -> tuple[int, str, list[str]]:
-        code = cli.main(["parity", *map(str, arguments)])
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err and all(len(line) < 400 for line in err.splitlines())
-        return code, out, err.splitlines()
-
-    return run
-
-
-def test_command(pairs, run, monkeypatch):
-    folder = pairs("base")[1]
-    code, out, err = run(folder)
-    assert (code, err) == (0, []) and out.splitlines()[-1] == "first to depart: none"
-    assert [line.split("  ")[0] for line in out.splitlines()[1:-1]] == STAGES["base"]
-    clip = Path(cli.__file__).parents[1] / "assets" / "sample.wav"
-    code, text, err = run(folder, "--dtype", "float64", "--json", "--audio", clip)
-    found = json.loads(text)
-    assert (code, err, found["first_departure"]) == (0, [], None)
-    assert [row["stage"] for row in found["stages"]] == STAGES["base"]
-    assert max(row["difference"] for row in found["stages"]) < 1e-9
-    assert set(found["stages"][0]) == {"stage", "shape", "difference", "largest", "departs"}
-    right = wav2vec2.position_conv
-    monkeypatch.setattr(wav2vec2, "position_conv", lambda x, *rest: right(x, *rest).flip(1))
-    code, out, err = run(folder)
-    assert (code, err) == (1, []) and out.splitlines()[-1] == "first to depart: positions"
-    assert json.loads(run(folder, "--json")[1])["first_departure"] == "positions"
-
-
-def test_command_on_the_bundled_model(run):
-    pytest.importorskip("transformers")
-    code, out, err = run("--dtype", "float64")
-    assert (code, err) == (0, []) and out.endswith("first to depart: none\n")
-
-
-def test_command_that_cannot_be_done(pairs, run, tmp_path, monkeypatch):
-    folder = pairs("base")[1]
-    for code, named, *arguments in [
-        (3, "no/such/folder", "no/such/folder"),
-        (3, "config.json", tmp_path),
-        (1, "nothing.wav", folder, "--audio", "nothing.wav"),
-        (2, "float16", folder, "--dtype", "float16"),
-    ]:
-        found, out, err = run(*arguments)
-        assert (found, out, len(err)) == (code, "", 1) and named in err[0], arguments
-    s2t_folder(pair_of("base", "trocr, sinusoidal, untied"), tmp_path / "s2t")
-    found, out, err = run(tmp_path / "s2t")
-    assert (
-        (found, out, len(err)) == (3, "", 1)
-        and str(tmp_path / "s2t") in err[0]
-        and "speech_to_text_2" in err[0]
-    )
-    monkeypatch.setattr(parity, "load_theirs", lambda *_: pairs("no bridge, untied")[0])
-    found, out, err = run(folder, "--dtype", "float64")
-    assert found == 1 and out.splitlines()[-1].startswith("first to depart: ")
-    monkeypatch.setattr(cli, "find_spec", lambda name: None)
-    found, out, err = run(folder)
-    assert (found, out, len(err)) == (2, "", 1) and "transformers" in err[0]
