@@ -24,7 +24,6 @@ TOKEN_ID_OPTIONS = (
     "lang_to_id",
 )
 
-
 # Options that may be None: nothing is limited, forced or forbidden then.
 OPTIONAL = (*TOKEN_ID_OPTIONS, "max_length", "max_new_tokens", "min_new_tokens", "top_k", "top_p")
 
@@ -44,8 +43,9 @@ class GenerationConfig:
     num_beams: int = 1
     num_return_sequences: int = 1
     length_penalty: float = 1.0  # score = sum of log-probabilities / length ** length_penalty
-    # True: stop when num_beams hypotheses have finished. "never": stop when no running beam can
-    # become better than they are. False: the same, as if running beams stayed as long as they are.
+    # When beam search stops. True: as soon as num_beams hypotheses have finished. "never": when no
+    # running beam can become better than the finished hypotheses. False: when no running beam is
+    # better than they are, at its present length.
     early_stopping: bool | str = False
     no_repeat_ngram_size: int = 0
     repetition_penalty: float = 1.0

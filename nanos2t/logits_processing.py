@@ -17,8 +17,9 @@ def process_logits(scores: Tensor, tokens: Tensor, config: GenerationConfig) -> 
 
     `scores` are logits in greedy search, log-probabilities in beam search. They are not modified.
     """
-    # To add a score processor: write a function that returns new scores, call it here in the order
-    # of transformers, and add its option, and a rule that checks it, to generation_config.py.
+    # To add a score processor: write a function that returns new scores, and call it here, in
+    # transformers' order. Its option needs a field and a rule in generation_config.py, and a row in
+    # weights_map/speech-encoder-decoder.txt.
     scores = penalize_repetition(scores, tokens, config.repetition_penalty)
     scores = ban_repeated_ngrams(scores, tokens, config.no_repeat_ngram_size)
     scores = ban_bad_words(scores, tokens, config)

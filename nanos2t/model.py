@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from nanos2t import checkpoint, pretrained, remap
 from nanos2t.decoder import Decoder, DecoderConfig
 from nanos2t.files import first_line
-from nanos2t.generate import generate
+from nanos2t.generate import Generated, generate
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.initialize import initialize_weights
 from nanos2t.pretrained import ModelConfigs, SkipInit
+from nanos2t.search_trace import Candidate
 from nanos2t.wav2vec2 import Encoder, EncoderConfig, valid_frames
 
 IGNORED = -100  # a label at a position that the loss leaves out
@@ -279,12 +280,27 @@ class SpeechEncoderDecoder(nn.Module):
             frame_lengths = torch.full((batch_size,), num_frames, device=memory.device)
         return Output(loss, logits, memory, frame_lengths)
 
-    def generate(self, input_values: Tensor, attention_mask: Tensor | None = None, **options):
+    def generate(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        trace: list[Candidate] | None = None,
+        return_dict_in_generate: bool = False,
+        **options,
+    ) -> Tensor | Generated:
         """Generate tokens (B * num_return_sequences, T), the start token first.
 
-        See `nanos2t.generate.generate` for the options, which carry transformers' names.
+        See `nanos2t.generate.generate`. The options are the fields of GenerationConfig.
         """
-        return generate(self, input_values, attention_mask, **options)
+        return generate(
+            self,
+            input_values,
+            attention_mask,
+            trace=trace,
+            return_dict_in_generate=return_dict_in_generate,
+            **options,
+        )
 
     def freeze_feature_encoder(self) -> None:
         """Exclude the convolutions from training (wav2vec 2.0, section 4.2)."""
