@@ -1,7 +1,8 @@
 # pytest tests/test_hub.py
-"""nanos2t/pretrained.py and the hub: a server of our own on the loopback that speaks the hub's protocol.
+"""Loading from the hub: a server on the loopback that speaks the hub's protocol.
 
-What is asked for, what arrives, what is said when it does not, and that an interrupted download goes on.
+What is asked for, what arrives, which error there is when it does not, and that an interrupted
+download goes on.
 """
 
 import hashlib
@@ -38,7 +39,7 @@ for name, options in json.loads(sys.argv[1]):
 
 
 class Hub(BaseHTTPRequestHandler):
-    """`server.repos`: name -> revision -> folder; `server.asked`: requests; `server.cut`: files to cut."""
+    """Serve `server.repos`, name to revision to folder; `asked`: requests; `cut`: files to cut."""
 
     protocol_version = "HTTP/1.1"
 
@@ -149,7 +150,8 @@ def ask(hub, tmp_path):
     def ask(*calls: tuple[str, dict], endpoint: str = "", **environment: str) -> list:
         hub.asked.clear()
         run = subprocess.run(
-            [sys.executable, "-c", CLIENT, json.dumps(calls)], capture_output=True, text=True, check=True,
+            [sys.executable, "-c", CLIENT, json.dumps(calls)],
+            capture_output=True, text=True, check=True,
             env=os.environ | {
                 "HF_ENDPOINT": endpoint or f"http://127.0.0.1:{hub.server_port}",
                 "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1",

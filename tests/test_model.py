@@ -1,7 +1,7 @@
 # pytest tests/test_model.py          (on a machine with a GPU: pytest -m gpu tests/test_model.py)
 """nanos2t/model.py against transformers' SpeechEncoderDecoderModel: logits, loss, gradients.
 
-Ours gets the padded batch, HF each item alone. The functions that return a difference are the checks;
+Ours gets the padded batch, HF each item alone. Functions that return a difference are the checks;
 test_mutations.py breaks the code and asks them to notice.
 """
 
@@ -50,8 +50,8 @@ def our_gradients(pair: str) -> dict[str, Tensor]:
 def assert_same_gradients(got: dict[str, Tensor], want: dict[str, Tensor]) -> None:
     assert got.keys() == want.keys()
     assert max(gradient.abs().max() for gradient in got.values()) > 1e-2
-    for name in want:
-        assert largest(got[name], want[name]) < 1e-9, name
+    for name, gradient in want.items():
+        assert largest(got[name], gradient) < 1e-9, name
 
 
 # Parity
@@ -108,7 +108,7 @@ def test_gradients_of_a_padded_batch_are_hf(pair):
 
 @every_pair
 def test_gradients_of_a_padded_batch_are_those_of_its_items(pair):
-    """HF makes no such promise for group norm and adapters. Two clips are shorter than one frame."""
+    """HF promises no such thing for group norm and adapters. Two clips are under one frame."""
     ours = models(pair)[1]
     waveforms, mask, labels = batch_of((*LENGTHS, 17, 0))
     count = (labels != IGNORED).sum()
@@ -249,7 +249,7 @@ def test_frames():
 
 @torch.no_grad()
 def test_no_mask_is_built_where_nothing_is_masked(monkeypatch):
-    """So that attention may take its fast kernel: one utterance, several of one length, one-token steps."""
+    """Then attention may take its fast kernel: one utterance, equal lengths, one-token steps."""
     masks, attend = [], wav2vec2.attend
 
     def spy(queries, keys, values, mask=None, is_causal=False, dropout=0.0):
@@ -286,7 +286,11 @@ def test_no_mask_is_built_where_nothing_is_masked(monkeypatch):
              "intermediate_size": 4096, **encoder_parity.LARGE, **encoder_parity.THREE},
             {"hidden_size": 1024, "num_hidden_layers": 5, "num_attention_heads": 16},
         ),
-        (EncoderConfig(conv_bias=True), {"conv_bias": True}, {"hidden_size": 384, "vocab_size": 77}),
+        (
+            EncoderConfig(conv_bias=True),
+            {"conv_bias": True},
+            {"hidden_size": 384, "vocab_size": 77},
+        ),
     ],
 )  # fmt: skip
 def test_parameter_count_is_hf(encoder, encoder_options, decoder_options):

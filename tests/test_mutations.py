@@ -396,8 +396,8 @@ BROKEN = [  # file of nanos2t, what stands there, what instead, the test
     ("files.py", "os.replace(part, path)", "path.write_bytes(part.read_bytes())",
      CLI + "a_file_is_whole"),
     ("files.py", "lambda part: part.write_bytes(", "lambda part: path.write_bytes(",
-     "test_atomic.py::test_text_and_copies"),
-    ("files.py", "(OSError, RuntimeError)", "OSError", "test_atomic.py::test_what_can_not"),
+     "test_files.py::test_text_and_copies"),
+    ("files.py", "(OSError, RuntimeError)", "OSError", "test_files.py::test_what_can_not"),
     ("cli/inputs.py", 'if any("\\0" in line for line in names):', "if False:", CLI + "usage"),
     ("cli/main.py", "return INTERRUPTED", "return 0", RELIES + "stopped_at_some_moment[2]"),
     ("cli/main.py", "signal.signal(signal.SIGTERM, signal.default_int_handler)", "None",
@@ -422,7 +422,7 @@ BROKEN = [  # file of nanos2t, what stands there, what instead, the test
     ("transcription/forced_alignment.py", "except Exception as error:", "except KeyError as error:",
      "test_forced_alignment.py::test_a_text_that"),
     ("generation_config.py", "and abs(value) < 2**31", "", "test_generation_config.py::test_a_bad_default"),
-    ("pretrained.py", "weights_only=True", "weights_only=False", RELIES + "a_pickle_runs_nothing"),
+    ("checkpoint.py", "weights_only=True", "weights_only=False", RELIES + "a_pickle_runs_nothing"),
 ]  # fmt: skip
 
 

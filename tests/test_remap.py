@@ -1,5 +1,5 @@
 # pytest tests/test_remap.py
-"""nanos2t/remap.py: the laws of the tables, on official names and shapes, tiny models and toy rows."""
+"""nanos2t/remap.py: the laws of the tables, on official shapes, tiny models and toy rows."""
 
 import json
 from functools import cache
@@ -55,7 +55,7 @@ embed.tokens                        shared                      alias legacy
 
 
 def zeros(model: nn.Module) -> dict[str, Tensor]:
-    """Names and shapes of a model on the meta device, as tensors that take no memory but have values."""
+    """Names and shapes of a model on the meta device, as tensors with values but without memory."""
     return {name: torch.zeros(()).expand(part.shape) for name, part in model.state_dict().items()}
 
 
@@ -334,7 +334,8 @@ def test_two_rows_for_one_tensor(rows):
 
 
 @pytest.mark.parametrize("line", [
-    "ours", "ours theirs transposed", "- theirs", "ours theirs drop", "{a,b} {x,y,z}", "include nothing",
+    "ours", "ours theirs transposed", "- theirs", "ours theirs drop", "{a,b} {x,y,z}",
+    "include nothing",
     "[encoder]\nhidden_size hidden_size", "[encoder]\na b c d e",
 ])  # fmt: skip
 def test_a_line_that_is_no_row(line):

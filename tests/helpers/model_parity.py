@@ -1,4 +1,4 @@
-"""Shared by tests."""
+"""Pairs of HF's model and ours with the same weights, and how far apart their numbers are."""
 
 from functools import cache
 from tempfile import TemporaryDirectory
@@ -33,7 +33,7 @@ T = 8
 
 @cache
 def models(pair: str) -> tuple[nn.Module, SpeechEncoderDecoder]:
-    """HF's model and ours with the same spread weights, in eval mode; all tests get the same two."""
+    """HF's model and ours with the same spread weights, in eval mode; cached for all tests."""
     variant, width, heads = PAIRS[pair]
     encoder = {**encoder_parity.SIZES, **encoder_parity.VARIANTS[variant]}
     decoder = {**decoder_parity.SIZES, "hidden_size": width, "num_attention_heads": heads}
@@ -56,7 +56,7 @@ def rows(pair: str) -> list[remap.TensorRow]:
 
 
 def batch_of(lengths: tuple[int, ...] = LENGTHS, targets: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-    """Waveforms (B, L), attention mask (B, L), labels (B * targets, T) that end early, one with a hole."""
+    """Waveforms and mask (B, L), labels (B * targets, T) that end early, one with a hole."""
     waveforms, samples = waves(*lengths)
     labels = torch.randint(4, 43, (len(lengths) * targets, T))
     for i, row in enumerate(labels):

@@ -1,5 +1,5 @@
 # pytest tests/training/test_start.py
-"""What training starts with: which weights come from where, which are drawn, and under which config."""
+"""What training starts with: which weights come from where, which are drawn, which config."""
 
 import json
 import logging
@@ -13,7 +13,7 @@ from helpers.training import RATE, TINY, config_folder, config_of, corpus
 
 from nanos2t.decoder import DecoderConfig
 from nanos2t.model import SpeechEncoderDecoder
-from nanos2t.tokenizer import load_tokenizer as load_tokenizer
+from nanos2t.tokenizer import load_tokenizer
 from nanos2t.training import manifest
 from nanos2t.training import start as train_start
 from nanos2t.training.config import TrainConfig
