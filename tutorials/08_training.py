@@ -22,7 +22,7 @@ import nanos2t
 from nanos2t import DecoderConfig, GenerationConfig, SpeechEncoderDecoder, generate
 from nanos2t.model import IGNORED, cross_entropy, shift_right
 from nanos2t.training.config import TrainConfig
-from nanos2t.training.loop import decay_groups, learning_rate
+from nanos2t.training.schedule import decay_groups, learning_rate
 from nanos2t.transcription import alignment
 
 plt.rcParams.update(

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     with exit_with(USAGE):
         config = train_config.resolve_config(flags, options.config, options.resume)
 
-    from nanos2t.training.loop import run_training
+    from nanos2t.training.run import run_training
 
     with exit_with(FAILED):
         run_training(config, resumed=options.resume is not None)

@@ -1,209 +1,295 @@
-"""What `nanos2t train` can be told: one dataclass. Flags, and names in a config file, are its fields."""
+"""The options of `nanos2t train`: one dataclass, whose fields are flags and keys of a config file.
+
+This module imports no torch, so that `nanos2t train --help` is quick.
+"""
 
 import argparse
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
 
 def option(
-    default: Any, text: str, choices: str = "", least: float = 0, most: float = math.inf
+    default: Any, text: str, choices: tuple[str, ...] = (), least: float = 0, most: float = math.inf
 ) -> Any:
-    return field(
-        default=default, metadata={"help": text, "choices": choices.split(), "range": (least, most)}
-    )
+    """Return a dataclass field with its help text, and the values that it may have."""
+    metadata = {"help": text, "choices": choices, "least": least, "most": most}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class TrainConfig:
+    """Everything that decides what a training run does. Numbers are at least 0, or `least`."""
+
+    # The model to start from: two halves, or a pair
     encoder: str | None = option(
-        None, "folder or hub id of a speech encoder, or of a pair that has one"
+        None, "folder or hub id of a speech encoder, or of a pair that contains one"
     )
     decoder: str | None = option(
-        None, "folder or hub id of a text decoder, or of a pair that has one"
+        None, "folder or hub id of a text decoder, or of a pair that contains one"
     )
-    model: str | None = option(None, "folder or hub id of a pair to go on with, instead of the two")
+    model: str | None = option(
+        None, "folder or hub id of a pair to start from, instead of --encoder and --decoder"
+    )
     random: str = option(
-        "none", "halves to draw: only config.json is read", "none encoder decoder both"
+        "none",
+        "halves whose weights are drawn at random: of them only config.json is read",
+        choices=("none", "encoder", "decoder", "both"),
     )
     vocabulary: str = option(
-        "decoder", "built from --train, or the decoder's", "decoder characters bpe"
+        "decoder",
+        "the decoder's own, or a new one built from the texts of --train",
+        choices=("decoder", "characters", "bpe"),
     )
     vocab_size: int = option(1000, "tokens of a bpe vocabulary", least=1)
+
+    # Data: manifests, the folder of the run, and which clips are used
     train: str = option(
-        "", "manifest: lines of JSON with audio, text and perhaps language, start, end"
+        "", "manifest to train on: lines of JSON with audio, text and perhaps language, start, end"
     )
-    dev: str | None = option(None, "manifest for validation")
-    output: str = option("", "folder of the run: best/ and last/ are models")
-    keep_empty: bool = option(False, "train on lines without text too: in them nothing is said")
+    dev: str | None = option(None, "manifest to validate on")
+    output: str = option("", "folder of the run: best/ and last/ in it are models")
+    keep_empty: bool = option(False, "train on items with an empty text, too: they are silent")
     max_seconds: float = option(30.0, "longer clips are skipped")
-    batch_seconds: float = option(
-        60.0, "audio that goes through the model at a time, padding included"
+
+    # Batches
+    batch_seconds: float = option(60.0, "audio in a batch, padding included")
+    accumulate: int = option(
+        1, "batches of a step, shared among the processes (gradient accumulation)", least=1
     )
-    accumulate: int = option(1, "batches of a step, shared among the processes", least=1)
     targets: int = option(
-        1, "texts that share the encoding of a clip, if it has several: drawn", least=1
+        1, "texts of a clip, drawn at random, that are trained on one encoding of it", least=1
     )
-    curriculum: int = option(0, "steps until all clips take part, at first the shortest tenth")
-    workers: int = option(0, "processes that decode audio ahead, for each that trains")
+    curriculum: int = option(
+        0, "steps until all clips take part; the run starts with the shortest tenth"
+    )
+    workers: int = option(0, "processes that decode audio ahead, for each training process")
+
+    # Augmentation of the waveforms
     speed: float = option(
-        0.0, "play clips exp(u) times as fast, u uniform in -speed .. speed; pitch follows", most=1
+        0.0, "clips play exp(u) times as fast, u uniform in -speed .. speed; changes pitch", most=1
     )
     noise: float = option(
-        0.0, "share of clips that get noise, white to brown, at 3 to 35 dB below them", most=1
+        0.0, "share of clips with noise, from white to brown, 3 to 35 dB below the clip", most=1
     )
+
+    # Updates: the optimizer (AdamW with betas 0.9 and 0.98) and its learning rate
     steps: int = option(1000, "updates of the weights", least=1)
-    learning_rate: float = option(1e-4, "the highest")
+    learning_rate: float = option(1e-4, "the peak")
     schedule: str = option(
-        "linear", "after the warm-up; constant: until the end", "linear cosine constant"
+        "linear",
+        "how the learning rate falls after the warm-up",
+        choices=("linear", "cosine", "constant"),
     )
-    warmup_steps: int = option(100, "steps of linear growth")
-    decay_steps: int = option(100, "the last steps of a constant schedule, down to 0")
-    weight_decay: float = option(0.01, "AdamW's, of matrices; its betas are 0.9 and 0.98")
-    max_grad_norm: float = option(1.0, "longer gradients are cut to this length; 0: none is")
+    warmup_steps: int = option(100, "steps in which the learning rate rises linearly")
+    decay_steps: int = option(100, "last steps of a constant schedule, which fall linearly to 0")
+    weight_decay: float = option(0.01, "AdamW's, of matrices alone")
+    max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0: never")
+
+    # The loss
     label_smoothing: float = option(
-        0.0, "share of a label that is spread over the vocabulary", most=1
+        0.0, "share of a label's probability that is spread over the vocabulary", most=1
     )
     ctc: float = option(
-        0.0, "weight of a CTC loss of each clip's first text, in the order of its words"
+        0.0, "weight of a CTC loss on the encoder, for texts in the order of the spoken words"
     )
-    freeze_feature_encoder: bool = option(False, "keep the convolutions as they are")
+    freeze_feature_encoder: bool = option(False, "do not train the convolutions")
+
+    # Regularisation; None keeps what the model's own config says
     hidden_dropout: float | None = option(
-        None, "of both halves; default, here and below: the model's own", most=1
+        None, "of both halves; this and the next options default to the model's own", most=1
     )
     attention_dropout: float | None = option(None, "of both halves", most=1)
     activation_dropout: float | None = option(None, "of the encoder", most=1)
     feat_proj_dropout: float | None = option(None, "of the encoder", most=1)
     layerdrop: float | None = option(
-        None, "share of the encoder's blocks to skip; never its adapter", most=1
+        None, "share of the encoder's blocks that are skipped, adapter excepted", most=1
     )
     mask_time_prob: float | None = option(
-        None, "SpecAugment: share of frames masked, about", most=1
+        None, "SpecAugment: approximate share of frames that are masked", most=1
     )
     mask_time_length: int | None = option(None, "SpecAugment: frames of a span", least=1)
     mask_time_min_masks: int | None = option(
-        None, "SpecAugment: least spans of a clip that has room"
+        None, "SpecAugment: least number of spans in a clip that has room for them"
     )
+
+    # Computation
     bfloat16: bool = option(False, "compute in bfloat16 where that is safe (autocast)")
-    dtype: str = option("float32", "of the weights", "float32 float64")
+    dtype: str = option("float32", "of the weights", choices=("float32", "float64"))
     checkpoint_activations: bool = option(
-        False, "compute blocks again on the way back, to save memory"
+        False, "compute the blocks again in the backward pass, to save memory"
     )
     shard: bool = option(
-        False, "torchrun: share weights and optimizer among the processes (fully_shard)"
+        False, "with torchrun: split weights and optimizer among the processes (fully_shard)"
     )
     device: str = option("cpu", "cpu, cuda, cuda:1 ..., or auto")
-    seed: int = option(1, "everything is drawn from it and the number of the batch", most=2**32)
+    seed: int = option(
+        1, "all random numbers follow from it: see training/randomness.py", most=2**32
+    )
+
+    # Checkpoints and validation
     save_every: int = option(100, "steps between checkpoints", least=1)
     validate_every: int = option(100, "steps between validations", least=1)
     best: str = option(
-        "dev_loss", "what decides: loss, or share of texts exactly right", "dev_loss exact"
+        "dev_loss",
+        "metric that selects best/: the loss, or the share of texts that are exactly right",
+        choices=("dev_loss", "exact"),
     )
-    average: int = option(1, "of so many last checkpoints the mean is written to average/", least=1)
+    average: int = option(
+        1, "number of last checkpoints whose mean is written to average/", least=1
+    )
 
 
-FIXED = {
-    "encoder",
-    "decoder",
-    "model",
-    "random",
-    "vocabulary",
-    "vocab_size",
-    "dtype",
-    "ctc",
-    "shard",
-    "freeze_feature_encoder",
-    "output",
-}  # a run goes on with what it began with
+# A resumed run keeps the values that it started with.
+FIXED_OPTIONS = frozenset(
+    (
+        "encoder",
+        "decoder",
+        "model",
+        "random",
+        "vocabulary",
+        "vocab_size",
+        "dtype",
+        "ctc",
+        "shard",
+        "freeze_feature_encoder",
+        "output",
+    )
+)
 
 
-def kind(option) -> type:
-    return (get_args(option.type) or (option.type,))[0]
+def option_type(option: Field) -> type:
+    """The type of an option's values: float for `float` and for `float | None`."""
+    alternatives = get_args(option.type)
+    return alternatives[0] if alternatives else option.type
 
 
-def flag(name: str) -> str:
+def flag_name(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """A flag for each field of TrainConfig; one that is not given is not in the namespace."""
+    """Add a flag for each field of TrainConfig. Unused flags stay out of the namespace."""
     for option in fields(TrainConfig):
-        how: dict = {
-            "type": kind(option),
-            "choices": option.metadata["choices"] or None,
-            "metavar": None,
-        }
-        how = {"action": argparse.BooleanOptionalAction} if how["type"] is bool else how
-        known = option.default not in (None, "", False, True)
-        text = option.metadata["help"] + (f"; default: {option.default}" if known else "")
-        parser.add_argument(flag(option.name), default=argparse.SUPPRESS, help=text, **how)
-
-
-def read_file(path: str | Path) -> dict:
-    """The object in a JSON or TOML file."""
-    try:
-        text = Path(path).read_text("utf-8")
-        if Path(path).suffix != ".toml":
-            found = json.loads(text)
+        value_type = option_type(option)
+        if value_type is bool:
+            action = {"action": argparse.BooleanOptionalAction}
         else:
+            choices = option.metadata["choices"] or None
+            action = {"type": value_type, "choices": choices}
+
+        text = option.metadata["help"]
+        if value_type is not bool and option.default not in (None, ""):
+            text += f"; default: {option.default}"
+        parser.add_argument(flag_name(option.name), default=argparse.SUPPRESS, help=text, **action)
+
+
+def read_config_file(path: str | Path) -> dict:
+    """Read the object in a JSON or TOML file. ValueError if there is none."""
+    path = Path(path)
+    try:
+        text = path.read_text("utf-8")
+        if path.suffix == ".toml":
             import tomllib  # Python 3.11
 
-            found = tomllib.loads(text)
+            options = tomllib.loads(text)
+        else:
+            options = json.loads(text)
     except (OSError, ImportError, ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path}: {getattr(error, 'strerror', None) or error}, expected a config"
-        ) from None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: {type(found).__name__}, expected an object")
-    return found
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"{path}: {reason}, expected a config") from None
+    if not isinstance(options, dict):
+        raise ValueError(f"{path}: {type(options).__name__}, expected an object")
+    return options
 
 
 def resolve_config(flags: dict, file: str | None = None, resume: str | None = None) -> TrainConfig:
-    """Flags, before the config file, before the config of the run to resume, before the defaults.
-    ValueError naming the option, what was found and what was expected.
+    """Return the config of a run.
+
+    Flags override the config file, the config file overrides the config of the run to resume (a
+    folder), and that overrides the defaults. ValueError names the option, its value and what was
+    expected.
     """
-    began = read_file(Path(resume) / "train.json") | {"output": resume} if resume else {}
-    given = (read_file(file) if file else {}) | flags
-    given = {name.replace("-", "_"): value for name, value in given.items()}
-    options = {option.name: option for option in fields(TrainConfig)}
-    for name, value in (began | given).items():
-        if name not in options:
-            raise ValueError(
-                f"{file or resume}: {name} is no option of train: see nanos2t train --help"
-            )
-        check_config(options[name], value)
-    for name in FIXED & began.keys() & given.keys():
-        if given[name] != began[name] and not (
-            name == "output" and Path(given[name]) == Path(resume)
-        ):
-            raise ValueError(
-                f"{flag(name)} is {given[name]!r}, expected {began[name]!r}, as {resume} began"
-            )
-    config = TrainConfig(**began | given)
+    # The run to resume
+    saved = {}
+    if resume:
+        saved = read_config_file(Path(resume) / "train.json")
+        saved["output"] = resume
+
+    # The config file, whose keys may be written like flags, and the flags
+    requested = {}
+    if file:
+        requested = read_config_file(file)
+    requested = {name.replace("-", "_"): value for name, value in requested.items()}
+    requested |= flags
+
+    check_options(saved | requested, file or resume)
+    check_fixed_options(saved, requested, resume)
+    config = TrainConfig(**(saved | requested))
+
+    # Options without which nothing can start
     if not config.train or not config.output:
         raise ValueError("expected --train and --output")
-    if (bool(config.encoder), bool(config.decoder)) != 2 * (not config.model,):
+    has_pair = bool(config.model)
+    if bool(config.encoder) == has_pair or bool(config.decoder) == has_pair:
         raise ValueError("expected --encoder and --decoder, or --model")
     return config
 
 
-def check_config(option, value: object) -> None:
-    wanted, choices, (least, most) = (
-        kind(option),
-        option.metadata["choices"],
-        option.metadata["range"],
-    )
-    fits = type(value) is wanted or (wanted is float and type(value) is int)
-    if choices or wanted is not str:
-        fits = fits and (value in choices if choices else least <= value <= most)
-    if not fits and value is not option.default:
-        limits = f", {least} to {most}" if most < math.inf else f", at least {least}"
-        limits = limits if wanted in (int, float) else ""
-        expected = f"one of {', '.join(choices)}" if choices else wanted.__name__ + limits
-        raise ValueError(f"{flag(option.name)} is {value!r}, expected {expected}")
+def check_options(values: dict, source: str | None) -> None:
+    """Raise ValueError for an unknown option, or a value that an option can not have."""
+    options = {option.name: option for option in fields(TrainConfig)}
+    for name, value in values.items():
+        if name not in options:
+            raise ValueError(
+                f"{source}: {name} is no option of train, expected one of nanos2t train --help"
+            )
+        check_option(options[name], value)
+
+
+def check_option(option: Field, value: object) -> None:
+    """Raise ValueError unless `value` is the option's default, or of its type and in its range."""
+    if value is option.default:
+        return
+    value_type = option_type(option)
+    choices = option.metadata["choices"]
+    least = option.metadata["least"]
+    most = option.metadata["most"]
+
+    # bool is a subclass of int, but True is no number here; an int may stand for a float.
+    is_valid = type(value) is value_type or (value_type is float and type(value) is int)
+    if is_valid and choices:
+        is_valid = value in choices
+    elif is_valid and value_type in (int, float):
+        is_valid = least <= value <= most
+    if is_valid:
+        return
+
+    expected = value_type.__name__
+    if choices:
+        expected = f"one of {', '.join(choices)}"
+    elif value_type in (int, float) and most < math.inf:
+        expected += f", {least} to {most}"
+    elif value_type in (int, float):
+        expected += f", at least {least}"
+    raise ValueError(f"{flag_name(option.name)} is {value!r}, expected {expected}")
+
+
+def check_fixed_options(saved: dict, requested: dict, resume: str | None) -> None:
+    """Raise ValueError for an option that a resumed run can not change."""
+    for name in FIXED_OPTIONS & saved.keys() & requested.keys():
+        is_same = requested[name] == saved[name]
+        if name == "output":
+            is_same = Path(requested[name]) == Path(saved[name])
+        if not is_same:
+            raise ValueError(
+                f"{flag_name(name)} is {requested[name]!r}, expected {saved[name]!r}, "
+                f"with which {resume} began"
+            )
 
 
 def render_config(config: TrainConfig) -> str:
+    """Return the config as the text of a config file."""
     return json.dumps(asdict(config), indent=2) + "\n"

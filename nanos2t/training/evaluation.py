@@ -1,18 +1,32 @@
-"""How well a model writes what a manifest says, for `nanos2t eval`, by jiwer and sacrebleu.
-Texts are compared as they stand, case and punctuation included, unless they are cleaned first. Rates are over
-the corpus: errors of all items by the words (characters) of all items, so they can exceed 1."""
+"""`nanos2t eval`: how well a model transcribes a manifest, measured by jiwer and sacrebleu.
+
+    items -> transcribe_items: results or errors -> evaluate_results: scores, worst items ->
+    render_evaluation
+
+Texts are compared as they are, with case and punctuation, unless `clean` changes them first. Error
+rates are over the corpus: the errors of all items, divided by the words (or characters) of all
+items. They can exceed 1.
+"""
 
 import unicodedata
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from nanos2t.training import manifest
-from nanos2t.training.manifest import Item
+from nanos2t.training.manifest import Item, load_item
 from nanos2t.transcription.results import Result
 from nanos2t.transcription.transcriber import SpeechToText
 
+# The scores and their formats in a table
 SCORES = {"items": "d", "exact": ".4f", "wer": ".4f", "cer": ".4f", "bleu": ".2f", "chrf": ".2f"}
+
+# How BLEU splits texts that have no spaces between words; the rest is split by its default, "13a"
+BLEU_TOKENIZERS = {"zh": "zh", "ja": "char", "th": "char"}
+
+
+def ignore_progress(count: int) -> None:
+    """Show nothing."""
 
 
 def transcribe_items(
@@ -21,110 +35,174 @@ def transcribe_items(
     batch_size: int = 8,
     *,
     language: str | None = None,
-    progress: Callable[[int], object] = lambda done: None,
+    progress: Callable[[int], object] = ignore_progress,
     **options,
 ) -> list[Result | ValueError]:
-    """What the model writes for each item, or why it does not. `language` is that of items that name none; a
-    model of one language is not asked for any. `progress` is called with 1 for each item that is heard."""
-    found: dict[int, Result | ValueError] = {}
-    asked = [(item.language or language) if stt.languages else None for item in items]
+    """Return the result for each item, or the error that prevented it.
 
-    def waveforms(code: str | None, read: list[int]) -> Iterator[np.ndarray]:
-        for i in (i for i, other in enumerate(asked) if other == code):
+    `language` is that of items without one; a model of a single language is called without any.
+    `progress` is called with 1 for each item that is transcribed. `options`: see
+    SpeechToText.transcribe_many.
+    """
+    # A call of the model has one language: go through the items of each in turn.
+    indices_by_language: dict[str | None, list[int]] = {}
+    for i, item in enumerate(items):
+        item_language = None
+        if stt.languages:
+            item_language = item.language or language
+        indices_by_language.setdefault(item_language, []).append(i)
+
+    outcomes: dict[int, Result | ValueError] = {}
+    for item_language, indices in indices_by_language.items():
+        call_options = options | {"language": item_language}
+        same_language = [items[i] for i in indices]
+        results = transcribe_same_language(stt, same_language, batch_size, progress, call_options)
+        outcomes |= zip(indices, results)
+    return [outcomes[i] for i in range(len(items))]
+
+
+def transcribe_same_language(
+    stt: SpeechToText,
+    items: list[Item],
+    batch_size: int,
+    progress: Callable[[int], object],
+    options: dict,
+) -> list[Result | ValueError]:
+    """Transcribe the items in one call; a recording that can not be loaded fails alone."""
+    outcomes: dict[int, Result | ValueError] = {}
+    waiting: deque[int] = deque()  # indices of items that are loaded, but not yet transcribed
+
+    def load_waveforms() -> Iterator[np.ndarray]:
+        for i, item in enumerate(items):
             try:
-                waveform = manifest.load_item(items[i], stt.sample_rate)
+                waveform = load_item(item, stt.sample_rate)
             except ValueError as error:
-                found[i] = error
+                outcomes[i] = error
             else:
-                read.append(i)
+                waiting.append(i)
                 yield waveform
 
-    for code in dict.fromkeys(asked):
-        how, read = (
-            options | {"language": code, "sample_rate": stt.sample_rate, "return_errors": True},
-            [],
-        )
-        try:
-            for outcome in stt.transcribe_many(waveforms(code, read), batch_size, **how):
-                found[read.pop(0)] = outcome
-                progress(1)
-        except ValueError as error:  # the language is none of the model's
-            found |= {i: error for i, other in enumerate(asked) if other == code}
-    return [found[i] for i in range(len(items))]
+    options = options | {"sample_rate": stt.sample_rate, "return_errors": True}
+    try:
+        for result in stt.transcribe_many(load_waveforms(), batch_size, **options):
+            outcomes[waiting.popleft()] = result
+            progress(1)
+    except ValueError as error:  # an unknown language: nothing was transcribed
+        return [error] * len(items)
+    return [outcomes[i] for i in range(len(items))]
 
 
 def normalise_text(text: str) -> str:
-    """Lower case, compatible forms as one (NFKC), punctuation and symbols as spaces, single spaces."""
+    """Return a text in lower case and compatible forms (NFKC), without punctuation and symbols."""
     text = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join("".join(" " if unicodedata.category(c)[0] in "PS" else c for c in text).split())
+    characters = []
+    for character in text:
+        category = unicodedata.category(character)
+        is_mark = category.startswith(("P", "S"))  # punctuation, symbol
+        characters.append(" " if is_mark else character)
+    return " ".join("".join(characters).split())
 
 
 def compute_scores(pairs: Sequence[tuple[str, str]], language: str = "") -> dict[str, float]:
-    """SCORES of (text, heard): the share that is exactly right, errors by words, by characters, in percent
-    BLEU (Papineni et al. 2002) and chrF (Popovic 2015). BLEU takes Chinese apart by a rule for it, Japanese
-    and Thai by characters, the rest by "13a"; n-grams that are longer than every text do not count."""
+    """Return SCORES of pairs (reference, hypothesis).
+
+    "exact" is the share of identical pairs; "wer" and "cer" are errors by words and characters;
+    BLEU (Papineni et al. 2002) and chrF (Popovic 2015) are percentages. BLEU splits words as the
+    language needs, and ignores orders of n-grams that are longer than every text.
+    """
     import jiwer
     from sacrebleu.metrics import BLEU, CHRF
 
-    texts, heard = map(list, zip(*pairs))
-    rule = {"zh": "zh", "ja": "char", "th": "char"}.get(language[:2].lower(), "13a")
-    bleu, chrf = BLEU(tokenize=rule, effective_order=True), CHRF()
+    references = [reference for reference, _ in pairs]
+    hypotheses = [hypothesis for _, hypothesis in pairs]
+    num_exact = sum(1 for reference, hypothesis in pairs if reference == hypothesis)
+    tokenizer = BLEU_TOKENIZERS.get(language[:2].lower(), "13a")
+    bleu = BLEU(tokenize=tokenizer, effective_order=True)
     return {
-        "items": len(texts),
-        "exact": sum(map(str.__eq__, texts, heard)) / len(texts),
-        "wer": jiwer.wer(texts, heard),
-        "cer": jiwer.cer(texts, heard),
-        "bleu": bleu.corpus_score(heard, [texts]).score,
-        "chrf": chrf.corpus_score(heard, [texts]).score,
+        "items": len(pairs),
+        "exact": num_exact / len(pairs),
+        "wer": jiwer.wer(references, hypotheses),
+        "cer": jiwer.cer(references, hypotheses),
+        "bleu": bleu.corpus_score(hypotheses, [references]).score,
+        "chrf": CHRF().corpus_score(hypotheses, [references]).score,
     }
 
 
 def evaluate_results(
     items: Sequence[Item],
-    found: Sequence[Result | ValueError],
+    results: Sequence[Result | ValueError],
     clean: Callable[[str], str] = str,
-    worst: int = 10,
+    num_worst: int = 10,
 ) -> dict:
-    """{"scores": {a language, or "all": SCORES}, "worst": those with the highest WER, word under word,
-    "items": {"audio", "language", "text", "heard", "wer"} of each, or "error"}; texts are cleaned first."""
+    """Compare results with the texts of their items, both cleaned by `clean`.
+
+    Returns {"scores": SCORES by language and for "all"; "worst": the items with the highest word
+    error rates and their alignments; "items": for each its "audio", "language", "text", and "heard"
+    and "wer", or "error"}.
+    """
+    rows = [evaluate_item(item, result, clean) for item, result in zip(items, results)]
+    transcribed = [row for row in rows if "error" not in row]
+
+    pairs_by_language: dict[str, list[tuple[str, str]]] = {}
+    for row in sorted(transcribed, key=lambda row: row["language"]):
+        pairs_by_language.setdefault(row["language"], []).append((row["text"], row["heard"]))
+    scores = {}
+    for language, pairs in pairs_by_language.items():
+        scores[language] = compute_scores(pairs, language)
+    if transcribed:
+        # The words of all items are split as one language, if there is one alone.
+        only_language = next(iter(scores)) if len(scores) == 1 else "all"
+        all_pairs = [(row["text"], row["heard"]) for row in transcribed]
+        scores["all"] = compute_scores(all_pairs, only_language)
+
+    wrong = [row for row in transcribed if row["text"] != row["heard"]]
+    wrong.sort(key=lambda row: row["wer"], reverse=True)
+    worst = [row | {"alignment": align_words(row)} for row in wrong[:num_worst]]
+    return {"scores": scores, "worst": worst, "items": rows}
+
+
+def evaluate_item(
+    item: Item, result: Result | ValueError, clean: Callable[[str], str]
+) -> dict[str, str | float]:
+    """Return the row of an item among the "items" of evaluate_results."""
+    from jiwer import process_words
+
+    text = clean(item.text)
+    row = {"audio": str(item), "language": item.language or "-", "text": text}
+    if isinstance(result, ValueError):
+        row["error"] = str(result).removeprefix(f"{item.audio}: ")
+        return row
+
+    heard = clean(result.text)
+    row["language"] = result.language or row["language"]
+    row["heard"] = heard
+    row["wer"] = process_words(text, heard).wer
+    return row
+
+
+def align_words(row: dict) -> str:
+    """Return an item's text above its transcription, aligned word by word."""
     from jiwer import process_words, visualize_alignment
 
-    rows, groups = [], {}
-    for item, one in zip(items, found):
-        rows.append(
-            {"audio": str(item), "language": item.language or "-", "text": clean(item.text)}
-        )
-        if isinstance(one, ValueError):
-            rows[-1]["error"] = str(one).removeprefix(f"{item.audio}: ")
-            continue
-        language, heard = one.language or rows[-1]["language"], clean(one.text)
-        rows[-1] |= {
-            "language": language,
-            "heard": heard,
-            "wer": process_words(rows[-1]["text"], heard).wer,
-        }
-        for name in language, "all":
-            groups.setdefault(name, []).append((rows[-1]["text"], heard))
-    names = sorted(groups, key=lambda name: (name == "all", name))
-    scores = {
-        name: compute_scores(groups[name], names[0] if len(names) == 2 else name) for name in names
-    }
-    wrong = [row for row in rows if row["text"] != row.get("heard", row["text"])]
-    wrong = sorted(wrong, key=lambda row: -row["wer"])[:worst]
-    lines = (visualize_alignment(process_words(row["text"], row["heard"]), False) for row in wrong)
-    aligned = [
-        row | {"alignment": text.split("\n\n")[1].rstrip()} for row, text in zip(wrong, lines)
-    ]
-    return {"scores": scores, "worst": aligned, "items": rows}
+    words = process_words(row["text"], row["heard"])
+    page = visualize_alignment(words, show_measures=False)
+    return page.split("\n\n")[1].rstrip()  # the part after the heading
 
 
-def render_evaluation(found: dict) -> str:
-    """A report as text: a table with a line for each language, then the worst items."""
+def render_evaluation(evaluation: dict) -> str:
+    """Return what evaluate_results returned as text: scores by language, then the worst items."""
     table = [["", *SCORES]]
-    for name, row in found["scores"].items():
-        table.append([name, *(format(row[key], SCORES[key]) for key in SCORES)])
+    for language, scores in evaluation["scores"].items():
+        cells = [format(scores[name], score_format) for name, score_format in SCORES.items()]
+        table.append([language, *cells])
+
+    # Columns are aligned on the right.
     widths = [max(map(len, column)) for column in zip(*table)]
-    text = "".join("  ".join(map(str.rjust, row, widths)) + "\n" for row in table)
-    for row in found["worst"]:
+    text = ""
+    for cells in table:
+        aligned = [cell.rjust(width) for cell, width in zip(cells, widths)]
+        text += "  ".join(aligned) + "\n"
+
+    for row in evaluation["worst"]:
         text += f"\n{row['audio']}  {row['language']}  WER {row['wer']:.2f}\n{row['alignment']}\n"
     return text

@@ -1,82 +1,87 @@
-"""What is minimised: the cross-entropy of the decoder's labels and, if asked for, CTC of the encoding."""
+"""What training minimises: cross-entropy of the decoder's labels and, optionally, CTC.
 
-import numpy as np
-import torch
+B clips, L samples, S frames of the encoding, K texts of a clip, T tokens of a text, N of a CTC
+text, V vocab_size. All losses are sums: the loop divides them by the labels of the whole step.
+"""
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nanos2t.model import IGNORED, SpeechEncoderDecoder
 from nanos2t.training.config import TrainConfig
-from nanos2t.wav2vec2 import EncoderTraining
-
-
-def spec_augment(
-    frames: Tensor, total: int, config: EncoderTraining, rng: np.random.Generator
-) -> Tensor | None:
-    """Frames to mask (B, total) bool, never padding, by the law of transformers' _compute_mask_indices.
-
-    Each item gets int(p * frames / length + u) spans, u uniform in [0, 1), at least mask_time_min_masks and
-    no more than fit, at distinct starts. None if the config masks nothing.
-    """
-    if not config.mask_time_prob:
-        return None
-    length, masked = config.mask_time_length, torch.zeros(len(frames), total, dtype=torch.bool)
-    u = rng.random()
-    for row, count in zip(masked, frames.tolist()):
-        spans = int(config.mask_time_prob * count / length + u)
-        spans = min(max(spans, config.mask_time_min_masks), count // length)
-        for start in rng.choice(max(count - length + 1, 0), spans, replace=False) if spans else ():
-            row[start : start + length] = True
-    return masked
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """The sum over labels (B, T) that are not IGNORED, of logits (B, T, V)."""
+    """Return the sum over labels (B, T) that are not IGNORED, for logits (B, T, V)."""
     return F.cross_entropy(
-        logits.flatten(0, 1),
-        labels.flatten(),
+        logits.flatten(0, 1),  # (B * T, V)
+        labels.flatten(),  # (B * T,)
         ignore_index=IGNORED,
         reduction="sum",
         label_smoothing=smoothing,
     )
 
 
-def ctc_loss(logits: Tensor, frames: Tensor, said: Tensor, blank: int) -> Tensor:
-    """Sum of -log p(said (B, N) | logits (B, S, V)) over all alignments (Graves et al. 2006); a clip that
-    speed has left with too few frames adds 0.
+def ctc_loss(logits: Tensor, frame_lengths: Tensor, ctc_labels: Tensor, blank: int) -> Tensor:
+    """Return the sum of -log p(ctc_labels (B, N) | logits (B, S, V)), over all alignments.
+
+    Graves et al. 2006. A clip that has too few frames for its text, as a faster speed may leave it,
+    adds 0.
     """
-    log_probs, sizes = logits.float().log_softmax(2).transpose(0, 1), (said != IGNORED).sum(1)
+    log_probs = logits.float().log_softmax(2)  # (B, S, V)
+    label_lengths = (ctc_labels != IGNORED).sum(1)  # (B,)
     return F.ctc_loss(
-        log_probs, said.clamp(min=0), frames, sizes, blank, reduction="sum", zero_infinity=True
+        log_probs.transpose(0, 1),  # (S, B, V)
+        ctc_labels.clamp(min=0),
+        frame_lengths,
+        label_lengths,
+        blank,
+        reduction="sum",
+        zero_infinity=True,
     )
 
 
 class TrainingModule(nn.Module):
-    """What is trained: the model, and for CTC a head that reads the encoding alone and is not kept. The
-    encoder learns from it where the words are (with attention: Watanabe et al. 2017).
+    """The model with its loss. CTC adds an output layer on the encoding, not saved with the model.
+
+    CTC helps the encoder to find where the words are (joint training with attention: Watanabe et
+    al. 2017).
     """
 
     def __init__(self, model: SpeechEncoderDecoder, config: TrainConfig):
         super().__init__()
-        sizes = model.decoder.config.hidden_size, model.decoder.config.vocab_size
-        self.model, self.config = model, config
-        self.ctc = nn.Linear(*sizes, dtype=model.encoder.norm.weight.dtype) if config.ctc else None
+        self.model = model
+        self.config = config
+        self.ctc = None
+        if config.ctc:
+            decoder = model.decoder.config
+            dtype = model.encoder.norm.weight.dtype
+            self.ctc = nn.Linear(decoder.hidden_size, decoder.vocab_size, dtype=dtype)
 
     def forward(
         self,
-        values: Tensor,
-        mask: Tensor,
-        masked: Tensor | None,
-        tokens: Tensor,
+        input_values: Tensor,
+        attention_mask: Tensor | None,
+        mask_time_indices: Tensor | None,
+        decoder_input_ids: Tensor,
         labels: Tensor,
-        said: Tensor,
+        ctc_labels: Tensor,
     ) -> Tensor:
-        """The loss of a train_data.Batch, summed over its labels; `masked`: spec_augment's frames."""
-        out = self.model(values, mask, None, tokens, masked)
-        loss = cross_entropy(out.logits, labels, self.config.label_smoothing)
+        """Return the loss of a dataset.Batch, summed over its labels.
+
+        `input_values` and `attention_mask`: (B, L). `mask_time_indices`: (B, S) bool, frames to
+        mask. `decoder_input_ids` and `labels`: (B * K, T). `ctc_labels`: (B, N).
+        """
+        output = self.model(
+            input_values, attention_mask, None, decoder_input_ids, mask_time_indices
+        )
+        loss = cross_entropy(output.logits, labels, self.config.label_smoothing)
         if self.ctc is None:
             return loss
-        aligned = ctc_loss(
-            self.ctc(out.memory), out.frame_lengths, said, self.model.generation.pad_token_id
-        )
-        return loss + self.config.ctc * self.config.targets * aligned
+
+        # The pad token is CTC's blank. A clip has K texts, and one CTC text: its weight is K times
+        # as large.
+        blank = self.model.generation.pad_token_id
+        ctc_logits = self.ctc(output.memory)  # (B, S, V)
+        ctc = ctc_loss(ctc_logits, output.frame_lengths, ctc_labels, blank)
+        return loss + self.config.ctc * self.config.targets * ctc

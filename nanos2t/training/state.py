@@ -1,46 +1,125 @@
-"""What a run goes on from: state.pt, written whole or not at all, and checked before it is read.
+"""What a run resumes from: state.pt, written whole or not at all, and checked before it is used.
 
-module, optimizer -> full_state -> save -> state.pt, last/ -> read_state -> resume
+    RunState.save -> last/, train.json, state.pt -> RunState.restore_or_save
+
+state.pt is a dictionary: "module" (weights by name), "optimizer", "step" (how many are done),
+"best" (the best value so far of the metric that selects best/, by its name).
 """
 
 import json
+import math
 import os
 import pickle
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, distributed, nn
-from torch.distributed.checkpoint import state_dict as sharded
+from torch import Tensor, nn
+from torch.distributed.checkpoint import state_dict as distributed_state
 
-from nanos2t import files as atomic
-from nanos2t.training import config as train_config
-from nanos2t.training.config import TrainConfig
+from nanos2t.files import first_line, write_atomically, write_text
+from nanos2t.training.config import TrainConfig, render_config
+from nanos2t.training.distributed import all_reduce_sum, is_sharded, rank
 
-FULL = sharded.StateDictOptions(full_state_dict=True, cpu_offload=True)
-
-
-def rank() -> int:
-    return distributed.get_rank() if distributed.is_initialized() else 0
+STATE_KEYS = {"module", "optimizer", "step", "best"}
+WHOLE_ON_CPU = distributed_state.StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 
-def world_size() -> int:
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+@dataclass
+class RunState:
+    """A module in training, its optimizer, how far they are, and the folder that they are saved in.
+
+    `save_model(name, weights)` writes the folder of a model: "last" with each state, and "best".
+    """
+
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    config: TrainConfig
+    output: Path
+    save_model: Callable[[str, dict], None]
+    steps_done: int = 0
+    best_value: float | None = None
+
+    @property
+    def path(self) -> Path:
+        return self.output / "state.pt"
+
+    def restore_or_save(self) -> None:
+        """Go on from the saved state if any process finds one, else save the first."""
+        (num_processes,) = all_reduce_sum(self.path.exists())
+        if num_processes == 0:
+            self.save()
+            return
+
+        state = read_state(self.path)
+        check_resumable(state, self.path, self.module, self.config)
+        restore_state(state, self.path, self.module, self.optimizer)
+        self.steps_done = state["step"]
+        self.best_value = state["best"].get(self.config.best)
+        if rank() == 0:
+            trim_log(self.output / "log.jsonl", self.steps_done)
+
+    def save(self) -> None:
+        """Write the model "last" and the state; one of the last states again for the average."""
+        weights, optimizer_state = collect_state(self.module, self.optimizer)
+        self.save_model("last", weights)  # before the state, which can not be resumed without it
+        if rank() != 0:
+            return
+        state = {
+            "module": weights,
+            "optimizer": optimizer_state,
+            "step": self.steps_done,
+            "best": {self.config.best: self.best_value},
+        }
+        write_text(self.output / "train.json", render_config(self.config))
+        save_state(state, self.path)
+        if self.config.average > 1 and self.steps_done in steps_to_average(self.config):
+            save_state(state, averaged_path(self.output, self.steps_done))
+
+    def save_if_best(self, metrics: dict[str, float]) -> None:
+        """Write the model "best" if the metric of `config.best` is finite and better than ever."""
+        value = metrics.get(self.config.best)
+        if value is None or not math.isfinite(value):
+            return
+        if self.best_value is None:
+            is_better = True
+        elif self.config.best == "exact":
+            is_better = value > self.best_value
+        else:
+            is_better = value < self.best_value
+        if is_better:
+            self.best_value = value
+            weights, _ = collect_state(self.module, self.optimizer)
+            self.save_model("best", weights)
 
 
-def all_reduce_sum(*values: float) -> list[float]:
-    """Sums over the processes."""
-    if world_size() == 1:
-        return list(values)
-    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-    total = torch.tensor(values, dtype=torch.float64, device=device)
-    distributed.all_reduce(total)
-    return total.tolist()
+def collect_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict, dict]:
+    """Return the weights and the optimizer's state.
+
+    Those of a sharded module are whole, on the CPU of rank 0.
+    """
+    if not is_sharded(module):
+        return module.state_dict(), optimizer.state_dict()
+
+    is_new = not optimizer.state
+    weights, optimizer_state = distributed_state.get_state_dict(
+        module, optimizer, options=WHOLE_ON_CPU
+    )
+    if is_new:
+        # To have any state to collect, torch has made a step of length 0. Undo its traces.
+        optimizer.state.clear()
+        for moments in optimizer_state.get("state", {}).values():
+            moments["step"].zero_()
+
+    # Clones are no views of larger tensors, which would be saved whole.
+    weights = {name: weight.clone() for name, weight in weights.items()}
+    return weights, optimizer_state
 
 
 def save_state(state: dict, path: Path) -> None:
-    """Whole or not at all, and on the disk."""
+    """Write a state whole or not at all, and wait until it is on the disk."""
 
     def write(part: Path) -> None:
         with open(part, "wb") as file:
@@ -48,41 +127,18 @@ def save_state(state: dict, path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
 
-    atomic.write_atomically(path, write)
+    write_atomically(path, write)
 
 
-def is_sharded(module: nn.Module) -> bool:
-    return any(hasattr(part, "unshard") for part in module.modules())  # torch's fully_shard adds it
-
-
-def full_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict, dict]:
-    """The weights and the optimizer's state; of a sharded module whole, at rank 0, on the CPU."""
-    if is_sharded(module):
-        new = not optimizer.state
-        weights, moments = sharded.get_state_dict(module, optimizer, options=FULL)
-        if new:  # torch has made a step of length 0, to have moments
-            optimizer.state.clear()
-            for moment in moments.get("state", {}).values():
-                moment["step"].zero_()
-        return {
-            name: value.clone() for name, value in weights.items()
-        }, moments  # not of a larger tensor
-    return module.state_dict(), optimizer.state_dict()
-
-
-def read_state(file: Path) -> dict:
-    """What `save` wrote. ValueError for a file that is missing, or not to the bit what was written."""
+def read_state(path: Path) -> dict:
+    """Read what `save_state` wrote. ValueError for a file that is missing or damaged."""
     try:
-        with zipfile.ZipFile(
-            file
-        ) as parts:  # it has a checksum of each part, at which torch does not look
-            if broken := parts.testzip():
-                raise ValueError(f"the checksum of {broken} is wrong")
-        state = torch.load(file, weights_only=True, map_location="cpu")
-        if (
-            not isinstance(state, dict)
-            or not {"module", "optimizer", "step", "best"} <= state.keys()
-        ):
+        # A state is a zip archive with a checksum of each part, which torch does not check.
+        with zipfile.ZipFile(path) as archive:
+            if damaged_part := archive.testzip():
+                raise ValueError(f"the checksum of {damaged_part} is wrong")
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
             raise ValueError("something else was found")
     except (
         OSError,
@@ -92,103 +148,89 @@ def read_state(file: Path) -> dict:
         pickle.UnpicklingError,
         zipfile.BadZipFile,
     ) as error:
-        reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
-        raise ValueError(f"{file}: {reason}, expected the state of a run") from None
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise ValueError(f"{path}: {reason}, expected the state of a run") from None
     return state
 
 
-def resume(
-    module: nn.Module, optimizer: torch.optim.Optimizer, config: TrainConfig, file: Path
-) -> tuple[int, float | None]:
-    """Put a saved state back -> how many steps it has done, and the best of config.best's metric so far."""
-    state, groups = read_state(file), [dict(group) for group in optimizer.param_groups]
-    if is_sharded(module) != isinstance(state["optimizer"]["param_groups"][0]["params"][0], str):
-        raise ValueError(f"{file}: expected to go on with --shard or without, as the run began")
+def check_resumable(state: dict, path: Path, module: nn.Module, config: TrainConfig) -> None:
+    """Raise ValueError for a state with the other value of --shard, or of more steps."""
+    # An optimizer's parameters are named in a sharded run's state, and numbered in another's.
+    first_parameter = state["optimizer"]["param_groups"][0]["params"][0]
+    if is_sharded(module) != isinstance(first_parameter, str):
+        raise ValueError(f"{path}: expected to go on with --shard or without, as the run began")
     if state["step"] > config.steps:
         raise ValueError(
-            f"{file}: {state['step']} steps are done, expected --steps to be as many or more"
+            f"{path}: {state['step']} steps are done, expected --steps to be as many or more"
         )
+
+
+def restore_state(
+    state: dict, path: Path, module: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put saved weights and moments back. ValueError if they are not of this module."""
+    weight_decays = [group["weight_decay"] for group in optimizer.param_groups]
     try:
         if is_sharded(module):
-            sharded.set_state_dict(
+            distributed_state.set_state_dict(
                 module,
                 optimizer,
                 model_state_dict=state["module"],
                 optim_state_dict=state["optimizer"],
-                options=FULL,
+                options=WHOLE_ON_CPU,
             )
         else:
             module.load_state_dict(state["module"])
             optimizer.load_state_dict(state["optimizer"])
     except (KeyError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{file}: not of this model ({' '.join(str(error).split())[:200]}), expected the "
-            "options that the run began with"
+            f"{path}: not of this model ({reason}), expected the options that the run began with"
         ) from None
-    for group, now in zip(optimizer.param_groups, groups):
-        group["weight_decay"] = now["weight_decay"]
-    return state["step"], state["best"].get(config.best)
+
+    # The optimizer's state has brought the weight decay of the run before: this run's may differ.
+    for group, weight_decay in zip(optimizer.param_groups, weight_decays):
+        group["weight_decay"] = weight_decay
 
 
-def last_saves(config: TrainConfig) -> list[int]:
-    """The steps after which the states are saved whose mean is asked for, the last one first."""
-    every = config.save_every
-    return [
-        config.steps,
-        *range((config.steps - 1) // every * every, 0, -every)[: config.average - 1],
-    ]
-
-
-def save_step(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
-    output: Path,
-    done: int,
-    best: float | None,
-    keep: Callable[[str, dict], None],
-) -> None:
-    """What a run goes on from, and the folder "last"; a state for `average`, if it is one of the last."""
-    weights, moments = full_state(module, optimizer)
-    keep("last", weights)  # without it a state is of no use
-    if rank() == 0:
-        state = {"module": weights, "optimizer": moments, "step": done, "best": {config.best: best}}
-        atomic.write_text(output / "train.json", train_config.render_config(config))
-        save_state(state, output / "state.pt")
-        if config.average > 1 and done in last_saves(config):
-            save_state(state, output / f"state-{done}.pt")
-
-
-def trim_log(file: Path, steps: int) -> None:
-    """Drop what a run wrote that did not live to save its state, and the line that it was writing."""
-    if rank() == 0 and file.exists():
-        lines = [line for line in file.read_text().splitlines(True) if line.endswith("}\n")]
+def trim_log(path: Path, steps_done: int) -> None:
+    """Drop lines of steps that were made after the last saved state, and a line that is cut off."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        if not line.endswith("}\n"):
+            continue
         try:
-            lines = [line for line in lines if json.loads(line)["step"] <= steps]
+            if json.loads(line)["step"] <= steps_done:
+                kept.append(line)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"{file}: {error!r}, expected lines of metrics, each with its step"
+                f"{path}: {error!r}, expected lines of metrics, each with its step"
             ) from None
-        atomic.write_text(file, "".join(lines))
+    write_text(path, "".join(kept))
+
+
+def steps_to_average(config: TrainConfig) -> list[int]:
+    """Return the steps after which states for --average are saved, the last step first."""
+    steps = [config.steps]
+    step = (config.steps - 1) // config.save_every * config.save_every
+    while step > 0 and len(steps) < config.average:
+        steps.append(step)
+        step -= config.save_every
+    return steps
+
+
+def averaged_path(output: Path, step: int) -> Path:
+    return output / f"state-{step}.pt"
 
 
 def average_states(output: Path, config: TrainConfig) -> dict[str, Tensor]:
-    """The mean of the weights in the last states of a finished run (Vaswani et al. 2017, section 6.1)."""
-    states = [read_state(output / f"state-{step}.pt")["module"] for step in last_saves(config)]
+    """Return the mean of the weights in the last states of a finished run.
+
+    Vaswani et al. 2017, section 6.1.
+    """
+    states = []
+    for step in steps_to_average(config):
+        states.append(read_state(averaged_path(output, step))["module"])
     return {name: sum(state[name] for state in states) / len(states) for name in states[0]}
-
-
-def restore_or_save(
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
-    output: Path,
-    keep: Callable[[str, dict], None],
-) -> tuple[int, float | None]:
-    """Put back what was saved, or save what there is -> how many steps are done, and config.best's metric."""
-    if all_reduce_sum((output / "state.pt").exists())[0]:
-        first, best = resume(module, optimizer, config, output / "state.pt")
-        trim_log(output / "log.jsonl", first)
-        return first, best
-    save_step(module, optimizer, config, output, 0, None, keep)
-    return 0, None

@@ -1,4 +1,4 @@
-# pytest tests/test_train_config.py
+# pytest tests/training/test_config.py
 """One dataclass: its flags, its config files, and which of them goes before which."""
 
 import argparse
@@ -25,7 +25,7 @@ def parse(*arguments: str) -> dict:
 def test_every_field_has_a_flag_and_only_given_ones_count():
     assert parse() == {}
     for option in fields(TrainConfig):
-        name, kind = train_config.flag(option.name), train_config.kind(option)
+        name, kind = train_config.flag_name(option.name), train_config.option_type(option)
         value = (
             option.metadata["choices"][-1]
             if option.metadata["choices"]
@@ -35,8 +35,8 @@ def test_every_field_has_a_flag_and_only_given_ones_count():
         assert found == {option.name: kind(value)}
         if kind is bool:
             assert parse("--no-" + name.removeprefix("--")) == {option.name: False}
-        train_config.check_config(option, found[option.name])
-        train_config.check_config(option, option.default)
+        train_config.check_option(option, found[option.name])
+        train_config.check_option(option, option.default)
 
 
 def test_flags_go_before_the_file_before_the_run_before_the_defaults(tmp_path: Path):
@@ -106,8 +106,8 @@ def test_what_must_be_given(given, reason):
 @pytest.mark.parametrize(
     ("more", "reason"),
     [
-        ({"model": "other"}, "--model is 'other', expected 'm', as .* began"),
-        ({"ctc": 0.5}, "--ctc is 0.5, expected 0.0, as"),
+        ({"model": "other"}, "--model is 'other', expected 'm', with which .* began"),
+        ({"ctc": 0.5}, "--ctc is 0.5, expected 0.0, with which"),
         ({"output": "other"}, "--output is 'other', expected"),
         ({"output": 3}, "--output is 3, expected str"),
         ({"vocabulary": "bpe"}, "--vocabulary is 'bpe', expected 'decoder'"),

@@ -1,4 +1,4 @@
-# pytest tests/test_evaluate.py
+# pytest tests/training/test_evaluation.py
 """Errors counted by hand beside jiwer and sacrebleu; manifests of many languages, with holes; the command."""
 
 import json
@@ -11,8 +11,9 @@ import soundfile
 from helpers.tiny import RATE, SOUNDS, save_tiny, write
 
 import nanos2t
+from nanos2t.cli import evaluate
 from nanos2t.cli import main as cli
-from nanos2t.training import evaluation as evaluate
+from nanos2t.training import evaluation
 from nanos2t.training.manifest import Item
 from nanos2t.transcription.results import Result
 from nanos2t.transcription.transcriber import SpeechToText
@@ -55,7 +56,7 @@ PAIRS = [
 
 
 def test_rates_are_errors_over_lengths_of_the_corpus():
-    found = evaluate.compute_scores(PAIRS)
+    found = evaluation.compute_scores(PAIRS)
     words = sum(distance(text.split(), said.split()) for text, said in PAIRS)
     letters = sum(distance(text, said) for text, said in PAIRS)
     assert found["wer"] == pytest.approx(words / sum(len(text.split()) for text, _ in PAIRS))
@@ -70,26 +71,26 @@ def test_bleu_and_chrf_are_sacrebleus():
         ("the cat sat on the mat", "the cat is on the mat"),
         ("a dog, barking loudly", "dogs bark"),
     ]
-    found, (texts, said) = evaluate.compute_scores(pairs), map(list, zip(*pairs))
+    found, (texts, said) = evaluation.compute_scores(pairs), map(list, zip(*pairs))
     assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(said, [texts]).score)
     assert found["chrf"] == pytest.approx(sacrebleu.corpus_chrf(said, [texts]).score)
     assert 0 < found["bleu"] < found["chrf"] < 100
 
 
 def test_short_and_unspaced_texts_have_a_bleu():
-    assert evaluate.compute_scores([("seven", "seven")])["bleu"] == pytest.approx(100)
+    assert evaluation.compute_scores([("seven", "seven")])["bleu"] == pytest.approx(100)
     chinese = [("我今天去了北京大学", "我今天去北京大学")]
     assert (
-        evaluate.compute_scores(chinese)["bleu"]
+        evaluation.compute_scores(chinese)["bleu"]
         == 0
-        < evaluate.compute_scores(chinese, "zh_CN")["bleu"]
+        < evaluation.compute_scores(chinese, "zh_CN")["bleu"]
         < 100
     )
     japanese = [("今日は東京に行きました", "今日は京都に行きました")]
     assert (
-        evaluate.compute_scores(japanese)["bleu"]
+        evaluation.compute_scores(japanese)["bleu"]
         == 0
-        < evaluate.compute_scores(japanese, "ja")["bleu"]
+        < evaluation.compute_scores(japanese, "ja")["bleu"]
         < 100
     )
 
@@ -97,10 +98,10 @@ def test_short_and_unspaced_texts_have_a_bleu():
 def test_nothing_is_cleaned_unless_asked():
     items = [Item("a.wav", "Nine, O'Clock — naïve!"), Item("b.wav", "ﬁve")]
     said = [heard("nine o clock naïve"), heard("FIVE.")]
-    assert evaluate.evaluate_results(items, said)["scores"]["all"]["exact"] == 0
-    clean = evaluate.evaluate_results(items, said, evaluate.normalise_text)
+    assert evaluation.evaluate_results(items, said)["scores"]["all"]["exact"] == 0
+    clean = evaluation.evaluate_results(items, said, evaluation.normalise_text)
     assert clean["scores"]["all"]["exact"] == 1 and clean["worst"] == []
-    assert evaluate.normalise_text(" 3+4 = $7 ") == "3 4 7"
+    assert evaluation.normalise_text(" 3+4 = $7 ") == "3 4 7"
 
 
 def test_scores_per_language_and_over_all():
@@ -111,7 +112,7 @@ def test_scores_per_language_and_over_all():
         Item("d", "x", "fr"),
     ]
     said = [heard("eins", "de"), heard("drei", "de"), heard("two"), ValueError("d: gone")]
-    found = evaluate.evaluate_results(items, said)
+    found = evaluation.evaluate_results(items, said)
     assert list(found["scores"]) == ["-", "de", "all"]
     assert [row["items"] for row in found["scores"].values()] == [1, 2, 3]
     assert found["scores"]["de"]["exact"] == 0.5
@@ -123,8 +124,8 @@ def test_over_all_is_the_language_if_there_is_one():
     items = [Item("a", "我今天去了北京大学", "zh"), Item("b", "seven", "en")]
     said = [heard("我今天去北京大学", "zh"), heard("seven", "en")]
     chinese, mixed = (
-        evaluate.evaluate_results(items[:1], said[:1]),
-        evaluate.evaluate_results(items, said),
+        evaluation.evaluate_results(items[:1], said[:1]),
+        evaluation.evaluate_results(items, said),
     )
     assert chinese["scores"]["all"] == chinese["scores"]["zh"] == mixed["scores"]["zh"]
     assert 0 < chinese["scores"]["all"]["bleu"] and mixed["scores"]["en"]["bleu"] == pytest.approx(
@@ -135,16 +136,16 @@ def test_over_all_is_the_language_if_there_is_one():
 def test_the_worst_ten_with_an_alignment():
     items = [Item(f"{i}.wav", " ".join("abcdefghijklmno"[: i + 1])) for i in range(15)]
     said = [heard(item.text[:-1] + "z") for item in items[:-1]] + [heard(items[-1].text)]
-    worst = evaluate.evaluate_results(items, said)["worst"]
+    worst = evaluation.evaluate_results(items, said)["worst"]
     assert [row["audio"] for row in worst] == [f"{i}.wav" for i in range(10)]
     assert [row["wer"] for row in worst] == pytest.approx([1 / (i + 1) for i in range(10)])
     texts = "two four seven nine ten", "two seven nine ten one"
-    row = evaluate.evaluate_results([Item("a.wav", texts[0])], [heard(texts[1])])["worst"][0]
+    row = evaluation.evaluate_results([Item("a.wav", texts[0])], [heard(texts[1])])["worst"][0]
     reference, said = row["alignment"].splitlines()[:2]
     assert reference.split() == ["REF:", "two", "four", "seven", "nine", "ten", "***"]
     assert said.split() == ["HYP:", "two", "****", "seven", "nine", "ten", "one"]
     assert reference.index("nine") == said.index("nine")
-    assert evaluate.evaluate_results([Item("a.wav", "")], [heard("two")])["worst"][0]["wer"] >= 1
+    assert evaluation.evaluate_results([Item("a.wav", "")], [heard("two")])["worst"][0]["wer"] >= 1
 
 
 def test_each_item_in_its_language_whatever_the_batch(stt, clips):
@@ -152,7 +153,7 @@ def test_each_item_in_its_language_whatever_the_batch(stt, clips):
     expected = [str(stt.transcribe(item.audio, language=item.language or "en")) for item in items]
     assert len({*expected}) > 4
     for size in 1, 5, 20:
-        found = evaluate.transcribe_items(stt, items, size, language="en")
+        found = evaluation.transcribe_items(stt, items, size, language="en")
         assert list(map(str, found)) == expected
     assert [one.language for one in found[:3]] == ["en", "de", "en"]
 
@@ -165,7 +166,7 @@ def test_a_part_of_a_recording(stt, clips, tmp_path):
         Item(str(part), "x", "de"),
         Item(clips[1], "x", "de"),
     ]
-    found = evaluate.transcribe_items(stt, items)
+    found = evaluation.transcribe_items(stt, items)
     assert found[0].tokens == found[1].tokens != found[2].tokens
 
 
@@ -177,7 +178,7 @@ def test_an_item_that_fails_fails_alone(stt, clips, tmp_path):
         Item(clips[1], "x", "en"),
     ]  # fmt: skip
     done = []
-    found = evaluate.transcribe_items(stt, items, progress=done.append)
+    found = evaluation.transcribe_items(stt, items, progress=done.append)
     assert [isinstance(one, ValueError) for one in found] == [True, False, True, True, True, False]
     assert sum(done) == 2
     for one, reason in zip(
@@ -189,9 +190,9 @@ def test_an_item_that_fails_fails_alone(stt, clips, tmp_path):
 def test_a_model_of_one_language_is_not_asked_for_any(clips, tmp_path):
     stt = nanos2t.load(save_tiny(tmp_path), dtype="float64")
     items = [Item(clips[0], "x", "en")]
-    found = evaluate.transcribe_items(stt, items)
+    found = evaluation.transcribe_items(stt, items)
     assert str(found[0]) == str(stt.transcribe(clips[0]))
-    assert list(evaluate.evaluate_results(items, found)["scores"]) == ["en", "all"]
+    assert list(evaluation.evaluate_results(items, found)["scores"]) == ["en", "all"]
 
 
 # the command
@@ -269,6 +270,6 @@ def test_exit_codes(run, clips, tmp_path, monkeypatch):
     assert run(manifest(tmp_path / "bad.jsonl", {"audio": 3}))[0] == 2
     assert run(path, "--language", "tlh")[0] == 2
     assert run(path, "--model", tmp_path / "nothing", tiny=False)[0] == 3
-    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    monkeypatch.setattr(evaluate, "find_spec", lambda name: None)
     code, out, err = run(path)
     assert (code, out) == (2, "") and "pip install jiwer sacrebleu" in err[0]

@@ -1,4 +1,4 @@
-# pytest tests/test_train_state.py
+# pytest tests/training/test_state.py
 """What a run goes on from: files that are whole, or what was there before; test_train.py has whole runs."""
 
 import resource
@@ -29,9 +29,10 @@ def test_average_is_of_the_last_states(tmp_path: Path):
         train_state.average_states(tmp_path, replace(config, steps=700))
     for steps, every, wanted in ((10, 4, [10, 8, 4]), (12, 4, [12, 8, 4]), (10, 100, [10])):
         assert (
-            train_state.last_saves(TrainConfig(steps=steps, save_every=every, average=3)) == wanted
+            train_state.steps_to_average(TrainConfig(steps=steps, save_every=every, average=3))
+            == wanted
         )
-    assert train_state.last_saves(TrainConfig(steps=10**12, save_every=1)) == [10**12]
+    assert train_state.steps_to_average(TrainConfig(steps=10**12, save_every=1)) == [10**12]
 
 
 def test_a_full_disk_is_named(tmp_path: Path):

@@ -238,9 +238,9 @@ sys.path[:0] = {paths!r}
 import torch
 from torch import distributed
 import scale, test_scale
-from nanos2t.training.loop import spread
+from nanos2t.training.distributed import wrap_distributed
 from nanos2t.training.config import TrainConfig
-from nanos2t.training.losses import Learner
+from nanos2t.training.losses import TrainingModule
 def received():
     lines = Path("/proc/net/dev").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.strip().startswith("lo:")))
@@ -253,7 +253,7 @@ encoder = scale.EncoderConfig(**sizes, conv_channels=(32, 32), conv_kernels=(10,
 model = scale.SpeechEncoderDecoder.from_configs(encoder, scale.DecoderConfig.bert(2000, **sizes))
 counted = scale.wire(model, 2, {shard}) + {shard} * scale.count(model) * 4 * 0.5
 config, labels = TrainConfig(shard={shard}), torch.randint(3, 1000, (1, 5))
-module, found = spread(Learner(model, config), config), []
+module, found = wrap_distributed(TrainingModule(model, config), config), []
 for _ in range(8):
     distributed.barrier()
     before = received()

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 pytest.importorskip("num2words")
 from nanos2t import audio, tokenizer
 from nanos2t.training import config as train_config
-from nanos2t.training import loop as train
+from nanos2t.training.run import run_training
 from nanos2t.transcription.loading import BUNDLED
 
 
@@ -276,9 +276,9 @@ def test_the_recipe_runs_and_its_model_is_packed_for_transformers(numbers: Path,
     home = Path(task.__file__).parent
     flags = {"train": str(numbers / "train.jsonl"), "dev": str(numbers / "dev.jsonl"), "steps": 2}
     flags |= {"model": str(home), "output": str(tmp_path / "first"), "batch_seconds": 9.0}
-    train.run_training(train_config.resolve_config(flags, str(home / "train.json")))
+    run_training(train_config.resolve_config(flags, str(home / "train.json")))
     flags |= {"model": str(tmp_path / "first" / "last"), "output": str(tmp_path / "run")}
-    train.run_training(train_config.resolve_config(flags, str(home / "tight.json")))
+    run_training(train_config.resolve_config(flags, str(home / "tight.json")))
     packed = tmp_path / "packed"
     task.pack(SimpleNamespace(model=str(tmp_path / "run" / "last"), output=packed))
     assert {x.dtype for x in load_file(packed / "model.safetensors").values()} == {torch.float16}

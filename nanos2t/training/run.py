@@ -1,0 +1,199 @@
+"""`nanos2t train`: from a config to the folder of a finished run.
+
+    config -> manifests -> transcriber to train, examples -> TrainingModule, LossStream -> train ->
+    best/, last/
+
+The folder of a run holds train.json, the files of the tokenizer, skipped.txt, log.jsonl, state.pt,
+and the models best/, last/ and average/.
+"""
+
+import logging
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from torch import distributed
+
+from nanos2t.fast.positional_conv import FastPositionalConv
+from nanos2t.files import write_text
+from nanos2t.model import SpeechEncoderDecoder
+from nanos2t.training.config import TrainConfig, render_config
+from nanos2t.training.distributed import join_processes, rank, world_size, wrap_distributed
+from nanos2t.training.examples import Example, select_examples
+from nanos2t.training.loop import LossStream, train
+from nanos2t.training.losses import TrainingModule
+from nanos2t.training.manifest import Item, read_manifest
+from nanos2t.training.start import empty_like, prepare_transcriber
+from nanos2t.training.state import average_states, steps_to_average
+from nanos2t.training.validation import validate
+from nanos2t.transcription.loading import choose_device
+from nanos2t.transcription.transcriber import PROCESSOR_FILES, SpeechToText
+
+log = logging.getLogger("nanos2t")
+
+
+def run_training(config: TrainConfig, resumed: bool = False) -> None:
+    """Train a model on a manifest, from the start or from the state in config.output.
+
+    ValueError, one line, for options, manifests, models or states that can not be used.
+    """
+    device = choose_device(config.device)
+    join_processes(device)
+    if rank() != 0:
+        log.setLevel(logging.ERROR)  # the warnings of all processes are the same
+    check_run(config, resumed)
+
+    # The model to train
+    output = Path(config.output)
+    train_items = read_manifest(config.train)
+    dev_items = read_manifest(config.dev) if config.dev else []
+    stt = prepare_run(config, train_items, resumed)
+
+    # The examples to train and to validate on
+    train_examples, skipped = choose_examples(stt, config, config.train, train_items)
+    dev_examples = []
+    if config.dev:
+        dev_examples, dev_skipped = choose_examples(stt, config, config.dev, dev_items, True)
+        skipped += dev_skipped
+    if rank() == 0:
+        list_skipped(output / "skipped.txt", skipped)
+
+    # The loop, and what it calls
+    stt.model.to(device)
+    configure_model(stt.model, config, train_examples)
+    module = TrainingModule(stt.model, config)
+    losses = LossStream(stt, wrap_distributed(module, config), train_examples, config)
+    validate_model = partial(validate, stt, dev_examples, config) if dev_examples else None
+    save_model = partial(save_trained_model, stt, output)
+    train(module, losses, config, output, validate_model, save_model, losses.progress)
+
+    if config.average > 1 and rank() == 0:
+        save_model("average", average_states(output, config))
+
+
+def check_run(config: TrainConfig, resumed: bool) -> None:
+    """Raise ValueError for what so many processes or steps can not do, or a missing state."""
+    if config.accumulate % world_size() != 0:
+        raise ValueError(
+            f"--accumulate is {config.accumulate}, expected a multiple of {world_size()} processes"
+        )
+    num_states = len(steps_to_average(config))
+    if num_states < config.average:
+        raise ValueError(
+            f"--average is {config.average}, expected {num_states} at most: so many states are "
+            f"saved in {config.steps} steps, one every {config.save_every}"
+        )
+    if resumed and not (Path(config.output) / "state.pt").exists():
+        raise ValueError(
+            f"{config.output}: no state.pt to go on from, expected to begin without --resume"
+        )
+
+
+def prepare_run(config: TrainConfig, items: list[Item], resumed: bool) -> SpeechToText:
+    """Return the transcriber to train.
+
+    Rank 0 creates the folder of a new run, with the files of the tokenizer. A resumed run takes the
+    model in last/; the loop replaces its weights by those of state.pt.
+    """
+    output = Path(config.output)
+    if resumed:
+        config = replace(
+            config,
+            model=str(output / "last"),
+            encoder=None,
+            decoder=None,
+            random="none",
+            vocabulary="decoder",
+        )
+
+    # The other processes read what rank 0 has written.
+    if rank() == 0:
+        if not resumed:
+            create_run_folder(config, output)
+        stt = prepare_transcriber(config, items, output, writes=True)
+    if world_size() > 1:
+        distributed.barrier()
+    if rank() != 0:
+        stt = prepare_transcriber(config, items, output, writes=False)
+    return stt
+
+
+def create_run_folder(config: TrainConfig, output: Path) -> None:
+    """Make the folder of a new run, which train.json marks.
+
+    ValueError if something else is in it.
+    """
+    has_model = (output / "last").exists() and (output / "log.jsonl").exists()
+    if (output / "state.pt").exists() or has_model:
+        raise ValueError(f"{output}: there is a run, go on with --resume {output}")
+    is_used = output.is_dir() and any(output.iterdir())
+    if is_used and not (output / "train.json").exists():
+        raise ValueError(f"{output}: not empty, expected a new folder for the run")
+
+    # A run that died before its first state may have left some files.
+    output.mkdir(parents=True, exist_ok=True)
+    for name in ("skipped.txt", *PROCESSOR_FILES):
+        (output / name).unlink(missing_ok=True)
+    write_text(output / "train.json", render_config(config))
+
+
+def choose_examples(
+    stt: SpeechToText, config: TrainConfig, manifest: str, items: list[Item], decode: bool = False
+) -> tuple[list[Example], list[str]]:
+    """Return the examples of a manifest, and lines for skipped.txt.
+
+    ValueError if no item can be used. Recordings for validation are decoded once now: one that is
+    damaged would change the metrics.
+    """
+    examples, lines = select_examples(stt, items, config, decode)
+    if not examples:
+        raise ValueError(f"{manifest}: no line can be trained on, the first: {lines[0]}")
+    if len(examples) < len(items):
+        log.warning(
+            "%s: %d of %d lines are used, see skipped.txt", manifest, len(examples), len(items)
+        )
+    return examples, [f"{manifest}: {line}\n" for line in lines]
+
+
+def list_skipped(path: Path, lines: list[str]) -> None:
+    """Write skipped.txt anew, each line once.
+
+    Recordings that were found damaged before the run was resumed stay listed.
+    """
+    if path.exists():
+        previous = path.read_text("utf-8").splitlines(keepends=True)
+        lines = lines + [line for line in previous if ": damaged, skipped: " in line]
+    write_text(path, "".join(dict.fromkeys(lines)))
+
+
+def configure_model(
+    model: SpeechEncoderDecoder, config: TrainConfig, examples: list[Example]
+) -> None:
+    """Adapt a model to the run: how long a text may become, its precision, what is not trained."""
+    # A model without a limit gets one of 3/2 of the longest text, and the start token.
+    generation = model.generation
+    if generation.max_length is None and generation.max_new_tokens is None:
+        longest = max(len(example.tokens) for example in examples)
+        limit = min(longest * 3 // 2, model.decoder.config.max_positions)
+        model.generation = replace(generation, max_length=limit + 1)
+
+    if config.bfloat16:
+        # In bfloat16 on a CPU, the core's convolution may return wrong numbers.
+        model.encoder.positions = FastPositionalConv(model.encoder.positions)
+    if config.freeze_feature_encoder:
+        model.freeze_feature_encoder()
+
+
+def save_trained_model(stt: SpeechToText, output: Path, name: str, weights: dict) -> None:
+    """Write the weights of a TrainingModule as a model folder, output/name, at rank 0."""
+    if rank() != 0:
+        return
+    prefix = "model."  # what else is trained, as the output layer for CTC, is not kept
+    state = {}
+    for key, weight in weights.items():
+        if key.startswith(prefix):
+            state[key.removeprefix(prefix)] = weight
+    model = empty_like(stt.model)
+    model.load_state_dict(state, assign=True)
+    trained = SpeechToText(model, stt.tokenizer, stt.sample_rate, stt.normalise, folder=output)
+    trained.save_pretrained(output / name)

@@ -1,0 +1,212 @@
+# pytest tests/training/test_resuming.py
+"""Runs that are killed, stopped or out of disk space, and what they are resumed from."""
+
+import errno
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.training import command_line, distance, folder_contents, read_weights, tiny_run
+
+import nanos2t
+from nanos2t.cli import console
+from nanos2t.cli import main as cli
+from nanos2t.training import state as run_state
+from nanos2t.training.run import run_training
+
+
+@pytest.mark.parametrize("step", [1, 7, 10])
+def test_a_run_that_is_killed_and_resumed_ends_in_the_same_bits(whole_run, step, tmp_path: Path):
+    config = tiny_run(tmp_path, average=2, workers=step % 2)
+    code = "import os, sys; from nanos2t.cli import main as cli; from nanos2t.training import loop; real = loop.train_step\n"
+    code += f"def update(*a):\n    os.kill(os.getpid(), 9) if a[4] == {step} else 0\n    return real(*a)\n"
+    code += "loop.train_step = update; cli.main(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command_line(config)], capture_output=True, text=True
+    )
+    assert done.returncode == -9, done.stderr
+    with open(tmp_path / "run" / "log.jsonl", "a") as log:
+        log.write('{"step": 11, "loss": 3}\n{"step": 12, "lo')
+    assert cli.main(["train", "--resume", str(tmp_path / "run")]) == 0
+    for name in ("last", "best", "average"):
+        assert (
+            distance(read_weights(whole_run[1] / "run", name), read_weights(tmp_path / "run", name))
+            == 0
+        )
+    lines = [
+        (folder / "run" / "log.jsonl").read_text().splitlines()
+        for folder in (whole_run[1], tmp_path)
+    ]
+    first, second = (
+        [(row["step"], row["loss"]) for row in map(json.loads, part)] for part in lines
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_run_that_is_asked_to_stop_saves_its_step(whole_run, name, tmp_path: Path):
+    config = tiny_run(tmp_path, average=2, workers=1)
+    code = "import os, signal, sys; from nanos2t.cli import main as cli; from nanos2t.training import loop; real = loop.train_step\n"
+    code += f"def update(*a):\n    os.kill(os.getpid(), signal.{name}) if a[4] == 6 else 0\n    return real(*a)\n"
+    code += "loop.train_step = update; raise SystemExit(cli.main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command_line(config)], capture_output=True, text=True
+    )
+    assert done.returncode == console.INTERRUPTED, done.stderr
+    assert f"step 7 is saved, go on with --resume {config.output}" in done.stderr
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 7
+    assert cli.main(["train", "--resume", str(tmp_path / "run")]) == 0
+    for folder in ("last", "best", "average"):
+        assert (
+            distance(
+                read_weights(whole_run[1] / "run", folder), read_weights(tmp_path / "run", folder)
+            )
+            == 0
+        )
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(whole_run, tmp_path: Path, monkeypatch):
+    config, real = tiny_run(tmp_path, average=2), torch.save
+
+    def save(state, file):
+        if state["step"] == 8:
+            file.write(b"half of it")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(state, file)
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(ValueError, match="state.pt: can not be written .*No space left"):
+        run_training(config)
+    monkeypatch.undo()
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 4
+    assert not list((tmp_path / "run").glob("*.part")) and nanos2t.load(tmp_path / "run" / "last")
+    assert cli.main(["train", "--resume", config.output]) == 0
+    assert distance(read_weights(whole_run[1] / "run"), read_weights(tmp_path / "run")) == 0
+
+
+def test_a_disk_that_is_full_at_the_first_save_leaves_a_folder_to_begin_in(
+    tmp_path: Path, monkeypatch
+):
+    config = tiny_run(tmp_path)
+
+    def save(state, file):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(ValueError, match="state.pt: can not be written .No space left"):
+        run_training(config)
+    monkeypatch.undo()
+    (tmp_path / "run" / "vocab.txt").write_text("of another decoder")
+    run_training(config)
+    assert (tmp_path / "run" / "state.pt").exists() and not (
+        tmp_path / "run" / "vocab.txt"
+    ).exists()
+    (tmp_path / "run" / "state.pt").unlink()  # a model that is trained is never written over
+    with pytest.raises(ValueError, match="there is a run"):
+        run_training(config)
+
+
+def test_a_run_that_died_before_its_first_state_can_begin_again(
+    whole_run, tmp_path: Path, monkeypatch
+):
+    config, real = tiny_run(tmp_path, average=2), run_state.save_state
+    monkeypatch.setattr(
+        run_state, "save_state", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run_training(config)
+    with pytest.raises(
+        ValueError, match="run: no state.pt to go on from, expected to begin without"
+    ):
+        run_training(config, resumed=True)
+    monkeypatch.setattr(run_state, "save_state", real)
+    run_training(config)
+    assert distance(read_weights(whole_run[1] / "run"), read_weights(tmp_path / "run")) == 0
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[data.index(b"/data/1") + 100] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "reason"),
+    [
+        ("state.pt", Path.unlink, "no state.pt"),
+        ("state.pt", lambda path: path.write_bytes(b""), "state.pt: .*expected the state of a run"),
+        (
+            "state.pt",
+            lambda path: path.write_bytes(b"x" * 999),
+            "state.pt: .*expected the state of a run",
+        ),
+        (
+            "state.pt",
+            lambda path: path.write_bytes(path.read_bytes()[:-999]),
+            "expected the state of a run",
+        ),
+        ("state.pt", flip, "state.pt: the checksum of .*data/1 is wrong"),
+        ("state.pt", lambda path: torch.save({"a": 1}, path), "state.pt: something else was found"),
+        ("state.pt", lambda path: torch.save([1], path), "state.pt: something else was found"),
+        (
+            "log.jsonl",
+            lambda path: path.write_text('{"loss": 1}\n'),
+            "log.jsonl: KeyError.*with its step",
+        ),
+        (
+            "log.jsonl",
+            lambda path: path.write_text("{}}\n"),
+            "log.jsonl: JSONDecodeError.*with its step",
+        ),
+        ("last/config.json", Path.unlink, "last/config.json"),
+    ],
+)
+def test_what_a_run_goes_on_from_is_checked(whole_run, tmp_path: Path, name, spoil, reason):
+    shutil.copytree(whole_run[1] / "run", tmp_path / "run")
+    spoil(tmp_path / "run" / name)
+    with pytest.raises(ValueError, match=reason):
+        run_training(replace(whole_run[0], output=str(tmp_path / "run"), steps=14), resumed=True)
+
+
+def test_a_run_does_not_go_on_to_fewer_steps_or_with_other_weights(whole_run, tmp_path: Path):
+    shutil.copytree(whole_run[1] / "run", tmp_path / "run")
+    config, before = (
+        replace(whole_run[0], output=str(tmp_path / "run"), steps=14),
+        folder_contents(tmp_path / "run"),
+    )
+    with pytest.raises(ValueError, match="state.pt: 12 steps are done, expected --steps to be as"):
+        run_training(replace(config, steps=8), resumed=True)
+    with pytest.raises(
+        ValueError, match="state.pt: not of this model .*ctc.weight.*the run began with"
+    ):
+        run_training(replace(config, ctc=0.5), resumed=True)
+    assert folder_contents(tmp_path / "run") == before
+
+
+def test_a_resumed_run_has_the_weight_decay_and_the_metric_that_are_asked_for(
+    whole_run, tmp_path: Path
+):
+    for name in "same", "more":
+        shutil.copytree(whole_run[1] / "run", tmp_path / name)
+        config = replace(whole_run[0], output=str(tmp_path / name), steps=13, average=1)
+        more = {"weight_decay": 50.0, "best": "dev_loss"} if name == "more" else {}
+        run_training(replace(config, **more), resumed=True)
+    states = [
+        torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("same", "more")
+    ]
+    assert [[*state["best"]] for state in states] == [["exact"], ["dev_loss"]]
+    found = [group["weight_decay"] for group in states[1]["optimizer"]["param_groups"]]
+    assert found == [50.0, 0.0]
+    assert distance(read_weights(tmp_path / "same"), read_weights(tmp_path / "more")) > 1e-5
+
+
+def test_a_run_can_be_made_longer(tmp_path: Path):
+    run_training(tiny_run(tmp_path, steps=4))
+    assert cli.main(["train", "--resume", str(tmp_path / "run"), "--steps", "6"]) == 0
+    assert json.loads((tmp_path / "run" / "train.json").read_text())["steps"] == 6
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 6
