@@ -1,7 +1,9 @@
 # pytest -m slow tests/test_mutations.py
-"""Are the tests awake? Break the code on purpose: the checks of the other test files must fail by far.
+"""Are the tests awake? Break the code on purpose: the checks of the other test files must fail by
+far.
 
-With the weights of a new model (std 0.02) most of these mistakes would pass at 1e-3 (design.md, section 7).
+With the weights of a new model (std 0.02) most of these mistakes would pass at 1e-3 (design.md,
+section 7).
 """
 
 import os
@@ -385,7 +387,8 @@ NOTICED = [  # mistake, check, its argument
 ]
 
 
-# what uses the model: a line of a file is another, and a test of those that run by default must fail
+# what uses the model: a line of a file is another, and a test of those that run by default must
+# fail
 
 RELIES, CLI = "test_reliability.py::test_", "test_cli.py::test_"
 SPOKEN, SOUND = "test_transcribe.py::test_", "test_sound_files.py::test_"
@@ -495,7 +498,9 @@ def test_a_wrong_epsilon_is_noticed(check, argument, model, monkeypatch):
 
 
 def test_the_key_bias_cannot_be_noticed(monkeypatch):
-    """Softmax does not care what all its inputs have in common: only the round trip of tensors guards it."""
+    """Softmax does not care what all its inputs have in common: only the round trip of tensors
+    guards it.
+    """
 
     def project_keys_values(self, source):
         return self.split_heads(F.linear(source, self.k_proj.weight)), self.split_heads(

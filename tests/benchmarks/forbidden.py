@@ -1,4 +1,6 @@
-"""What nanos2t must not do, seen from inside its process: sockets, other processes, files elsewhere."""
+"""What nanos2t must not do, seen from inside its process: sockets, other processes, files
+elsewhere.
+"""
 
 import ctypes
 import os
@@ -20,7 +22,9 @@ SOCKET = {"x86_64": 41, "aarch64": 198}  # the number of the system call
 
 
 class Forbidden(list):
-    """What happened since it was made, a line each, by sys.addaudithook. Changes in `folder` are allowed."""
+    """What happened since it was made, a line each, by sys.addaudithook. Changes in `folder` are
+    allowed.
+    """
 
     def __init__(self, folder: Path):
         super().__init__()
@@ -43,7 +47,9 @@ class Forbidden(list):
 
 
 def no_sockets() -> bool:
-    """From here on the kernel ends this process at socket(): seccomp. False where that is not to be had."""
+    """From here on the kernel ends this process at socket(): seccomp. False where that is not to be
+    had.
+    """
     number = SOCKET.get(platform.machine())
     if sys.platform != "linux" or number is None:
         return False

@@ -1,12 +1,15 @@
 # python -m tests.benchmarks.fuzz
-"""Damaged audio, configs, weights, tokenizers and tables, by the thousand: what does nanos2t do with them?
+"""Damaged audio, configs, weights, tokenizers and tables, by the thousand: what does nanos2t do
+with them?
 
-Allowed is a result, a ValueError of one line, a documented exit code. Not allowed: any other exception, a
-crash, more than --seconds or --megabytes, a traceback on stderr, a process or a socket, a file elsewhere.
+Allowed is a result, a ValueError of one line, a documented exit code. Not allowed: any other
+exception, a crash, more than --seconds or --megabytes, a traceback on stderr, a process or a
+socket, a file elsewhere.
 
-A worker process does one after the other; where it dies or hangs, another goes on behind. Counts are printed
-as they come, in the end as JSON. What failed is kept in the output folder, in `failures/`; `results.jsonl`
-says there which inputs are done: the same command goes on where it was interrupted.
+A worker process does one after the other; where it dies or hangs, another goes on behind. Counts
+are printed as they come, in the end as JSON. What failed is kept in the output folder, in
+`failures/`; `results.jsonl` says there which inputs are done: the same command goes on where it was
+interrupted.
 """
 
 import argparse
@@ -56,7 +59,8 @@ def refused(call: Callable, *arguments: object, **more: object) -> str:
 
 
 def command(*arguments: object, codes: tuple[int, ...]) -> None:
-    """A command line, in this process: its exit code must be one of these, what it says must fit."""
+    """A command line, in this process: its exit code must be one of these, what it says must fit.
+    """
     from nanos2t.cli import main as cli
 
     out, err = io.StringIO(), io.StringIO()
@@ -189,7 +193,9 @@ def attempt(mutant: Mutant, seeds: Path, stt, forbidden: Forbidden) -> dict:
 
 
 def work(seeds: Path, seed: int) -> None:
-    """Indices on stdin -> a line of JSON for each on the former stdout. Runs in a folder of its own."""
+    """Indices on stdin -> a line of JSON for each on the former stdout. Runs in a folder of its
+    own.
+    """
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     faulthandler.enable()

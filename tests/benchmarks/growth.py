@@ -1,8 +1,10 @@
 # python -m tests.benchmarks.growth --output growth.png
-"""How time and memory grow beside transformers': with seconds of audio, beams, and utterances in a batch.
+"""How time and memory grow beside transformers': with seconds of audio, beams, and utterances in a
+batch.
 
-The pair is that of tests/benchmarks/speed.py. Each point is a process of its own, which imports, loads, warms
-up, and says the median of some turns and its peak memory; a table is printed, and drawn with --output.
+The pair is that of tests/benchmarks/speed.py. Each point is a process of its own, which imports,
+loads, warms up, and says the median of some turns and its peak memory; a table is printed, and
+drawn with --output.
 """
 
 import argparse

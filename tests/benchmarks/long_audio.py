@@ -1,8 +1,9 @@
 # python tests/benchmarks/long_audio.py
 """Memory and speed over hours: the bundled sample every nine seconds or so, in noise, in WAV files.
 
-Prints a line of JSON for each length: how much memory the process took at most, how many times faster than
-real time it was, loading included, and whether each sample was understood as it is alone.
+Prints a line of JSON for each length: how much memory the process took at most, how many times
+faster than real time it was, loading included, and whether each sample was understood as it is
+alone.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 # python -m tests.benchmarks.many
 """A thousand short files in one run, fifty of them broken, and batches against one by one.
 
-Prints a line of JSON: what the command line did (transcripts, lines on stderr, exit code, seconds), and how
-far the results of a batch are from those of each file alone. Exit code 1 if anything is not as promised.
+Prints a line of JSON: what the command line did (transcripts, lines on stderr, exit code, seconds),
+and how far the results of a batch are from those of each file alone. Exit code 1 if anything is not
+as promised.
 """
 
 import argparse
@@ -73,7 +74,9 @@ def spoil(path: Path, number: int) -> Path:
 def make(
     folder: Path, count: int, broken: int, most: float, seed: int = 0
 ) -> tuple[list[str], list[str]]:
-    """Files of any length, those that are broken anywhere among them: all names, and the broken ones'."""
+    """Files of any length, those that are broken anywhere among them: all names, and the broken
+    ones'.
+    """
     random = np.random.default_rng(seed)
     bad = {*random.choice(count, broken, replace=False).tolist()}
     names, spoiled = [], []
@@ -123,7 +126,9 @@ def run(names: list[str], spoiled: list[str], folder: Path, *options: str) -> di
 
 
 def compare(stt, names: list[str], **options) -> dict:
-    """Batches of eight against one by one: how many texts differ, and how far apart scores are at most."""
+    """Batches of eight against one by one: how many texts differ, and how far apart scores are at
+    most.
+    """
     alone = [stt.transcribe(name, **options) for name in names]
     together = list(stt.transcribe_many(names, 8, **options))
     differing = [name for name, one, other in zip(names, alone, together) if one.text != other.text]

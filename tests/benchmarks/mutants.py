@@ -1,7 +1,9 @@
-"""Damaged files for fuzz.py: seeds of every kind that nanos2t reads, and mutations of them by number.
+"""Damaged files for fuzz.py: seeds of every kind that nanos2t reads, and mutations of them by
+number.
 
-`build` writes the seeds once; `Mutants(folder, seed)[index]` is then the same bytes whoever asks, and knows
-nothing of the inputs before it. Some mutations know the format and leave its header whole, others are blind.
+`build` writes the seeds once; `Mutants(folder, seed)[index]` is then the same bytes whoever asks,
+and knows nothing of the inputs before it. Some mutations know the format and leave its header
+whole, others are blind.
 """
 
 import copy
@@ -54,7 +56,8 @@ SHARES = {"audio": 35, "config": 22, "weights": 15, "tokenizer": 20, "table": 8}
 
 @dataclass(frozen=True)
 class Mutant:
-    """A damaged file: the `content` that stands in the place of `file` of the seed folder `base`."""
+    """A damaged file: the `content` that stands in the place of `file` of the seed folder `base`.
+    """
 
     kind: str
     base: str
@@ -198,7 +201,9 @@ BYTES = [flip, flip, flip, poke, poke, poke, drop, repeat, blank, noise, cut, sp
 
 
 def of_bytes(draw: random.Random, data: bytes, others: list[bytes] = (), header: int = 0) -> bytes:
-    """One to four mutations behind the first `header` bytes, or often among the first hundred behind."""
+    """One to four mutations behind the first `header` bytes, or often among the first hundred
+    behind.
+    """
     found = bytearray(data)
     for _ in range(draw.choice([1, 1, 2, 4])):
         if len(found) > header:

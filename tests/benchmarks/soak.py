@@ -1,8 +1,9 @@
 # python -m tests.benchmarks.soak --minutes 30
-"""Continuous work, and whether memory stays flat: files good and broken, long and short, beams, word times.
+"""Continuous work, and whether memory stays flat: files good and broken, long and short, beams,
+word times.
 
-Prints a line of JSON each minute. The first fifth warms up; after it, the last line tells how far memory went
-beyond the least of its medians by minute. Exit code 1 if that is more than 2 %.
+Prints a line of JSON each minute. The first fifth warms up; after it, the last line tells how far
+memory went beyond the least of its medians by minute. Exit code 1 if that is more than 2 %.
 """
 
 import argparse
@@ -24,7 +25,9 @@ from tests.benchmarks.many import RATE, make, sound
 
 
 def megabytes() -> float:
-    """What the process has for itself: what it maps of files comes and goes with the rest of the machine."""
+    """What the process has for itself: what it maps of files comes and goes with the rest of the
+    machine.
+    """
     status = Path("/proc/self/status").read_text().split()
     return int(status[status.index("RssAnon:") + 1]) / 1024
 

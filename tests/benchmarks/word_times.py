@@ -1,8 +1,10 @@
 # python tests/benchmarks/word_times.py --data FOLDER
-"""Words and times on joined digits, whose boundaries are known: FOLDER has `{digit}_{speaker}_{index}.wav`.
+"""Words and times on joined digits, whose boundaries are known: FOLDER has
+`{digit}_{speaker}_{index}.wav`.
 
-Groups of three with two seconds of silence between them, a minute and more; recordings that training never
-saw. Prints a line of JSON: word error, and the errors of onsets in seconds over the words that are right.
+Groups of three with two seconds of silence between them, a minute and more; recordings that
+training never saw. Prints a line of JSON: word error, and the errors of onsets in seconds over the
+words that are right.
 """
 
 import argparse
@@ -36,7 +38,8 @@ def joined(folder: Path, seconds: float, seed: int, most_pause: float) -> tuple[
 
 
 def compare(truth: list, heard: list) -> tuple[int, list[float]]:
-    """How many words are wrong, missing or too many, and the onset errors of those that are right."""
+    """How many words are wrong, missing or too many, and the onset errors of those that are right.
+    """
     left, right = [word for _, _, word in truth], [word.word for word in heard]
     blocks = difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes()
     wrong = sum(max(b - a, d - c) for name, a, b, c, d in blocks if name != "equal")
