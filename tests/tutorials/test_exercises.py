@@ -19,7 +19,6 @@ from exercises.grading import FAIL, OK, TODO, Result, grade_exercise
 from exercises.processes import grade_exercises
 from exercises.targets import package_function, replace_functions, short_name, student
 
-from nanos2t.cli import exercises
 from nanos2t.cli import main as cli
 
 ROOT = Path(__file__).parents[2]
@@ -314,13 +313,6 @@ def test_commands(run, folder):
 def test_usage(run, folder, words):
     code, out, err = run("exercises", *words)
     assert (code, out) == (2, "") and err.count("\n") == 1
-
-
-def test_no_checkout(monkeypatch, tmp_path, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(exercises, "__file__", str(tmp_path / "nanos2t" / "cli" / "exercises.py"))
-    assert cli.main(["exercises"]) == 2
-    assert "go to a checkout of nanos2t" in capsys.readouterr().err
 
 
 def test_transcribe_with_second_answers(run, folder):
