@@ -1,6 +1,8 @@
 """Forced alignment: when each word of a given text was said in a recording (`nanos2t align`).
 
-The decoder is given the text instead of searching for one; alignment.py then finds the words.
+The decoder is given the text instead of searching for one; alignment.py then finds the words. The
+result has every character of the text: spelling.py refuses a text that the vocabulary cannot spell.
+
 Shapes: T tokens, S source frames, H hidden_size, V vocab_size.
 """
 
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nanos2t.generation_config import GenerationConfig
-from nanos2t.transcription import alignment
+from nanos2t.transcription import alignment, spelling
 from nanos2t.transcription.results import Result, Segment
 from nanos2t.transcription.transcriber import SpeechToText
 
@@ -21,9 +23,9 @@ def align_text(stt: SpeechToText, source, text: str, language: str | None = None
     """Find each word of `text` in a recording.
 
     `source` is what `SpeechToText.load_audio` takes, `language` one of `stt.languages` or its
-    English name. The result has one segment for each word. ValueError: the text is empty, cannot be
-    encoded or spelled, or has too many tokens; the recording cannot be read, is silent, or is
-    longer than MAX_SECONDS.
+    English name. The result has one segment for each word, as the text spells it. ValueError: the
+    text is empty, has characters that the vocabulary lacks, or has too many tokens; the recording
+    cannot be read, is silent, or is longer than MAX_SECONDS.
     """
     _, config, language = stt.resolve_generation(language, {})
 
@@ -45,11 +47,7 @@ def align_text(stt: SpeechToText, source, text: str, language: str | None = None
     words = alignment.find_words(
         stt.model, stt.tokenizer, tokens, logprobs, memory, seconds, monotone
     )
-    if len(words) != len(text.split()):
-        spelled = " ".join(word.word for word in words)
-        raise ValueError(
-            f"the tokenizer spells {text!r} as {spelled!r}, expected words of its vocabulary"
-        )
+    words = spelling.restore_words(stt.tokenizer, text, words)
 
     segments = [Segment(word.start, word.end, word.word, (word,)) for word in words]
     score = sum(logprobs) / len(logprobs)
@@ -59,29 +57,21 @@ def align_text(stt: SpeechToText, source, text: str, language: str | None = None
 def encode_target(stt: SpeechToText, config: GenerationConfig, text: str) -> list[int]:
     """Return what the model would write (T,): start token, forced language, text, EOS.
 
-    ValueError if the model has no tokenizer, or a token that is not in the decoder's vocabulary.
+    ValueError if the model has no tokenizer, the tokenizer lacks a character of the text, or the
+    decoder's vocabulary lacks a token.
     """
+    if stt.tokenizer is None:
+        raise ValueError("the model has no tokenizer, expected one that encodes the text")
     tokens = [config.require_id("decoder_start_token_id")]
     if config.forced_bos_token_id is not None:
         tokens.append(config.forced_bos_token_id)
-    tokens += encode_text(stt, text)
+    tokens += spelling.encode_text(stt.tokenizer, text)
     tokens += config.eos_ids[:1]
 
     vocab_size = stt.model.decoder.config.vocab_size
     if not 0 <= min(tokens) <= max(tokens) < vocab_size:
         raise ValueError(f"tokens of {text!r} are {tokens}, expected tokens below {vocab_size}")
     return tokens
-
-
-def encode_text(stt: SpeechToText, text: str) -> list[int]:
-    """Return the tokens of a text without the special ones that the tokenizer puts around it."""
-    if stt.tokenizer is None:
-        raise ValueError("the model has no tokenizer, expected one that encodes the text")
-    try:
-        tokens = stt.tokenizer.encode(text)
-        return [token for token in tokens if not alignment.is_special(stt.tokenizer, token)]
-    except Exception as error:  # the Rust side raises no narrower class
-        raise ValueError(f"the tokenizer cannot encode {text!r} ({error})") from None
 
 
 def check_length(stt: SpeechToText, tokens: list[int], seconds: float) -> None:

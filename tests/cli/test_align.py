@@ -31,3 +31,14 @@ def test_align(run, model, clips):
     for text in "two four seven" * 20, "語", " ":
         code, out, [line] = run("align", sample, text, tiny=False)
         assert (code, out) == (1, []) and line.startswith(f"nanos2t: {sample}: ")
+
+
+def test_a_text_that_the_vocabulary_cannot_spell(run):
+    sample = BUNDLED.parent / "sample.wav"
+    for text, missing in [
+        ("Two four seven", "'T' of 'Two'"),
+        ("two four seven.", "'.' of 'seven.'"),
+        ("two <de> four", "'<' and '>' of '<de>'"),
+    ]:
+        code, out, [line] = run("align", sample, text, tiny=False)
+        assert (code, out) == (1, []) and line.endswith(f"it lacks {missing}")
