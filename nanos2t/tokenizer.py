@@ -1,62 +1,94 @@
-"""Ids <-> text, from a checkpoint's tokenizer.json or vocab.txt; transcription/vocabularies.py reads others, too."""
+"""Convert text to token ids and back, with the tokenizer of a checkpoint.
+
+This file reads tokenizer.json and BERT's vocab.txt; transcription/vocabularies.py also reads the
+older files of other families.
+"""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from nanos2t import files
 
 
 class Tokenizer:
-    """A thin layer over tokenizers.Tokenizer: ids are what the checkpoint's own tokenizer gives.
-    `languages`: the codes among the special tokens and their ids, {"ar_AR": 250001, ...}, as in mBART-50."""
+    """A thin layer over a tokenizers.Tokenizer: the ids are those of the checkpoint's own tokenizer.
+
+    languages: the special tokens that are language codes, and their ids: {"ar_AR": 250001, ...} in
+    mBART-50.
+    """
 
     def __init__(self, backend):
         backend.no_truncation()
         backend.no_padding()
         self.backend = backend
-        added = backend.get_added_tokens_decoder().items()
-        special = {token.content: i for i, token in added if token.special}
-        self.languages = {
-            code: i for code, i in special.items() if re.fullmatch("[a-z]{2}_[A-Z]{2}", code)
-        }
+
+        self.languages = {}
+        for token_id, token in backend.get_added_tokens_decoder().items():
+            if token.special and re.fullmatch("[a-z]{2}_[A-Z]{2}", token.content):
+                self.languages[token.content] = token_id
 
     def encode(self, text: str) -> list[int]:
-        """Text -> ids, with the special tokens around it that the tokenizer's files ask for."""
+        """Return the ids of a text, with the special tokens that the checkpoint puts around it."""
         return self.backend.encode(text).ids
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
-        """Ids (T,), a tensor too, -> text."""
-        return self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens)
+        """Return the text of ids (T,), a list or a tensor."""
+        ids = [int(token_id) for token_id in ids]
+        return self.backend.decode(ids, skip_special_tokens=skip_special_tokens)
 
     def batch_decode(
         self, ids: Iterable[Iterable[int]], skip_special_tokens: bool = True
     ) -> list[str]:
-        """Ids (B, T) -> B texts."""
+        """Return the B texts of ids (B, T)."""
         return [self.decode(row, skip_special_tokens) for row in ids]
 
 
-def read_tokenizer_config(folder: Path) -> dict:
-    return files.read_json(file) if (file := folder / "tokenizer_config.json").exists() else {}
-
-
 def load_tokenizer(folder: Path) -> Tokenizer | None:
-    """The tokenizer in a folder: tokenizer.json or BERT's vocab.txt; None if neither. ValueError: broken."""
+    """Load the tokenizer.json or BERT's vocab.txt of a folder; None if it has neither.
+
+    Raises ValueError that names the file that is broken.
+    """
     import tokenizers
 
     options = read_tokenizer_config(folder)
-    try:
-        if (file := folder / "tokenizer.json").exists():
+    file = folder / "tokenizer.json"
+    if file.exists():
+        with named_errors(file):
             return Tokenizer(tokenizers.Tokenizer.from_file(str(file)))
-        if (file := folder / "vocab.txt").exists():
-            case, bare = options.get("do_lower_case", True), options.get("strip_accents")
-            return Tokenizer(
-                tokenizers.BertWordPieceTokenizer(str(file), lowercase=case, strip_accents=bare)
+
+    # BERT's WordPiece. Without strip_accents, lower case decides: that is the library's default.
+    file = folder / "vocab.txt"
+    if file.exists():
+        with named_errors(file):
+            backend = tokenizers.BertWordPieceTokenizer(
+                str(file),
+                lowercase=options.get("do_lower_case", True),
+                strip_accents=options.get("strip_accents"),
             )
-    except Exception as error:  # the Rust side raises no narrower class
-        raise damaged_tokenizer(file, error) from None
+            return Tokenizer(backend)
+    return None
 
 
-def damaged_tokenizer(file: Path, error: Exception) -> ValueError:
-    where = "" if str(error).startswith(str(file)) else f"{file}: "
-    return ValueError(f"{where}{files.first_line(error)}, expected the file of a tokenizer")
+def read_tokenizer_config(folder: Path) -> dict:
+    """Read tokenizer_config.json; {} if it is missing."""
+    file = folder / "tokenizer_config.json"
+    if not file.exists():
+        return {}
+    return files.read_json(file)
+
+
+@contextmanager
+def named_errors(file: Path) -> Iterator[None]:
+    """Turn every error of the `with` block into a ValueError of one line that names the file.
+
+    The libraries in Rust and C++ raise no narrower class than Exception.
+    """
+    try:
+        yield
+    except Exception as error:
+        line = files.first_line(error)
+        if not str(error).startswith(str(file)):
+            line = f"{file}: {line}"
+        raise ValueError(f"{line}, expected the file of a tokenizer") from None

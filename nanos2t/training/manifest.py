@@ -1,8 +1,9 @@
-"""Manifests: what is said in which recording, a line of JSON each.
+"""Manifests: lists of recordings and their texts, one JSON object a line.
 
     {"audio": "a.wav", "text": "two hundred", "language": "en", "start": 1.5, "end": 3.25}
 
-`audio` is a path, relative to the manifest's folder; `language`, `start` and `end` (seconds) may be left out.
+`audio` is a path, relative to the manifest's folder. `language`, `start` and `end`, in seconds, may
+be left out.
 """
 
 import json
@@ -19,10 +20,12 @@ from nanos2t.audio import load_audio
 
 log = logging.getLogger("nanos2t")
 
+MAX_SECONDS = 1e9  # a later start is a mistake
+
 
 @dataclass(frozen=True)
 class Item:
-    """A text and its recording, or the part of it from `start` to `end` seconds (None: the end)."""
+    """A text and its recording, or the part of it from `start` to `end` seconds; None is its end."""
 
     audio: str
     text: str
@@ -31,60 +34,87 @@ class Item:
     end: float | None = None
 
     def __str__(self) -> str:
-        part = f" from {self.start:g} s" * (self.start > 0) + f" to {self.end} s" * (
-            self.end is not None
-        )
-        return self.audio + part
+        name = self.audio
+        if self.start > 0:
+            name += f" from {self.start:g} s"
+        if self.end is not None:
+            name += f" to {self.end} s"
+        return name
 
 
-NAMES = [field.name for field in fields(Item)]
+KEYS = [field.name for field in fields(Item)]
 
 
 def read_manifest(path: str | os.PathLike) -> list[Item]:
-    """The items of a manifest, at least one. ValueError names the line that is no item; keys that no item has
-    are listed on the logger "nanos2t". Whether the recordings are there is not looked at: see `load`.
+    """Read the items of a manifest. The recordings are not opened: see `load_item`.
+
+    Keys that an item does not have are ignored, and listed on the logger "nanos2t".
+
+    Raises ValueError that names the line that is not an item, or if there are no lines.
     """
     try:
         lines = Path(path).read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{path}: {reason}, expected a manifest") from None
-    rows = [(f"{path}, line {i}", line) for i, line in enumerate(lines, 1) if line.strip()]
-    found = [(where, parse(where, line)) for where, line in rows]
-    if other := sorted({key for _, row in found for key in row.keys() - NAMES}):
-        log.warning("%s: not read: %s", path, ", ".join(other))
-    if not found:
+
+    # Parse all lines first: what is ignored is listed once, for the whole manifest.
+    rows = []
+    ignored = set()
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            place = f"{path}, line {number}"
+            row = parse_line(line, place)
+            rows.append((row, place))
+            ignored |= row.keys() - KEYS
+    if ignored:
+        log.warning("%s: not read: %s", path, ", ".join(sorted(ignored)))
+    if not rows:
         raise ValueError(f"{path}: no lines, expected one for each recording")
-    return [make(where, row, Path(path).parent) for where, row in found]
+    return [make_item(row, Path(path).parent, place) for row, place in rows]
 
 
-def parse(where: str, line: str) -> dict:
+def parse_line(line: str, place: str) -> dict:
+    """Parse a line of a manifest; `place` names it in errors."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: no JSON ({error})") from None
+        raise ValueError(f"{place}: no JSON ({error})") from None
     if not isinstance(row, dict):
-        raise ValueError(f"{where}: {line[:40]}, expected an object with audio and text")
+        raise ValueError(f"{place}: {line[:40]}, expected an object with audio and text")
     return row
 
 
-def make(where: str, row: dict, folder: Path) -> Item:
-    row = {key: row[key] for key in NAMES if row.get(key) is not None}
-    for key in ("audio", "text", "language"):
-        if not isinstance(row.get(key, "" if key == "language" else None), str):
-            raise ValueError(f"{where}: {key} is {row.get(key)!r}, expected a string")
-        if re.search("[\ud800-\udfff]", row.get(key, "")):
-            raise ValueError(f"{where}: {key} is {row[key]!r}, expected whole characters")
-    start, end = (row.get(key, value) for key, value in (("start", 0.0), ("end", math.inf)))
-    if not all(type(value) in (int, float) for value in (start, end)) or not 0 <= start < min(
-        end, 1e9
-    ):
+def make_item(row: dict, folder: Path, place: str) -> Item:
+    """Make an item of a parsed line; ValueError begins with `place`."""
+    # A key with null is one that was left out.
+    row = {key: row[key] for key in KEYS if row.get(key) is not None}
+    for key in ("audio", "text"):
+        check_string(row.get(key), key, place)
+    if "language" in row:
+        check_string(row["language"], "language", place)
+
+    start = row.get("start", 0.0)
+    end = row.get("end", math.inf)
+    is_number = type(start) in (int, float) and type(end) in (int, float)
+    if not is_number or not 0 <= start < min(end, MAX_SECONDS):
         raise ValueError(
-            f"{where}: from {start!r} to {end!r}, expected 0 <= start < end, in seconds"
+            f"{place}: from {start!r} to {end!r}, expected 0 <= start < end, in seconds"
         )
-    return Item(**row | {"audio": os.path.join(folder, row["audio"])})
+
+    row["audio"] = os.path.join(folder, row["audio"])
+    return Item(**row)
+
+
+def check_string(value: object, key: str, place: str) -> None:
+    if not isinstance(value, str):
+        raise ValueError(f"{place}: {key} is {value!r}, expected a string")
+
+    # JSON can escape half of a character, a lone surrogate. It has no UTF-8.
+    if re.search("[\ud800-\udfff]", value):
+        raise ValueError(f"{place}: {key} is {value!r}, expected whole characters")
 
 
 def load_item(item: Item, sample_rate: int) -> np.ndarray:
-    """Load the recording of an item, or its part, as a waveform (L,): see nanos2t.audio.load_audio."""
+    """Load an item's recording, or its part, as a waveform (L,): see nanos2t.audio.load_audio."""
     return load_audio(item.audio, sample_rate, item.start, item.end)

@@ -1,12 +1,11 @@
-"""What was heard: a Result of Segments of Words, in seconds from the start of the audio."""
+"""The result of a transcription. All times are in seconds from the start of the audio."""
 
 from dataclasses import dataclass, field, replace
-from itertools import chain
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word, when it is said, in seconds, and the mean probability of its tokens."""
+    """A word, when it is spoken, and the geometric mean of its tokens' probabilities."""
 
     start: float
     end: float
@@ -16,8 +15,10 @@ class Word:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of the audio, in seconds, and what is said in it.
-    `repeated`: how often the model said the end of it again, in a loop; it is kept once."""
+    """A stretch of the audio and its text.
+
+    repeated: how many times the model repeated the end of it in a loop; the text has it once.
+    """
 
     start: float
     end: float
@@ -28,10 +29,15 @@ class Segment:
 
 @dataclass(frozen=True)
 class Result:
-    """What was heard; str(result) is its text.
-    `score`: sum of log-probabilities / length ** length_penalty. `tokens` (T,): start token to EOS, with
-    `token_logprobs` (T - 1,). `nbest`: num_return_sequences texts, the best first. Silence has no tokens.
-    Long audio has a segment for each piece; tokens stand one behind the other, `score` is their mean."""
+    """The transcription of a recording; `str(result)` is its text.
+
+    score: the sum of log-probabilities / length ** length_penalty.
+    tokens: (T,), from the start token to EOS. token_logprobs: (T - 1,).
+    nbest: num_return_sequences texts, the best first.
+
+    Silence has no tokens and the text "". Long audio has a segment for each chunk: the tokens of
+    all of them are joined, and `score` is their mean, weighted by the number of tokens.
+    """
 
     text: str
     score: float
@@ -46,25 +52,40 @@ class Result:
         return self.text
 
 
-def join_results(parts: dict[int, Result], rate: int, language: str | None, count: int) -> Result:
-    """The results of a recording's pieces, by their first sample at `rate` Hz, as one, with `count` nbest."""
-    ordered = [parts[first] for first in sorted(parts)]
-    segments = [
-        shift(item, first / rate) for first in sorted(parts) for item in parts[first].segments
-    ]
-    logprobs = list(chain(*(part.token_logprobs for part in ordered)))
-    score = sum(part.score * len(part.token_logprobs) for part in ordered) / max(1, len(logprobs))
-    nbest = [" ".join(filter(None, row)) for row in zip(*(part.nbest for part in ordered))] or [
-        ""
-    ] * count
-    words = [word for item in segments for word in item.words]
-    tokens = list(chain(*(part.tokens for part in ordered)))
+def join_results(
+    results: dict[int, Result], sample_rate: int, language: str | None, count: int
+) -> Result:
+    """Join the results of a recording's chunks to one with `count` texts in `nbest`.
+
+    results: by the first sample of the chunk, at `sample_rate` Hz.
+    """
+    tokens = []
+    logprobs = []
+    segments = []
+    weighted_score = 0.0
+    nbest_parts = [[] for _ in range(count)]
+    for first, result in sorted(results.items()):
+        tokens += result.tokens
+        logprobs += result.token_logprobs
+        weighted_score += result.score * len(result.token_logprobs)
+        segments += [shift_segment(segment, first / sample_rate) for segment in result.segments]
+
+        # Silent chunks have no text.
+        for parts, text in zip(nbest_parts, result.nbest):
+            if text:
+                parts.append(text)
+
+    score = weighted_score / max(1, len(logprobs))
+    words = [word for segment in segments for word in segment.words]
+    nbest = [" ".join(parts) for parts in nbest_parts]
     return Result(nbest[0], score, tokens, logprobs, language, segments, words, nbest)
 
 
-def shift(item: Segment, seconds: float) -> Segment:
-    """The same, that much later."""
-    words = (
-        replace(word, start=word.start + seconds, end=word.end + seconds) for word in item.words
-    )
-    return replace(item, start=item.start + seconds, end=item.end + seconds, words=tuple(words))
+def shift_segment(segment: Segment, seconds: float) -> Segment:
+    """Return the same segment `seconds` later."""
+    words = []
+    for word in segment.words:
+        words.append(replace(word, start=word.start + seconds, end=word.end + seconds))
+    start = segment.start + seconds
+    end = segment.end + seconds
+    return replace(segment, start=start, end=end, words=tuple(words))

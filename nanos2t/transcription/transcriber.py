@@ -1,72 +1,84 @@
-"""Speech in, text out: a model, its tokenizer and the rate of its audio, behind `transcribe`.
-    sources -> segment: pieces (L,), sorted by length -> prepare: (B, L) -> encode: memory (B, S, H)
-        -> decode: tokens (B * K, T) -> a Result for each piece -> join: one for each source
-B pieces of a batch, L samples, K hypotheses of each (num_return_sequences), T tokens, start token first."""
+"""Transcribe audio: a model together with its tokenizer and the sample rate of its audio.
 
-import ctypes
-import logging
+`SpeechToText.transcribe_many` reads recordings and splits them into chunks (segmentation.py),
+sorts chunks by length, and for each batch: prepares it, encodes it, searches for the best tokens,
+and makes a result of each chunk's. The results of a recording's chunks are joined to one.
+
+Shape letters: B chunks of a batch, L samples, S source frames, H hidden_size, K hypotheses of a
+chunk (num_return_sequences), T tokens, start token first.
+"""
+
 import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nanos2t import audio
-from nanos2t import files as atomic
-from nanos2t.generate import decode_memory
+from nanos2t.audio_files import AudioSource
+from nanos2t.files import copy_file
+from nanos2t.generate import Generated, decode_memory
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import Tokenizer
-from nanos2t.transcription import alignment, languages
-from nanos2t.transcription import segmentation as segment
+from nanos2t.transcription import alignment
 from nanos2t.transcription.hypotheses import cut_loop, trim_after_eos
+from nanos2t.transcription.languages import find_language
+from nanos2t.transcription.recordings import (
+    Chunk,
+    Recording,
+    Request,
+    record_errors,
+    release_memory,
+)
 from nanos2t.transcription.results import Result, Segment, join_results
+from nanos2t.transcription.segmentation import Limits, split_recording
 
-PROCESSOR_FILES = """preprocessor_config.json processor_config.json tokenizer.json tokenizer_config.json
-    special_tokens_map.json vocab.txt vocab.json merges.txt sentencepiece.bpe.model""".split()
-log = logging.getLogger("nanos2t")
-BLOCK = 30.0  # seconds of a recording that are read at a time
+AudioInput = AudioSource | np.ndarray | Tensor
+
+# The files of a checkpoint's folder that say how audio is read and text is written.
+PROCESSOR_FILES = (
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+)
+
+# Seconds of a recording that are read at a time: enough to tell speech from its background.
+BLOCK_SECONDS = 30.0
+
+# Batches that are read ahead, so that chunks of similar length share a batch.
+READ_AHEAD_BATCHES = 4
+
+# Chunks after which memory is returned to the system: for fewer it would take too much of the time.
+MANY_CHUNKS = 16
 
 
-@dataclass(frozen=True)
-class Call:
-    """What a call of `transcribe_many` asks for, resolved once."""
+class ResolvedOptions(NamedTuple):
+    """A call's options of generation, these with the model's defaults, and their language."""
 
-    words: bool
-    progress: Callable[[float], None]
     options: dict
     config: GenerationConfig
     language: str | None
 
 
-@dataclass
-class Job:
-    """A source on its way: results by first sample, and how many are to come, one more while it is read."""
-
-    source: object
-    open: int = 1
-    results: dict[int, Result] = field(default_factory=dict)
-    error: ValueError | None = None
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A waveform (L,) from the sample `first` of a source; `seconds` since the piece before ended."""
-
-    job: Job
-    first: int
-    waveform: np.ndarray
-    seconds: float
-
-
 class SpeechToText:
-    """A model with what it needs to hear and to write. Without a tokenizer the text is the token ids."""
+    """A model with all that it takes to transcribe audio.
+
+    tokenizer: None if the model has none: then texts are token ids.
+    sample_rate: in Hz, of the model's audio. normalise: whether to normalise each waveform.
+    limits: how much audio the model processes at once. folder: where the model was loaded from.
+    """
 
     def __init__(
         self,
@@ -74,80 +86,110 @@ class SpeechToText:
         tokenizer: Tokenizer | None,
         sample_rate: int,
         normalise: bool,
-        limits: segment.Limits | None = None,
+        limits: Limits | None = None,
         folder: Path | None = None,
     ):
-        self.model, self.tokenizer, self.folder = model, tokenizer, folder
-        self.sample_rate, self.normalise, self.limits = (
-            sample_rate,
-            normalise,
-            limits or segment.Limits(),
-        )
+        self.model = model
+        self.tokenizer = tokenizer
+        self.sample_rate = sample_rate
+        self.normalise = normalise
+        self.limits = limits or Limits()
+        self.folder = folder
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model, and the tokenizer and the rate from the folder that it came from, beside it."""
+        """Write the model to a folder, with the processor files of the folder that it came from."""
         self.model.save_pretrained(folder)
-        for name in PROCESSOR_FILES if self.folder else ():
-            if (file := self.folder / name).exists():
-                atomic.copy_file(file, Path(folder) / name)
+        if self.folder is None:
+            return
+        for name in PROCESSOR_FILES:
+            file = self.folder / name
+            if file.exists():
+                copy_file(file, Path(folder) / name)
+
+    # Options.
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """What `language=` accepts; () for a model that writes one language."""
+        """The codes that `language=` accepts; () for a monolingual model."""
         ids = self.model.generation.lang_to_id or {}
         return tuple(sorted(ids, key=ids.get))
 
     def generation_options(self, language: str | None, generation: dict) -> dict:
-        """The options of a call, with its language among them; ValueError if one is wrong or unknown."""
-        known = self.model.generation.lang_to_id or {}
+        """Return a call's options of generation with the token of its language.
+
+        Raises ValueError for an unknown language or option, or a wrong value.
+        """
         if language is not None:
-            code = languages.find_language(language, known)
-            generation = {**generation, "forced_bos_token_id": known[code]}
+            language_ids = self.model.generation.lang_to_id or {}
+            code = find_language(language, language_ids)
+            generation = {**generation, "forced_bos_token_id": language_ids[code]}
         max_positions = self.model.decoder.config.max_positions
         return self.model.generation.fit_to_positions(generation, max_positions)
 
-    def resolve_generation(
-        self, language: str | None, generation: dict
-    ) -> tuple[dict, GenerationConfig, str | None]:
-        """The options of a call, these and the model's own, and the code of the language they ask for."""
+    def resolve_generation(self, language: str | None, generation: dict) -> ResolvedOptions:
+        """Combine a call's options with the model's; raises ValueError as `generation_options`."""
         options = self.generation_options(language, generation)
-        config = self.model.generation.override(options, self.model.decoder.config.vocab_size)
-        names = {token: name for name, token in (config.lang_to_id or {}).items()}
-        return options, config, names.get(config.forced_bos_token_id)
+        vocab_size = self.model.decoder.config.vocab_size
+        config = self.model.generation.override(options, vocab_size)
+        codes = {token: code for code, token in (config.lang_to_id or {}).items()}
+        return ResolvedOptions(options, config, codes.get(config.forced_bos_token_id))
+
+    # Audio to the model's input, the model's output to text.
+
+    def load_audio(self, source: AudioInput, sample_rate: int | None = None) -> np.ndarray:
+        """Load what `transcribe` takes as a waveform (L,) at the model's sample rate."""
+        return np.concatenate(list(self.read_blocks(source, sample_rate)))
+
+    def read_blocks(
+        self, source: AudioInput, sample_rate: int | None = None
+    ) -> Iterator[np.ndarray]:
+        """Yield what `load_audio` returns in blocks (L,) of BLOCK_SECONDS; the last may be shorter.
+
+        Raises ValueError if the source cannot be read, possibly after some blocks.
+        """
+        if isinstance(source, (np.ndarray, Tensor)):
+            decoded = [audio.from_array(source, sample_rate, self.sample_rate)]
+        else:
+            decoded = audio.read_blocks(source, self.sample_rate)
+
+        block_size = round(BLOCK_SECONDS * self.sample_rate)
+        pending = np.zeros(0, np.float32)
+        for piece in decoded:
+            pending = np.concatenate([pending, piece])
+            while len(pending) >= block_size:
+                yield pending[:block_size]
+                pending = pending[block_size:]
+        if len(pending) > 0:
+            yield pending
 
     def prepare(self, waveforms: Sequence[np.ndarray | Tensor]) -> tuple[Tensor, Tensor]:
-        """Waveforms (L,) at the model's rate, normalised and padded: input_values, attention_mask (B, L)."""
-        rate = self.sample_rate
-        waveforms = [audio.from_array(waveform, rate, rate) for waveform in waveforms]
-        waveforms = (
-            [audio.normalise(waveform) for waveform in waveforms] if self.normalise else waveforms
-        )
-        values, mask = audio.pad(waveforms, self.model.encoder.config.min_samples)
+        """Make the model's input of waveforms (L_i,) at its sample rate: normalised and padded.
+
+        Returns input_values (B, L) and attention_mask (B, L), 1 for samples, on the model's device.
+        Raises ValueError as audio.from_array and audio.pad do.
+        """
+        checked = []
+        for waveform in waveforms:
+            waveform = audio.from_array(waveform, self.sample_rate, self.sample_rate)
+            if self.normalise:
+                waveform = audio.normalise(waveform)
+            checked.append(waveform)
+
+        values, mask = audio.pad(checked, self.model.encoder.config.min_samples)
         weight = self.model.decoder.embed.tokens.weight
         return values.to(weight.device, weight.dtype), mask.to(weight.device)
 
-    def load_audio(self, source, sample_rate: int | None = None) -> np.ndarray:
-        """What `transcribe` takes -> waveform (L,) at the model's rate."""
-        return np.concatenate(list(self.read_blocks(source, sample_rate)))
+    def decode_tokens(self, tokens: list[int]) -> str:
+        """Return the text of tokens (T,), without special ones; without a tokenizer, their ids."""
+        if self.tokenizer is None:
+            return " ".join(map(str, tokens))
+        return self.tokenizer.decode(tokens)
 
-    def read_blocks(self, source, sample_rate: int | None = None) -> Iterator[np.ndarray]:
-        """What `read` returns, BLOCK seconds at a time; an error may come after some."""
-        if isinstance(source, (np.ndarray, Tensor)):
-            pieces = [audio.from_array(source, sample_rate, self.sample_rate)]
-        else:
-            pieces = audio.read_blocks(source, self.sample_rate)
-        size, held = round(BLOCK * self.sample_rate), np.zeros(0, np.float32)
-        for piece in pieces:
-            held = np.concatenate([held, piece])
-            while len(held) >= size:
-                yield held[:size]
-                held = held[size:]
-        if len(held):
-            yield held
+    # Transcription.
 
     def transcribe(
         self,
-        source,
+        audio: AudioInput,
         *,
         sample_rate: int | None = None,
         language: str | None = None,
@@ -155,13 +197,20 @@ class SpeechToText:
         progress: Callable[[float], None] | None = None,
         **generation,
     ) -> Result:
-        """What is said in `source`: a path, bytes, a binary file object, or a 1-D array or tensor.
-        `sample_rate`: of an array; files know theirs. `language`: one of `languages`, or its English name.
-        `words`: find when each word is said. `progress`: called with the seconds of audio that are done since
-        it was called last. `generation`: options of nanos2t.generate.GenerationConfig, as num_beams.
-        ValueError for audio that cannot be read, an unknown language, a wrong or unknown option."""
+        """Transcribe one recording of any length.
+
+        audio: a path, the bytes of a file, a binary file object, or a 1-D array or tensor.
+        sample_rate: in Hz, of an array or tensor; files know theirs.
+        language: one of `languages` or its English name; None is the model's default.
+        words: also find when each word is spoken.
+        progress: called with the seconds of audio that were done since it was called before.
+        generation: the fields of nanos2t.GenerationConfig, such as num_beams.
+
+        Raises ValueError for audio that cannot be read, an unknown language, an unknown option, or
+        a wrong value.
+        """
         [result] = self.transcribe_many(
-            [source],
+            [audio],
             sample_rate=sample_rate,
             language=language,
             words=words,
@@ -172,7 +221,7 @@ class SpeechToText:
 
     def transcribe_many(
         self,
-        sources: Iterable,
+        sources: Iterable[AudioInput],
         batch_size: int = 8,
         *,
         sample_rate: int | None = None,
@@ -182,135 +231,173 @@ class SpeechToText:
         progress: Callable[[float], None] | None = None,
         **generation,
     ) -> Iterator[Result | ValueError]:
-        """Results in the order of `sources`: see `transcribe`. One that fails raises its ValueError when its
-        turn comes, or with `return_errors` gives it in the place of a result.
-        `batch_size` pieces go through the model at a time, of similar length: some batches are read ahead."""
+        """Transcribe recordings in batches and yield a result for each, in the order of `sources`.
+
+        batch_size: how many chunks go through the model at a time. They are sorted by length, for
+            which up to READ_AHEAD_BATCHES batches are read before the first result.
+        return_errors: yield the ValueError of a recording that fails in place of its result; by
+            default it is raised when its turn comes.
+
+        The other arguments are those of `transcribe`.
+        """
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         if isinstance(sources, (str, bytes, os.PathLike)):
             raise ValueError(f"sources: found {str(sources)[:99]!r}, expected a list of files")
-        call = Call(
-            words,
-            progress or (lambda seconds: None),
-            *self.resolve_generation(language, generation),
-        )
-        jobs: deque[Job] = deque()
-        waiting: list[Piece] = []
+        options, config, code = self.resolve_generation(language, generation)
+        request = Request(words, progress, options, config, code)
+
+        # With a batch size of 1 a chunk waits for no other.
+        max_waiting = batch_size * min(batch_size, READ_AHEAD_BATCHES)
+        recordings: deque[Recording] = deque()
+        waiting: list[Chunk] = []
         for source in sources:
-            jobs.append(Job(source))
-            for piece in self.cut(jobs[-1], sample_rate, call):
-                waiting.append(piece)
-                if len(waiting) == batch_size * min(batch_size, 4):  # alone, none waits for others
-                    self.run(waiting, batch_size, call)
-            yield from self.finished(jobs, call, return_errors)
-        self.run(waiting, batch_size, call)
-        yield from self.finished(jobs, call, return_errors)
+            recording = Recording(source)
+            recordings.append(recording)
+            for chunk in self.split_source(recording, sample_rate, request):
+                waiting.append(chunk)
+                if len(waiting) == max_waiting:
+                    self.transcribe_chunks(waiting, batch_size, request)
+            yield from self.pop_finished(recordings, request, return_errors)
 
-    def cut(self, job: Job, sample_rate: int | None, call: Call) -> Iterator[Piece]:
-        """The pieces of a source as it is read; if that fails the job has the error."""
-        done, rate = 0, self.sample_rate
-        with errors_of([job]):
-            blocks = self.read_blocks(job.source, sample_rate)
-            for first, waveform in segment.split_recording(blocks, rate, self.limits):
-                before, done = done, first + len(waveform)
-                if len(waveform):
-                    job.open += 1
-                    yield Piece(job, first, waveform, (done - before) / rate)
-            call.progress((done - before) / rate)  # the silence at the end
-        job.open -= 1
+        self.transcribe_chunks(waiting, batch_size, request)
+        yield from self.pop_finished(recordings, request, return_errors)
 
-    def run(self, waiting: list[Piece], batch_size: int, call: Call) -> None:
-        """Transcribe the pieces, long ones first, and empty the list."""
-        waiting.sort(key=lambda piece: -len(piece.waveform))
-        many = len(waiting) >= 16
-        while batch := waiting[:batch_size]:
+    def split_source(
+        self, recording: Recording, sample_rate: int | None, request: Request
+    ) -> Iterator[Chunk]:
+        """Yield the chunks of a recording as its source is read; a failure becomes its error."""
+        with record_errors([recording]):
+            blocks = self.read_blocks(recording.source, sample_rate)
+            samples_done = 0
+            for first, waveform in split_recording(blocks, self.sample_rate, self.limits):
+                end = first + len(waveform)
+                seconds = (end - samples_done) / self.sample_rate
+                samples_done = end
+                if len(waveform) > 0:
+                    recording.open_chunks += 1
+                    yield Chunk(recording, first, waveform, seconds)
+                else:
+                    request.report_progress(seconds)  # silence at the end
+        recording.open_chunks -= 1
+
+    def transcribe_chunks(self, waiting: list[Chunk], batch_size: int, request: Request) -> None:
+        """Transcribe all chunks, the longest first, and empty the list."""
+        waiting.sort(key=lambda chunk: len(chunk.waveform), reverse=True)
+        is_many = len(waiting) >= MANY_CHUNKS
+        while waiting:
+            batch = waiting[:batch_size]
             del waiting[:batch_size]
-            with errors_of([piece.job for piece in batch]):
-                results = self.transcribe_batch([piece.waveform for piece in batch], call)
-                for piece, result in zip(batch, results):
-                    piece.job.results[piece.first] = result
-            for piece in batch:
-                piece.job.open -= 1
-            call.progress(sum(piece.seconds for piece in batch))
-        if many:  # each time would take a tenth of the time of a short clip
+
+            with record_errors([chunk.recording for chunk in batch]):
+                results = self.transcribe_batch([chunk.waveform for chunk in batch], request)
+                for chunk, result in zip(batch, results):
+                    chunk.recording.results[chunk.first] = result
+
+            for chunk in batch:
+                chunk.recording.open_chunks -= 1
+            request.report_progress(sum(chunk.seconds for chunk in batch))
+        if is_many:
             release_memory()
 
-    def finished(
-        self, jobs: deque[Job], call: Call, return_errors: bool
+    def pop_finished(
+        self, recordings: deque[Recording], request: Request, return_errors: bool
     ) -> Iterator[Result | ValueError]:
-        """The outcomes of the first jobs, as far as they are done, which leave the queue."""
-        while jobs and not jobs[0].open:
-            job = jobs.popleft()
-            if job.error and not return_errors:
-                raise job.error
-            result = join_results(
-                job.results, self.sample_rate, call.language, call.config.num_return_sequences
-            )
-            for item in result.segments if not job.error else ():
-                if item.repeated:
-                    loop = f"the model said the end of {item.text!r} {item.repeated} times more"
-                    name = job.source if isinstance(job.source, (str, os.PathLike)) else "audio"
-                    warnings.warn(f"{os.fsdecode(name)}: {item.start:.1f} s: {loop}", stacklevel=2)
-            yield job.error or result
+        """Remove the finished recordings at the head of the queue and yield their outcomes."""
+        while recordings and recordings[0].open_chunks == 0:
+            recording = recordings.popleft()
+            if recording.error is not None:
+                if not return_errors:
+                    raise recording.error
+                yield recording.error
+                continue
+
+            count = request.config.num_return_sequences
+            result = join_results(recording.results, self.sample_rate, request.language, count)
+            warn_about_loops(recording, result)
+            yield result
 
     @torch.no_grad()
-    def transcribe_batch(self, waveforms: list[np.ndarray], call: Call) -> list[Result]:
-        """Results for waveforms (L,) at the model's rate, as one batch; a constant one is silence."""
-        config, count, results = call.config, call.config.num_return_sequences, []
-        values, mask = self.prepare(waveforms)  # 2 x (B, L)
-        memory, frames = self.model.encode(values, mask)  # (B, S, H), (B,)
-        found = decode_memory(self.model, memory, frames, call.options)
-        scores = found.sequences_scores.tolist()  # B * K
-        if not np.isfinite(scores).all():
-            raise ValueError(f"scores are {min(scores)}, not finite: the model is damaged")
+    def transcribe_batch(self, waveforms: list[np.ndarray], request: Request) -> list[Result]:
+        """Transcribe waveforms (L_i,) at the model's sample rate as one batch.
+
+        A constant waveform is silence and has an empty result. Raises ValueError if the model's
+        scores are not finite.
+        """
+        # Encode the batch and search for the best tokens of each chunk.
+        input_values, attention_mask = self.prepare(waveforms)  # 2 x (B, L)
+        memory, frame_lengths = self.model.encode(input_values, attention_mask)  # (B, S, H), (B,)
+        generated = decode_memory(self.model, memory, frame_lengths, request.options)
+        scores = generated.sequences_scores  # (B * K,)
+        if not scores.isfinite().all():
+            raise ValueError(f"scores are {scores.min()}, not finite: the model is damaged")
+
+        # Make a result of each chunk's hypotheses and its real frames.
+        results = []
         for i, waveform in enumerate(waveforms):
             if waveform.min() == waveform.max():
-                results.append(Result("", 0.0, [], [], call.language, nbest=[""] * count))
+                nbest = [""] * request.config.num_return_sequences
+                results.append(Result("", 0.0, [], [], request.language, nbest=nbest))
                 continue
-            rows = sorted(
-                range(i * count, (i + 1) * count), key=lambda row: -scores[row]
-            )  # best first
-            hypotheses = [
-                trim_after_eos(found.sequences[row].tolist(), config.eos_ids) for row in rows
-            ]
-            hypotheses[0], repeated = cut_loop(hypotheses[0], config.eos_ids)
-            tokens, nbest = hypotheses[0], [self.decode_tokens(tokens) for tokens in hypotheses]
-            logprobs = found.token_logprobs[rows[0], : len(tokens) - 1].tolist()
-            text, seconds, said = nbest[0], len(waveform) / self.sample_rate, []
-            if call.words and text:
-                heard = memory[i : i + 1, : None if frames is None else frames[i]]  # (1, S, H)
-                monotone = call.language in alignment.MONOTONE_LANGUAGES
-                said = alignment.find_words(
-                    self.model, self.tokenizer, tokens, logprobs, heard, seconds, monotone
-                )
-            whole = [Segment(0.0, seconds, text, tuple(said), repeated)] if text else []
-            score = scores[rows[0]]
-            results.append(Result(text, score, tokens, logprobs, call.language, whole, said, nbest))
+            num_frames = memory.shape[1] if frame_lengths is None else frame_lengths[i]
+            item_memory = memory[i : i + 1, :num_frames]  # (1, S, H)
+            results.append(self.build_result(request, generated, i, waveform, item_memory))
         return results
 
-    def decode_tokens(self, tokens: list[int]) -> str:
-        return (
-            " ".join(map(str, tokens)) if self.tokenizer is None else self.tokenizer.decode(tokens)
-        )
+    def build_result(
+        self,
+        request: Request,
+        generated: Generated,
+        item: int,
+        waveform: np.ndarray,
+        memory: Tensor,
+    ) -> Result:
+        """Make the result of one item of a batch from the sequences that were generated for it.
 
+        waveform: (L,). memory: its real frames (1, S, H).
+        """
+        # Beams come best first, but samples are in the order in which they were drawn.
+        config = request.config
+        scores = generated.sequences_scores.tolist()  # B * K
+        first_row = item * config.num_return_sequences
+        rows = range(first_row, first_row + config.num_return_sequences)
+        rows = sorted(rows, key=lambda row: scores[row], reverse=True)
 
-def release_memory() -> None:
-    """Give the system what is free: else glibc keeps it, in pieces, and the process grows for an hour."""
-    with suppress(AttributeError, OSError, TypeError):  # on another system
-        ctypes.CDLL(None).malloc_trim(0)
+        # Tokens become texts, the best without the repetitions of a loop.
+        hypotheses = []
+        for row in rows:
+            sequence = generated.sequences[row].tolist()
+            hypotheses.append(trim_after_eos(sequence, config.eos_ids))
+        tokens, repeated = cut_loop(hypotheses[0], config.eos_ids)
+        hypotheses[0] = tokens
+        nbest = [self.decode_tokens(hypothesis) for hypothesis in hypotheses]
+        text = nbest[0]
 
-
-@contextmanager
-def errors_of(jobs: list[Job]) -> Iterator[None]:
-    """A ValueError in the block is the error of these jobs, and so is want of memory."""
-    try:
-        yield
-    except (MemoryError, RuntimeError, ValueError) as error:
-        if not isinstance(error, ValueError):
-            if "memory" not in repr(error).lower():
-                raise
-            error = ValueError(
-                "not enough memory: expected shorter audio, a smaller batch or fewer beams"
+        # The start token has no probability.
+        logprobs = generated.token_logprobs[rows[0], : len(tokens) - 1].tolist()  # T - 1
+        seconds = len(waveform) / self.sample_rate
+        words = []
+        if request.words and text:
+            monotone = request.language in alignment.MONOTONE_LANGUAGES
+            words = alignment.find_words(
+                self.model, self.tokenizer, tokens, logprobs, memory, seconds, monotone
             )
-        for job in jobs:
-            job.error = job.error or error
+        segments = []
+        if text:
+            segments.append(Segment(0.0, seconds, text, tuple(words), repeated))
+        score = scores[rows[0]]
+        return Result(text, score, tokens, logprobs, request.language, segments, words, nbest)
+
+
+def warn_about_loops(recording: Recording, result: Result) -> None:
+    """Warn about each segment from which repetitions were removed."""
+    name = "audio"
+    if isinstance(recording.source, (str, os.PathLike)):
+        name = os.fsdecode(recording.source)
+    for segment in result.segments:
+        if segment.repeated:
+            warnings.warn(
+                f"{name}: {segment.start:.1f} s: the model repeated the end of {segment.text!r} "
+                f"{segment.repeated} times",
+                stacklevel=3,
+            )

@@ -9,7 +9,7 @@ from pathlib import Path
 import sentencepiece
 import tokenizers
 
-from nanos2t.transcription import vocabularies as tokenizer
+from nanos2t.transcription import vocabularies
 
 LINES = (
     (Path(__file__).parents[1] / "data" / "scripts.txt").read_text(encoding="utf-8").splitlines()
@@ -104,7 +104,7 @@ MBART_SPECIAL = {
     **{"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "sep_token": "</s>"},
     **{"pad_token": "<pad>", "cls_token": "<s>"},
     "mask_token": {"content": "<mask>", "single_word": False, "lstrip": True, "rstrip": False},
-    "additional_special_tokens": tokenizer.LANGUAGES,
+    "additional_special_tokens": vocabularies.MBART50_LANGUAGES,
 }
 
 

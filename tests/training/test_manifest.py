@@ -1,4 +1,4 @@
-# pytest tests/test_manifest.py
+# pytest tests/training/test_manifest.py
 """Manifests: what a line may say, what is refused, and which part of a recording is read."""
 
 import json

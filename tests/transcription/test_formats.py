@@ -1,4 +1,4 @@
-# pytest tests/test_formats.py
+# pytest tests/transcription/test_formats.py
 """nanos2t/transcription/formats.py: files read back by small parsers written from the formats' descriptions."""
 
 import html

@@ -1,4 +1,4 @@
-# pytest tests/test_languages.py
+# pytest tests/transcription/test_languages.py
 """nanos2t/transcription/languages.py: codes and names."""
 
 import pytest

@@ -1,4 +1,4 @@
-# pytest tests/test_results.py
+# pytest tests/transcription/test_results.py
 """nanos2t/transcription/results.py: pieces of a recording as one result."""
 
 import pytest

@@ -1,4 +1,4 @@
-# pytest tests/test_segment.py
+# pytest tests/transcription/test_segmentation.py
 """nanos2t/transcription/segmentation.py: where recordings of bursts, whose places are known, are cut."""
 
 import numpy as np
@@ -35,7 +35,7 @@ def cut(
     spans = [(first, first + len(piece)) for first, piece in found]
     for (first, end), (_, piece) in zip(spans, found):
         assert first < end and np.array_equal(waveform[first:end], piece)
-        assert end - first <= limits.seconds * RATE + RATE * segment.BRIEF
+        assert end - first <= limits.seconds * RATE + RATE * segment.MIN_SPLIT_SECONDS
     assert all(end <= first for (_, end), (first, _) in zip(spans, spans[1:]))
     return [(first / RATE, end / RATE) for first, end in spans]
 

@@ -1,4 +1,4 @@
-# pytest tests/tiny.py
+# pytest tests/transcription/test_transcriber.py
 """nanos2t/transcription/transcriber.py: results against the model's own generate, whatever the batch and the source."""
 
 import io
@@ -25,8 +25,7 @@ from helpers.tiny import (
 )
 
 import nanos2t
-from nanos2t.transcription import loading
-from nanos2t.transcription import transcriber as transcribe
+from nanos2t.transcription import loading, recordings, transcriber
 from nanos2t.transcription.hypotheses import cut_loop
 from nanos2t.transcription.loading import BUNDLED
 from nanos2t.transcription.results import Result, Segment
@@ -66,7 +65,7 @@ def assert_same(left: Result, right: Result) -> None:
 
 @pytest.mark.parametrize("seconds", [0.01, 0.37, 1.0, 2.5, 30.0])
 def test_blocks_are_of_one_length(stt, tmp_path, monkeypatch, seconds):
-    monkeypatch.setattr(transcribe, "BLOCK", seconds)
+    monkeypatch.setattr(transcriber, "BLOCK_SECONDS", seconds)
     waveform, size = sound(5.003), round(seconds * RATE)
     for source in waveform, write(tmp_path / "a.wav", waveform):
         blocks = list(stt.read_blocks(source, RATE))
@@ -144,7 +143,7 @@ def test_only_words_that_follow_the_sound_are_in_order(model: Path, tmp_path: Pa
     """A translation is timed word by word; what is written as it is spoken, in order."""
     asked = []
     monkeypatch.setattr(
-        transcribe.alignment, "find_words", lambda *arguments: asked.append(arguments[-1]) or []
+        transcriber.alignment, "find_words", lambda *arguments: asked.append(arguments[-1]) or []
     )
     save_tiny(tmp_path / "monolingual")
     file = shutil.copytree(model, tmp_path / "verbatim") / "generation_config.json"
@@ -247,18 +246,18 @@ def test_batches_are_of_similar_length(stt: SpeechToText, monkeypatch):
 
 def test_memory_is_given_back_after_many_pieces(stt: SpeechToText, monkeypatch):
     asked = []
-    monkeypatch.setattr(transcribe, "release_memory", lambda: asked.append(1))
+    monkeypatch.setattr(transcriber, "release_memory", lambda: asked.append(1))
     stt.transcribe(SOUNDS[0], sample_rate=RATE)
     list(stt.transcribe_many(SOUNDS * 2, 2, sample_rate=RATE))
     assert asked == []
     list(stt.transcribe_many(SOUNDS * 4, 4, sample_rate=RATE))
     assert asked == [1, 1]
     monkeypatch.undo()
-    assert transcribe.release_memory() is None
+    assert recordings.release_memory() is None
     monkeypatch.setattr(
-        transcribe.ctypes, "CDLL", lambda name: object()
+        recordings.ctypes, "CDLL", lambda name: object()
     )  # a system that has no such thing
-    assert transcribe.release_memory() is None
+    assert recordings.release_memory() is None
 
 
 def test_one_that_fails(stt: SpeechToText, tmp_path: Path):
@@ -496,7 +495,7 @@ def test_a_loop_is_said(tmp_path: Path):
     )
     stt.model.decoder.head.bias.data[20] = 99.0
     with pytest.warns(
-        UserWarning, match=r"^audio: 0\.0 s: the model said the end of 'w20' 16 times more$"
+        UserWarning, match=r"^audio: 0\.0 s: the model repeated the end of 'w20' 16 times$"
     ):
         result = stt.transcribe(SOUNDS[1], sample_rate=RATE, words=True)
     assert result.text == "w20" == result.nbest[0] and result.tokens == [1, 20]
@@ -633,18 +632,18 @@ def test_the_rate_stands_in_either_file(tmp_path: Path, content: dict, expected:
     (tmp_path / "processor_config.json").write_text(
         json.dumps({"feature_extractor": content, "processor_class": "x"})
     )
-    assert loading.read_preprocessor(tmp_path) == (*expected, Limits())
+    assert loading.read_preprocessor(tmp_path) == loading.Preprocessor(*expected)
     (tmp_path / "processor_config.json").write_text(
         '{"feature_extractor": {"sampling_rate": 4000}}'
     )
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
-    assert loading.read_preprocessor(tmp_path) == (*expected, Limits())
+    assert loading.read_preprocessor(tmp_path) == loading.Preprocessor(*expected)
 
 
 def test_limits_stand_there_too(tmp_path: Path):
     file = tmp_path / "preprocessor_config.json"
     file.write_text('{"chunk_length": 20, "chunk_sounds": 7}')
-    assert loading.read_preprocessor(tmp_path)[2] == Limits(20, 7)
+    assert loading.read_preprocessor(tmp_path).limits == Limits(20, 7)
     for wrong in (
         '"chunk_length": 0.5',
         '"chunk_length": "5"',

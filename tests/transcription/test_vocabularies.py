@@ -1,4 +1,4 @@
-# pytest tests/test_vocabularies.py
+# pytest tests/transcription/test_vocabularies.py
 """Ids and text are those of the checkpoint's own tokenizer, with transformers' as the oracle.
 
 Vocabularies are trained on tests/data/scripts.txt, text in some twenty-five scripts, and stand in folders
@@ -36,7 +36,8 @@ from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 from nanos2t.decoder import DecoderConfig
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder
-from nanos2t.transcription import vocabularies as tokenizer
+from nanos2t.tokenizer import Tokenizer
+from nanos2t.transcription import vocabularies
 from nanos2t.transcription.loading import from_folder
 
 TEXTS = [
@@ -148,7 +149,7 @@ def apply_fast_bpe(text: str, folder: Path) -> list[str]:
     return tokens
 
 
-def compare(ours: tokenizer.Tokenizer, theirs: Callable, texts: list[str]) -> list[list[int]]:
+def compare(ours: Tokenizer, theirs: Callable, texts: list[str]) -> list[list[int]]:
     """Equal ids, equal text of them, with special tokens and without."""
     rows = []
     for text in texts:
@@ -168,7 +169,7 @@ def test_the_text_is_in_more_than_twenty_scripts():
 def test_tokenizer_json_gives_transformers_ids_and_text(bpe: Path):
     transformers = pytest.importorskip("transformers")
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_file=str(bpe / "tokenizer.json"))
-    ours = tokenizer.load_tokenizer(bpe)
+    ours = vocabularies.load_tokenizer(bpe)
     for row in compare(ours, theirs, ODD + SPECIAL):
         assert row[-1] == 2
     for text in TEXTS:
@@ -183,7 +184,7 @@ def test_tokenizer_json_is_read_first_and_neither_cut_nor_padded(bpe: Path):
     backend.enable_padding(length=3)
     backend.save(str(bpe / "tokenizer.json"))
     write(bpe, vocab__txt="a\n", vocab__json={}, merges__txt="a b\n", sentencepiece__bpe__model=b"")
-    ours = tokenizer.load_tokenizer(bpe)
+    ours = vocabularies.load_tokenizer(bpe)
     assert len(ours.encode(TEXTS[0])) > 3
     assert ours.encode("") == [2]
     assert ours.decode(ours.encode(TEXTS[0])) == TEXTS[0]
@@ -194,7 +195,7 @@ def test_vocab_txt_gives_bert_s_ids_and_text(tmp_path: Path, lowercase: bool | N
     transformers = pytest.importorskip("transformers")
     folder = bert(tmp_path, lowercase)
     ours, theirs = (
-        tokenizer.load_tokenizer(folder),
+        vocabularies.load_tokenizer(folder),
         transformers.BertTokenizer.from_pretrained(folder),
     )
     rows = compare(ours, theirs, CORPUS + ODD + SPECIAL)
@@ -210,7 +211,7 @@ def test_accents_are_kept_where_tokenizer_config_says_so(tmp_path: Path):
         bert(tmp_path), tokenizer_config__json={"do_lower_case": True, "strip_accents": False}
     )
     ours, theirs = (
-        tokenizer.load_tokenizer(folder),
+        vocabularies.load_tokenizer(folder),
         transformers.BertTokenizer.from_pretrained(folder),
     )
     compare(ours, theirs, CORPUS)
@@ -223,7 +224,7 @@ def test_accents_are_kept_where_tokenizer_config_says_so(tmp_path: Path):
 )
 def test_byte_level_bpe_gives_transformers_ids_and_text(tmp_path: Path, build: Callable, name: str):
     theirs = getattr(pytest.importorskip("transformers"), name).from_pretrained(build(tmp_path))
-    ours = tokenizer.load_tokenizer(tmp_path)
+    ours = vocabularies.load_tokenizer(tmp_path)
     compare(ours, theirs, CORPUS + ODD + SPECIAL)
     for text in CORPUS + ODD:  # bytes: nothing is unknown, nothing is lost
         assert ours.decode(ours.encode(text)) == text
@@ -240,7 +241,7 @@ def test_byte_level_bpe_adds_a_space_in_front_where_told(tmp_path: Path):
     transformers = pytest.importorskip("transformers")
     write(bart(tmp_path), tokenizer_config__json={"add_prefix_space": True})
     ours, theirs = (
-        tokenizer.load_tokenizer(tmp_path),
+        vocabularies.load_tokenizer(tmp_path),
         transformers.RobertaTokenizer.from_pretrained(tmp_path),
     )
     compare(ours, theirs, CORPUS + ODD)
@@ -249,7 +250,7 @@ def test_byte_level_bpe_adds_a_space_in_front_where_told(tmp_path: Path):
 
 def test_mbart50_gives_transformers_ids_and_text(tmp_path: Path):
     """Equal but for white space at the end, of which transformers 5 makes a token, sentencepiece none."""
-    ours, theirs = tokenizer.load_tokenizer(mbart50(tmp_path)), hf_mbart50(tmp_path)
+    ours, theirs = vocabularies.load_tokenizer(mbart50(tmp_path)), hf_mbart50(tmp_path)
     blank, special, rows, trailing = (
         theirs.convert_tokens_to_ids("▁"),
         {*theirs.all_special_ids} - {3},
@@ -280,7 +281,7 @@ def test_mbart50_gives_transformers_ids_and_text(tmp_path: Path):
 
 def test_mbart50_cuts_as_sentencepiece_does(tmp_path: Path):
     for kind in "unigram", "bpe":
-        ours = tokenizer.load_tokenizer(mbart50(tmp_path, kind))
+        ours = vocabularies.load_tokenizer(mbart50(tmp_path, kind))
         model = sentencepiece.SentencePieceProcessor(
             model_file=str(tmp_path / "sentencepiece.bpe.model")
         )
@@ -294,7 +295,7 @@ def test_mbart50_cuts_as_sentencepiece_does(tmp_path: Path):
 def test_mbart50_ids_are_in_fairseq_s_order(tmp_path: Path):
     from transformers.models.mbart50.tokenization_mbart50 import FAIRSEQ_LANGUAGE_CODES
 
-    ours = tokenizer.load_tokenizer(mbart50(tmp_path))
+    ours = vocabularies.load_tokenizer(mbart50(tmp_path))
     size = len(
         sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "sentencepiece.bpe.model"))
     )
@@ -333,7 +334,7 @@ def test_mbart50_ids_are_in_fairseq_s_order(tmp_path: Path):
 )
 def test_mbart50_puts_the_language_of_the_target_in_front(tmp_path: Path, config: dict, code: str):
     ours, theirs = (
-        tokenizer.load_tokenizer(mbart50(tmp_path, **config)),
+        vocabularies.load_tokenizer(mbart50(tmp_path, **config)),
         hf_mbart50(tmp_path, **config),
     )
     ids = ours.encode("ein Wort")
@@ -343,10 +344,10 @@ def test_mbart50_puts_the_language_of_the_target_in_front(tmp_path: Path, config
 
 
 def test_mbart50_saved_by_transformers_5_has_its_languages(tmp_path: Path):
-    before = tokenizer.load_tokenizer(mbart50(tmp_path))
+    before = vocabularies.load_tokenizer(mbart50(tmp_path))
     hf_mbart50(tmp_path, src_lang="de_DE").save_pretrained(tmp_path)
     (tmp_path / "sentencepiece.bpe.model").unlink()
-    after = tokenizer.load_tokenizer(tmp_path)
+    after = vocabularies.load_tokenizer(tmp_path)
     assert after.languages == before.languages
     assert [*after.languages] == [*before.languages]
     assert after.encode("ein Wort") == [after.languages["de_DE"], *before.encode("ein Wort")[1:]]
@@ -354,7 +355,7 @@ def test_mbart50_saved_by_transformers_5_has_its_languages(tmp_path: Path):
 
 @pytest.mark.parametrize("columns", [2, 3])
 def test_speech_to_text_2_cuts_words_and_joins_them(tmp_path: Path, columns: int):
-    ours = tokenizer.load_tokenizer(fast_bpe(tmp_path, columns))
+    ours = vocabularies.load_tokenizer(fast_bpe(tmp_path, columns))
     vocab = json.loads((tmp_path / "vocab.json").read_text(encoding="utf-8"))
     rows = []
     for text in CORPUS + ODD:
@@ -369,7 +370,7 @@ def test_speech_to_text_2_cuts_words_and_joins_them(tmp_path: Path, columns: int
 
 
 def test_speech_to_text_2_joins_whatever_is_generated(tmp_path: Path):
-    ours = tokenizer.load_tokenizer(fast_bpe(tmp_path))
+    ours = vocabularies.load_tokenizer(fast_bpe(tmp_path))
     tokens = in_order(json.loads((tmp_path / "vocab.json").read_text(encoding="utf-8")))
     for size in range(40):
         ids = random.choices(range(len(tokens)), k=size)
@@ -386,20 +387,20 @@ def test_speech_to_text_2_by_hand(tmp_path: Path):
     tokens = "<s> <pad> </s> <unk> hel@@ lo low@@ er w o l@@ e@@ ##".split()
     merges = "#version: 0.2\nl o\nh e\nhe l\nl o</w>\nlo w\ne r</w>\n"
     write(tmp_path, vocab__json={token: i for i, token in enumerate(tokens)}, merges__txt=merges)
-    ours = tokenizer.load_tokenizer(tmp_path)
+    ours = vocabularies.load_tokenizer(tmp_path)
     assert ours.encode("hello lower  w\nhew </s>") == [4, 5, 6, 7, 8, 3, 8, 2]  # "he@@" has no id
     assert ours.decode([2, 4, 5, 6, 7, 2, 1]) == "hello lower"
     assert ours.decode([4, 5, 6]) == "hello low@@"
     assert ours.decode([8, 12, 4, 5]) == "w ## hello"
     assert ours.encode("HELLO") == [3] * 5
     write(tmp_path, tokenizer_config__json={"do_lower_case": True})
-    assert tokenizer.load_tokenizer(tmp_path).encode("HELLO") == [4, 5]
+    assert vocabularies.load_tokenizer(tmp_path).encode("HELLO") == [4, 5]
 
 
 def test_speech_to_text_2_without_merges_only_decodes(tmp_path: Path):
     tokens = "<s> <pad> </s> <unk> Gu@@ ten Tag".split()
     write(tmp_path, vocab__json={token: i for i, token in enumerate(tokens)})
-    ours = tokenizer.load_tokenizer(tmp_path)
+    ours = vocabularies.load_tokenizer(tmp_path)
     assert ours.batch_decode([[2, 4, 5, 6, 2], [6, 2, 1, 1, 1]]) == ["Guten Tag", "Tag"]
     for text in "Tag", "":
         with pytest.raises(ValueError, match=r"merges.txt: no such file, expected one to encode"):
@@ -407,7 +408,7 @@ def test_speech_to_text_2_without_merges_only_decodes(tmp_path: Path):
 
 
 def test_batches_and_tensors(bpe: Path):
-    ours = tokenizer.load_tokenizer(bpe)
+    ours = vocabularies.load_tokenizer(bpe)
     rows = torch.nn.utils.rnn.pad_sequence(
         [torch.tensor(ours.encode(text)) for text in TEXTS], batch_first=True
     )
@@ -418,9 +419,9 @@ def test_batches_and_tensors(bpe: Path):
 
 
 def test_a_folder_without_tokenizer_has_none(tmp_path: Path):
-    assert tokenizer.load_tokenizer(tmp_path) is None
+    assert vocabularies.load_tokenizer(tmp_path) is None
     write(tmp_path, config__json={}, tokenizer_config__json={}, special_tokens_map__json={})
-    assert tokenizer.load_tokenizer(tmp_path) is None
+    assert vocabularies.load_tokenizer(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -451,7 +452,7 @@ def test_a_folder_without_tokenizer_has_none(tmp_path: Path):
 )
 def test_a_broken_file_is_named(tmp_path: Path, files: dict, found: str):
     with pytest.raises(ValueError, match=f"^{re.escape(str(tmp_path))}/{found}") as caught:
-        tokenizer.load_tokenizer(write(tmp_path, **files))
+        vocabularies.load_tokenizer(write(tmp_path, **files))
     assert str(caught.value).count("\n") == 0
     assert f": {tmp_path}" not in str(caught.value)
 
@@ -468,13 +469,13 @@ def test_another_sentencepiece_tokenizer_than_mbart50_s_is_refused(
     tmp_path: Path, config: dict, found: str
 ):
     with pytest.raises(ValueError, match=f"sentencepiece.bpe.model: .*{found}.* not mBART-50's"):
-        tokenizer.load_tokenizer(mbart50(tmp_path, **config))
+        vocabularies.load_tokenizer(mbart50(tmp_path, **config))
 
 
 def test_a_sentencepiece_model_with_other_ids_is_refused(tmp_path: Path):
     model = sentencepiece_model(pad_id=0, unk_id=1, bos_id=2, eos_id=3)
     with pytest.raises(ValueError, match="sentencepiece.bpe.model: .*'<pad>', '<unk>', '<s>'"):
-        tokenizer.load_tokenizer(write(tmp_path, sentencepiece__bpe__model=model))
+        vocabularies.load_tokenizer(write(tmp_path, sentencepiece__bpe__model=model))
 
 
 # The languages of a pair with mBART-50's tokenizer
@@ -508,7 +509,7 @@ def test_languages_of_the_translation_models_are_those_of_their_cards(tmp_path: 
 def test_languages_of_any_other_model_with_this_tokenizer_are_its_codes(tmp_path: Path):
     for vocab_size, forced in (250_054, None), (250_054, 250_010), (400, 303):
         stt = pair_with(tmp_path, vocab_size, forced)
-        assert stt.languages == tuple(tokenizer.LANGUAGES)
+        assert stt.languages == tuple(vocabularies.MBART50_LANGUAGES)
     assert (
         stt.generation_options("de", {})["forced_bos_token_id"] == stt.tokenizer.languages["de_DE"]
     )
@@ -519,7 +520,7 @@ def test_languages_of_any_other_model_with_this_tokenizer_are_its_codes(tmp_path
 
 
 def test_bytes_come_back(tmp_path: Path):
-    ours = tokenizer.load_tokenizer(
+    ours = vocabularies.load_tokenizer(
         byte_level(tmp_path, ["<s>", "<pad>", "</s>", "<unk>"], ["<mask>"])
     )
     for text in CORPUS:
