@@ -57,6 +57,7 @@ def from_array(
     Raises ValueError for another type or shape, no samples, NaN or infinity, or a rate that is not
     above 0.
     """
+    # From here on it is an array in numpy.
     if isinstance(waveform, torch.Tensor):
         waveform = waveform.detach().cpu()
         if waveform.is_floating_point():
@@ -79,6 +80,7 @@ def from_array(
     if kind == "u":
         waveform = waveform - 1.0
 
+    # A single NaN would make all of the model's output NaN.
     samples = waveform.astype(np.float32)
     if not np.isfinite(samples).all():
         raise ValueError("waveform: expected finite samples, found NaN or infinity")

@@ -164,19 +164,24 @@ def decode_part(file: AudioFile, start: float, end: float | None) -> Iterator[np
     Raises ValueError if the file is shorter, or if fewer samples can be decoded.
     """
     first = round(start * file.samplerate)
-    last = file.frames if end is None else round(end * file.samplerate)
-    until = "its end" if end is None else f"{end:g} s"
-    part = f"the part from {start:g} s to {until}"
+    if end is None:
+        last = file.frames
+        part = f"the part from {start:g} s to its end"
+    else:
+        last = round(end * file.samplerate)
+        part = f"the part from {start:g} s to {end:g} s"
     if not 0 <= first < last <= file.frames:
         seconds = file.frames / file.samplerate
         raise ValueError(f"{seconds:g} s long, expected a recording that contains {part}")
 
+    # Decode only the part.
     file.seek(first)
     decoded = 0
     for block in decode_blocks(file, last - first):
         decoded += len(block)
         yield block
 
+    # The header may announce samples that are not there any more.
     tolerance = MP3_FRAME if file.format == "MP3" else 0
     if decoded == 0 or decoded + tolerance < last - first:
         raise ValueError(
@@ -281,7 +286,9 @@ def announced_by_mp3(file: AudioFile, decoded: int) -> int:
 
     # Else the decoder should have come near the end of the file.
     is_near_end = size - position < 2**14
-    return decoded if is_near_end else decoded * size // position
+    if is_near_end:
+        return decoded
+    return decoded * size // position
 
 
 def ends_with_whole_page(stream: BinaryIO) -> bool:

@@ -13,17 +13,19 @@ from nanos2t import files
 
 
 class Tokenizer:
-    """A thin layer over a tokenizers.Tokenizer: the ids are those of the checkpoint's own tokenizer.
+    """A thin layer over a tokenizers.Tokenizer, with the ids of the checkpoint's own tokenizer.
 
     languages: the special tokens that are language codes, and their ids: {"ar_AR": 250001, ...} in
     mBART-50.
     """
 
     def __init__(self, backend):
+        # A checkpoint's file may ask for both. Texts are encoded alone and as they are.
         backend.no_truncation()
         backend.no_padding()
         self.backend = backend
 
+        # A code that is an ordinary token is a word, not a language.
         self.languages = {}
         for token_id, token in backend.get_added_tokens_decoder().items():
             if token.special and re.fullmatch("[a-z]{2}_[A-Z]{2}", token.content):
@@ -52,6 +54,7 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
     """
     import tokenizers
 
+    # The file of the `tokenizers` library itself has everything in it.
     options = read_tokenizer_config(folder)
     file = folder / "tokenizer.json"
     if file.exists():
@@ -88,6 +91,7 @@ def named_errors(file: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        # Some of them name the file themselves.
         line = files.first_line(error)
         if not str(error).startswith(str(file)):
             line = f"{file}: {line}"

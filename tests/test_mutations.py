@@ -391,7 +391,7 @@ NOTICED = [  # mistake, check, its argument
 # fail
 
 RELIES, CLI = "test_reliability.py::test_", "test_cli.py::test_"
-SPOKEN, SOUND = "test_transcribe.py::test_", "test_sound_files.py::test_"
+SPOKEN, SOUND = "transcription/test_transcriber.py::test_", "test_audio_files.py::test_"
 BROKEN = [  # file of nanos2t, what stands there, what instead, the test
     ("files.py", "part.unlink()", "pass", RELIES + "a_file_that_does_not_fit"),
     ("files.py", 'path.with_name(path.name + ".part")', 'Path(f"{path.name}.part")',
@@ -408,19 +408,20 @@ BROKEN = [  # file of nanos2t, what stands there, what instead, the test
     ("cli/transcribe.py", "if not os.path.exists(path)", "", RELIES + "a_closed_pipe"),
     ("audio_files.py", "with suppress(OSError, ValueError):", "if True:", SOUND + "a_seek_to_nowhere"),
     ("audio_files.py", "if whence == os.SEEK_CUR", "if False", SOUND + "a_stream_seeks_like_a_file"),
-    ("transcription/transcriber.py", "job.error = job.error or error", "raise error", RELIES + "many_files"),
-    ("transcription/transcriber.py", "self.model.encode(values, mask)", "self.model.encode(values)",
+    ("transcription/recordings.py", "recording.error = failure", "raise failure", RELIES + "many_files"),
+    ("transcription/transcriber.py", "self.model.encode(input_values, attention_mask)", "self.model.encode(input_values)",
      RELIES + "a_batch_is"),
     ("transcription/transcriber.py", "zip(batch, results)", "zip(batch, results[::-1])", RELIES + "a_batch_is"),
-    ("transcription/transcriber.py", "jobs: deque[Job] = deque()", 'jobs = vars(self).setdefault("jobs", deque())',
+    ("transcription/transcriber.py", "recordings: deque[Recording] = deque()",
+     'recordings = vars(self).setdefault("jobs", deque())',
      SPOKEN + "threads"),
-    ("transcription/transcriber.py", "for piece in batch], call)",
-     'for piece in batch], vars(self).setdefault("c", call))', SPOKEN + "threads"),
-    ("transcription/transcriber.py", "model = SpeechEncoderDecoder.from_pretrained(folder, dtype=kept, device=device)",
-     'model = vars(load).setdefault("m", SpeechEncoderDecoder.from_pretrained(folder, dtype=kept, device=device))',
+    ("transcription/transcriber.py", "for chunk in batch], request)",
+     'for chunk in batch], vars(self).setdefault("c", request))', SPOKEN + "threads"),
+    ("__init__.py", "model = SpeechEncoderDecoder.from_pretrained(folder, dtype=weights_dtype, device=device)",
+     'model = vars(load).setdefault("m", SpeechEncoderDecoder.from_pretrained(folder, dtype=weights_dtype, device=device))',
      SPOKEN + "threads"),
-    ("transcription/transcriber.py", "1000 <= rate <= 10**6", "1000 <= rate", SPOKEN + "a_broken_preprocessor"),
-    ("transcription/transcriber.py", 'if name == "":', "import _socket\n    if not _socket.socket():",
+    ("transcription/loading.py", "1000 <= rate <= 10**6", "1000 <= rate", SPOKEN + "a_broken_preprocessor"),
+    ("transcription/loading.py", 'if name == "":', "import _socket\n    if not _socket.socket():",
      RELIES + "a_local_model"),
     ("transcription/forced_alignment.py", "except Exception as error:", "except KeyError as error:",
      "test_forced_alignment.py::test_a_text_that"),

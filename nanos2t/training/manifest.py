@@ -25,7 +25,7 @@ MAX_SECONDS = 1e9  # a later start is a mistake
 
 @dataclass(frozen=True)
 class Item:
-    """A text and its recording, or the part of it from `start` to `end` seconds; None is its end."""
+    """A text and its recording, or the part of it from `start` to `end` seconds (None: its end)."""
 
     audio: str
     text: str

@@ -120,6 +120,7 @@ def make_cues(result: Result, layout: Layout, is_vtt: bool = False) -> list[Time
 
 def make_segment_cues(segment: Segment, layout: Layout, is_vtt: bool) -> Iterator[TimedText]:
     """Yield the cues of a segment: together they last as long as the segment does."""
+    # A cue has as many of the lines as the layout allows.
     lines = break_lines(time_words(segment), layout.width)
     for i in range(0, len(lines), layout.lines):
         cue_lines = lines[i : i + layout.lines]
@@ -194,7 +195,7 @@ def to_milliseconds(seconds: float) -> int:
 
 
 def format_timing(cue: TimedText, decimal_mark: str) -> str:
-    """Return the times of a cue. WebVTT wants the end after the start: a cue lasts at least 1 ms."""
+    """Return the times of a cue, at least 1 ms apart: WebVTT wants the end after the start."""
     end = max(cue.start + 1, cue.end)
     return f"{format_clock(cue.start, decimal_mark)} --> {format_clock(end, decimal_mark)}"
 

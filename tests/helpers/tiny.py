@@ -48,7 +48,7 @@ DECODER = DecoderConfig.bert(
 
 
 def save_tiny(
-    folder: Path, tokenizer: bool = True, preprocessor: bool = True, seed: int = 149, **ids
+    folder: Path, tokenizer: bool = True, preprocessor: bool = True, seed: int = 932, **ids
 ) -> Path:
     """A tiny model that says something else to each sound, in float64, as a folder."""
     ids = {
