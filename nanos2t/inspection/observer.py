@@ -14,6 +14,7 @@ in the order of the data: "conv 0" ..., "projection", "positions", "encoder norm
 Shapes: B batch, T tokens or frames, S source frames, H hidden_size, N heads, D head_size.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -178,12 +179,19 @@ def observe_attention(
 
     The list has one tensor for each call, in order. The model computes its attention without ever
     showing the weights: they are computed here once more, from the same input. With `summarise`,
-    the list holds `summarise(weights)` instead, which may be smaller.
+    the list holds `summarise(weights)` instead, which may be smaller. Calls of other threads, which
+    may share the model, are not observed.
     """
     observed = []
+    own_thread = threading.get_ident()
 
     @torch.no_grad()
-    def keep_weights(module: Attention, arguments: tuple, named: dict, output: Tensor) -> None:
+    def keep_weights(
+        module: Attention, arguments: tuple, named: dict, output: Tensor | None = None
+    ) -> None:
+        # Without `output` torch calls a hook that this thread has removed while another one ran.
+        if threading.get_ident() != own_thread:
+            return
         weights = compute_weights(module, *arguments, **named)  # (B, N, T, S)
         if summarise:
             weights = summarise(weights)
