@@ -120,7 +120,7 @@ def parse_table(text: str, where: str = "table") -> Table:
 
 
 def add_row(table: Table, section: str, columns: list[str]) -> None:
-    """Add the columns of a line to the section of a table that it stands in."""
+    """Add the columns of a line to its section of the table."""
     if columns[0] == "prefix":
         (_, table.prefix) = columns
     elif section == "tensors":
