@@ -1,0 +1,52 @@
+# pytest tests/cli/test_train.py
+"""nanos2t/cli/train.py: what of the command line reaches a run. tests/training/ has the runs."""
+
+import json
+
+import pytest
+
+from nanos2t.cli import main as cli
+from nanos2t.training import run as training
+
+FLAGS = "--train train.jsonl --model folder --output run".split()
+
+
+@pytest.fixture
+def runs(monkeypatch) -> list:
+    """The configs that a run is called with, and whether it is resumed; nothing is trained."""
+    calls = []
+    monkeypatch.setattr(
+        training, "run_training", lambda config, resumed: calls.append((config, resumed))
+    )
+    return calls
+
+
+def test_flags_and_a_config_file_reach_the_run(runs, tmp_path):
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"steps": 7, "learning_rate": 0.5}))
+    assert cli.main(["train", "--config", str(file), "--steps", "9", *FLAGS]) == 0
+    [(config, resumed)] = runs
+    assert (config.train, config.model, config.output) == ("train.jsonl", "folder", "run")
+    assert (config.steps, config.learning_rate, resumed) == (9, 0.5, False)
+
+
+def test_usage(runs, capsys, tmp_path):
+    for arguments, named in [
+        (["--steps", "many", *FLAGS], "--steps"),
+        (["--no-such-flag", *FLAGS], "--no-such-flag"),
+        (["--config", str(tmp_path / "none.json"), *FLAGS], "none.json"),
+        (["--resume", str(tmp_path)], str(tmp_path)),
+    ]:
+        assert cli.main(["train", *arguments]) == 2
+        out, err = capsys.readouterr()
+        assert out == "" and err.count("\n") == 1 and named in err
+    assert runs == []
+
+
+def test_a_run_that_fails_is_one_line(monkeypatch, capsys):
+    def fail(config, resumed):
+        raise ValueError("folder: no such\nmodel")
+
+    monkeypatch.setattr(training, "run_training", fail)
+    assert cli.main(["train", *FLAGS]) == 1
+    assert capsys.readouterr() == ("", "nanos2t: folder: no such model\n")
