@@ -20,9 +20,10 @@ import soundfile
 
 AudioSource = str | os.PathLike | bytes | BinaryIO
 
+# Of a folder, the files with these names are taken for audio.
 SUFFIXES = frozenset(
-    ".wav .flac .ogg .oga .opus .mp3 .aif .aiff .au .caf .w64".split()
-)  # of the files of a folder that are taken for audio
+    [".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"]
+)
 FORMATS = "WAV, FLAC, Ogg, MP3, AIFF, AU or CAF (convert others: ffmpeg -i FILE out.wav)"
 
 BLOCK_SAMPLES = 65_536  # decoded at a time: some seconds, so that long files need little memory

@@ -43,7 +43,7 @@ def choose_device(name: str | torch.device) -> str:
     devices.append("cpu")
 
     # The rank among the processes of this machine picks the GPU.
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     gpu_number = local_rank % max(1, len(gpus))
 
     device = str(name)

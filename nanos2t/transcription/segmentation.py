@@ -137,8 +137,10 @@ def find_sounds(decibels: np.ndarray) -> list[tuple[int, int]]:
     sounds: list[tuple[int, int]] = []
     for start, end in edges.reshape(-1, 2).tolist():
         if sounds and start - sounds[-1][1] < MIN_GAP:
-            start, _ = sounds.pop()
-        sounds.append((start, end))
+            previous_start, _ = sounds.pop()
+            sounds.append((previous_start, end))
+        else:
+            sounds.append((start, end))
     return [(start, end) for start, end in sounds if end - start >= MIN_SOUND]
 
 

@@ -170,10 +170,10 @@ class SpeechToText:
         """
         checked = []
         for waveform in waveforms:
-            waveform = audio.from_array(waveform, self.sample_rate, self.sample_rate)
+            samples = audio.from_array(waveform, self.sample_rate, self.sample_rate)
             if self.normalise:
-                waveform = audio.normalise(waveform)
-            checked.append(waveform)
+                samples = audio.normalise(samples)
+            checked.append(samples)
 
         values, mask = audio.pad(checked, self.model.encoder.config.min_samples)
         weight = self.model.decoder.embed.tokens.weight

@@ -1,11 +1,9 @@
 # pytest tests/transcription/test_transcriber.py
-"""nanos2t/transcription/transcriber.py: results against the model's own generate, whatever the batch and the source."""
+"""nanos2t/transcription/transcriber.py: results against the model's own generate; sources, languages, options."""
 
 import io
 import json
 import shutil
-import threading
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,44 +21,13 @@ from helpers.tiny import (
     sound,
     write,
 )
+from helpers.transcripts import assert_same, load_bundled
 
 import nanos2t
-from nanos2t.transcription import loading, recordings, transcriber
-from nanos2t.transcription.hypotheses import cut_loop
+from nanos2t.transcription import transcriber
 from nanos2t.transcription.loading import BUNDLED
 from nanos2t.transcription.results import Result, Segment
-from nanos2t.transcription.segmentation import Limits
 from nanos2t.transcription.transcriber import SpeechToText
-
-tokenizers = pytest.importorskip("tokenizers")
-
-
-@pytest.fixture(scope="module")
-def stt(model: Path) -> SpeechToText:
-    return nanos2t.load(model, dtype="float64")
-
-
-@cache
-def bundled() -> SpeechToText:
-    return nanos2t.load(dtype=torch.float64)
-
-
-def assert_same(left: Result, right: Result) -> None:
-    assert (left.text, left.tokens, left.language, left.nbest) == (
-        right.text,
-        right.tokens,
-        right.language,
-        right.nbest,
-    )
-    assert left.score == pytest.approx(right.score, abs=1e-6)  # scores are float32
-    assert left.token_logprobs == pytest.approx(right.token_logprobs, abs=1e-6)
-    assert [word.word for word in left.words] == [word.word for word in right.words]
-    for one, other in zip(left.words, right.words):
-        assert (one.start, one.end) == pytest.approx((other.start, other.end), abs=1e-9)
-        assert one.probability == pytest.approx(other.probability, abs=1e-6)
-    assert [(item.start, item.end, item.text) for item in left.segments] == [
-        (item.start, item.end, item.text) for item in right.segments
-    ]
 
 
 @pytest.mark.parametrize("seconds", [0.01, 0.37, 1.0, 2.5, 30.0])
@@ -71,9 +38,6 @@ def test_blocks_are_of_one_length(stt, tmp_path, monkeypatch, seconds):
         blocks = list(stt.read_blocks(source, RATE))
         assert all(len(block) == size for block in blocks[:-1]) and 0 < len(blocks[-1]) <= size
         assert np.array_equal(np.concatenate(blocks), waveform)
-
-
-# what a result is
 
 
 @pytest.mark.parametrize(
@@ -171,153 +135,6 @@ def test_silence_is_no_text(stt: SpeechToText, options: dict):
     assert many[1] == many[3] == "" and many[0] and many[2]
 
 
-# batches
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"words": True, "language": "en"},
-        {"num_beams": 3, "num_return_sequences": 3, "early_stopping": True},
-        {"num_beams": 2, "words": True},
-    ],
-)
-def test_the_batch_changes_nothing(stt: SpeechToText, options: dict):
-    alone = [stt.transcribe(waveform, sample_rate=RATE, **options) for waveform in SOUNDS]
-    assert (
-        len({result.text for result in alone}) > 5
-        and len({len(result.tokens) for result in alone}) > 1
-    )
-    for size in 2, 3, 8, 100:
-        for one, other in zip(
-            alone, stt.transcribe_many(SOUNDS, size, sample_rate=RATE, **options), strict=True
-        ):
-            assert_same(one, other)
-
-
-def test_the_batch_changes_nothing_of_the_bundled_model():
-    sounds = [SOUNDS[i] for i in (1, 0, 2, 3)] + [np.zeros(500, np.float32)]
-    options = {"sample_rate": RATE, "language": "de", "words": True}
-    alone = [bundled().transcribe(waveform, **options) for waveform in sounds]
-    for one, other in zip(alone, bundled().transcribe_many(sounds, 5, **options), strict=True):
-        assert_same(one, other)
-
-
-def test_sources_are_read_as_they_are_needed(stt: SpeechToText):
-    """One at a time, each when the one before is done; else some batches ahead, to be sorted by length."""
-    read = []
-
-    def sources():
-        for waveform in SOUNDS[:7]:
-            read.append(len(read))
-            yield waveform
-
-    results = stt.transcribe_many(sources(), 1, sample_rate=RATE)
-    assert read == []
-    for count in 1, 2, 3:
-        next(results)
-        assert len(read) == count
-    read.clear()
-    results = stt.transcribe_many(sources(), 2, sample_rate=RATE)
-    next(results)
-    assert len(read) == 4
-    next(results), next(results), next(results)
-    assert len(read) == 4
-    assert len(list(results)) == 3 and list(stt.transcribe_many([])) == []
-
-
-def test_batches_are_of_similar_length(stt: SpeechToText, monkeypatch):
-    whole, batches = SpeechToText.transcribe_batch, []
-
-    def spy(self, waveforms, call):
-        batches.append([len(waveform) for waveform in waveforms])
-        return whole(self, waveforms, call)
-
-    monkeypatch.setattr(SpeechToText, "transcribe_batch", spy)
-    assert len(list(stt.transcribe_many(SOUNDS, 3, sample_rate=RATE))) == len(SOUNDS)
-    lengths = [length for batch in batches for length in batch]
-    assert lengths == sorted(map(len, SOUNDS), reverse=True) and list(map(len, batches)) == [
-        3,
-        3,
-        2,
-    ]
-
-
-def test_memory_is_given_back_after_many_pieces(stt: SpeechToText, monkeypatch):
-    asked = []
-    monkeypatch.setattr(transcriber, "release_memory", lambda: asked.append(1))
-    stt.transcribe(SOUNDS[0], sample_rate=RATE)
-    list(stt.transcribe_many(SOUNDS * 2, 2, sample_rate=RATE))
-    assert asked == []
-    list(stt.transcribe_many(SOUNDS * 4, 4, sample_rate=RATE))
-    assert asked == [1, 1]
-    monkeypatch.undo()
-    assert recordings.release_memory() is None
-    monkeypatch.setattr(
-        recordings.ctypes, "CDLL", lambda name: object()
-    )  # a system that has no such thing
-    assert recordings.release_memory() is None
-
-
-def test_one_that_fails(stt: SpeechToText, tmp_path: Path):
-    """It raises when its turn comes, or stands where its result would stand."""
-    good, bad = write(tmp_path / "good.wav", SOUNDS[1]), tmp_path / "none.wav"
-    results = stt.transcribe_many([good, good, bad, good], 3)
-    assert str(next(results)) == str(next(results)) == str(stt.transcribe(good))
-    with pytest.raises(ValueError, match=r"none\.wav"):
-        next(results)
-    for size in 1, 2, 4:
-        outcomes = list(stt.transcribe_many([bad, good, bad, bad, good], size, return_errors=True))
-        assert [type(outcome) for outcome in outcomes] == [
-            ValueError,
-            Result,
-            ValueError,
-            ValueError,
-            Result,
-        ]
-        assert str(outcomes[1]) == str(outcomes[4]) == str(stt.transcribe(good))
-
-
-def test_want_of_memory_fails_one_batch(stt: SpeechToText, monkeypatch):
-    whole = SpeechToText.transcribe_batch
-
-    def small(self, waveforms, call):
-        if any(len(waveform) > RATE for waveform in waveforms):
-            raise RuntimeError(
-                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
-            )
-        return whole(self, waveforms, call)
-
-    monkeypatch.setattr(SpeechToText, "transcribe_batch", small)
-    outcomes = list(stt.transcribe_many(SOUNDS, 2, sample_rate=RATE, return_errors=True))
-    failed = [isinstance(outcome, ValueError) for outcome in outcomes]
-    # of the first four, sorted, the second is with the fourth; of the others the seventh with the sixth
-    assert failed == [False, True, False, True, False, True, True, False]
-    with pytest.raises(ValueError, match="not enough memory"):
-        list(stt.transcribe_many(SOUNDS, 1, sample_rate=RATE))
-    monkeypatch.setattr(
-        SpeechToText, "transcribe_batch", lambda *_: torch.zeros(2) @ torch.zeros(3)
-    )
-    with pytest.raises(RuntimeError):
-        list(stt.transcribe_many(SOUNDS, sample_rate=RATE, return_errors=True))
-
-
-@pytest.mark.parametrize("size", [0, -1])
-def test_a_batch_has_a_size(stt: SpeechToText, size: int):
-    with pytest.raises(ValueError, match=f"batch_size is {size}"):
-        next(stt.transcribe_many(SOUNDS, size, sample_rate=RATE))
-
-
-@pytest.mark.parametrize("sources", ["a.wav", b"RIFF", Path("a.wav")])
-def test_one_file_is_no_list_of_files(stt: SpeechToText, sources):
-    with pytest.raises(ValueError, match="sources: found .*, expected a list of files"):
-        next(stt.transcribe_many(sources))
-
-
-# sources
-
-
 def test_the_same_from_every_source(stt: SpeechToText, tmp_path: Path):
     path, waveform = write(tmp_path / "a b ü.wav", SOUNDS[1]), SOUNDS[1]
     expected = stt.transcribe(path)
@@ -410,141 +227,6 @@ def test_prepare(stt: SpeechToText, model: Path, tmp_path: Path):
             stt.prepare(wrong)
 
 
-# long audio
-
-
-def digits(times: list[float], seconds: float) -> tuple[np.ndarray, np.ndarray]:
-    """The bundled sample at these times in silence: the recording (L,), and the sample by itself."""
-    one = bundled().load_audio(BUNDLED.parent / "sample.wav")
-    waveform = np.zeros(round(seconds * RATE), np.float32)
-    for time in times:
-        waveform[round(time * RATE) :][: len(one)] += one
-    return waveform, one
-
-
-def test_a_recording_is_heard_piece_by_piece():
-    """As often as it is said, in any language, at its time; what is between is no text."""
-    times = [0.0, 7.5, 40.0, 63.3]
-    waveform, one = digits(times, 70.0)
-    for language in "verbatim", "de":
-        alone = bundled().transcribe(one, sample_rate=RATE, language=language, words=True)
-        result = bundled().transcribe(waveform, sample_rate=RATE, language=language, words=True)
-        assert (
-            alone.text and result.text == " ".join([alone.text] * 4) and len(result.segments) == 4
-        )
-        assert [item.text for item in result.segments] == [alone.text] * 4
-        starts = [item.words[0].start for item in result.segments]
-        assert starts == pytest.approx([time + alone.words[0].start for time in times], abs=0.1)
-        assert result.words == [word for item in result.segments for word in item.words]
-        for item in result.segments:
-            assert all(item.start <= word.start <= word.end <= item.end for word in item.words)
-        assert all(a.end <= b.start for a, b in zip(result.segments, result.segments[1:]))
-
-
-def test_a_file_and_an_array_are_cut_alike(tmp_path: Path):
-    waveform, _ = digits([1.0, 31.0], 66.0)
-    from_file = bundled().transcribe(write(tmp_path / "long.wav", waveform))
-    assert_same(from_file, bundled().transcribe(waveform, sample_rate=RATE))
-    with open(tmp_path / "long.wav", "rb") as file:
-        assert_same(from_file, bundled().transcribe(file))
-
-
-@pytest.mark.parametrize("loud", [0.0, 1e-5, 1e-3, 0.1])
-def test_long_silence_and_noise_are_no_text(loud: float):
-    noise = loud * np.random.default_rng(2).standard_normal(40 * RATE).astype(np.float32)
-    assert bundled().transcribe(noise, sample_rate=RATE).segments == []
-
-
-def test_the_limits_of_the_bundled_model():
-    """Training has at most four digits, and pauses of 0.8 seconds."""
-    assert bundled().limits == Limits(5, 4) and bundled().limits.pause == 100
-
-
-def test_progress(stt: SpeechToText):
-    waveform, done = digits([1.0, 31.0], 66.0)[0], []
-    bundled().transcribe(waveform, sample_rate=RATE, progress=done.append)
-    assert sum(done) == pytest.approx(66.0) and min(done) >= 0 and len(done) > 1
-    done.clear()
-    list(
-        stt.transcribe_many(
-            [*SOUNDS, np.zeros(0)], 3, sample_rate=RATE, progress=done.append, return_errors=True
-        )
-    )
-    assert sum(done) == pytest.approx(sum(map(len, SOUNDS)) / RATE)
-
-
-@pytest.mark.parametrize("tokens, expected", [
-    ([1, 4, 7, 8, 9], ([1, 4, 7, 8, 9], 0)),
-    ([1, 4, *[7] * 15], ([1, 4, *[7] * 15], 0)),
-    ([1, 4, *[7] * 16], ([1, 4, 7], 15)),
-    ([1, 4, 5, *[7, 8, 9] * 6], ([1, 4, 5, 7, 8, 9], 5)),
-    ([1, 4, 5, *[7, 8, 9] * 6, 7, 8], ([1, 4, 5, 7, 8, 9], 5)),
-    ([1, 4, *[7] * 31, 2], ([1, 4, *[7] * 31, 2], 0)),
-    ([1, 4, *[7] * 32, 2], ([1, 4, 7], 31)),
-    ([1, *range(10, 17), *range(10, 17), *range(10, 17)], ([1, *[*range(10, 17)] * 3], 0)),
-    ([1], ([1], 0)),
-])  # fmt: skip
-def test_loops_are_cut(tokens: list[int], expected: tuple):
-    assert cut_loop(tokens, [2, 3]) == expected
-
-
-def test_a_loop_is_said(tmp_path: Path):
-    """This model says the same over and over: once is kept, with its times and a warning."""
-    stt = nanos2t.load(
-        save_tiny(tmp_path, eos_token_id=None, pad_token_id=0, max_length=18), dtype="float64"
-    )
-    stt.model.decoder.head.bias.data[20] = 99.0
-    with pytest.warns(
-        UserWarning, match=r"^audio: 0\.0 s: the model repeated the end of 'w20' 16 times$"
-    ):
-        result = stt.transcribe(SOUNDS[1], sample_rate=RATE, words=True)
-    assert result.text == "w20" == result.nbest[0] and result.tokens == [1, 20]
-    assert (
-        len(result.words) == len(result.token_logprobs) == 1 and result.segments[0].repeated == 16
-    )
-    with pytest.warns(UserWarning, match=r"a\.wav: 0\.0 s"):
-        stt.transcribe(write(tmp_path / "a.wav", SOUNDS[1]))
-
-
-def test_threads_share_a_model(stt: SpeechToText, tmp_path: Path):
-    """Each asks for something else; a second model that is loaded and used meanwhile disturbs neither."""
-    other, failures = save_tiny(tmp_path, seed=7), []
-    second = nanos2t.load(other, dtype="float64")
-    wishes = [
-        {"language": "en"},
-        {"language": "de", "num_beams": 3},
-        {"words": True},
-        {"max_length": 5},
-    ]
-    wishes = [{"sample_rate": RATE, **wish} for wish in wishes]
-    expected = [[stt.transcribe(waveform, **wish) for waveform in SOUNDS] for wish in wishes]
-    of_second = [second.transcribe(waveform, sample_rate=RATE) for waveform in SOUNDS]
-    assert len({tuple(map(str, results)) for results in [*expected, of_second]}) == 5
-
-    def work(number: int) -> None:
-        try:
-            order = [(i + number) % len(SOUNDS) for i in range(len(SOUNDS))]
-            new, wish = nanos2t.load(other, dtype="float64"), wishes[number]
-            for i in order:
-                assert_same(new.transcribe(SOUNDS[i], sample_rate=RATE), of_second[i])
-                assert_same(stt.transcribe(SOUNDS[i], **wish), expected[number][i])
-            found = stt.transcribe_many([SOUNDS[i] for i in order], 3, **wish)
-            for result, i in zip(found, order, strict=True):
-                assert_same(result, expected[number][i])
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failures
-
-
-# languages and options
-
-
 def test_languages(stt: SpeechToText):
     assert stt.languages == ("en", "de") or stt.languages == ("de", "en")
     texts = set()
@@ -569,7 +251,7 @@ def test_languages(stt: SpeechToText):
 
 def test_languages_of_the_bundled_model():
     ids = json.loads((BUNDLED / "generation_config.json").read_text())["lang_to_id"]
-    assert set(bundled().languages) == set(ids) and {"verbatim", "en", "de"} <= set(ids)
+    assert set(load_bundled().languages) == set(ids) and {"verbatim", "en", "de"} <= set(ids)
 
 
 def test_a_monolingual_model(tmp_path: Path):
@@ -608,128 +290,12 @@ def test_no_more_tokens_than_positions(tmp_path: Path):
             stt.transcribe(SOUNDS[1], sample_rate=RATE, **options)
 
 
-# loading
-
-
-def test_a_folder_with_the_model_only(tmp_path: Path):
-    stt = nanos2t.load(save_tiny(tmp_path, tokenizer=False, preprocessor=False))
-    assert stt.tokenizer is None and stt.sample_rate == 16000 and stt.normalise is True
-    alone = [stt.transcribe(waveform, sample_rate=16000, words=True) for waveform in SOUNDS]
-    together = stt.transcribe_many(SOUNDS, sample_rate=16000, words=True)
-    for one, other in zip(alone, together, strict=True):
-        assert one.text == other.text == " ".join(map(str, one.tokens)) and one.words == []
-        assert one.tokens[0] == 1 and not {0, *ENDS} & set(one.tokens[:-1])
-    assert stt.transcribe(np.zeros(99, np.int16), sample_rate=16000).text == ""
-
-
-@pytest.mark.parametrize("content, expected", [
-    ({"sampling_rate": 11025}, (11025, True)),
-    ({"do_normalize": False}, (16000, False)),
-    ({}, (16000, True)),
-    ({"feature_extractor": None, "sampling_rate": 8000}, (8000, True)),
-])  # fmt: skip
-def test_the_rate_stands_in_either_file(tmp_path: Path, content: dict, expected: tuple):
-    (tmp_path / "processor_config.json").write_text(
-        json.dumps({"feature_extractor": content, "processor_class": "x"})
-    )
-    assert loading.read_preprocessor(tmp_path) == loading.Preprocessor(*expected)
-    (tmp_path / "processor_config.json").write_text(
-        '{"feature_extractor": {"sampling_rate": 4000}}'
-    )
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps(content))
-    assert loading.read_preprocessor(tmp_path) == loading.Preprocessor(*expected)
-
-
-def test_limits_stand_there_too(tmp_path: Path):
-    file = tmp_path / "preprocessor_config.json"
-    file.write_text('{"chunk_length": 20, "chunk_sounds": 7}')
-    assert loading.read_preprocessor(tmp_path).limits == Limits(20, 7)
-    for wrong in (
-        '"chunk_length": 0.5',
-        '"chunk_length": "5"',
-        '"chunk_length": Infinity',
-        '"chunk_sounds": 0',
-    ):
-        file.write_text("{" + wrong + "}")
-        name, value = wrong.replace('"', "").split(": ")
-        with pytest.raises(
-            ValueError, match=rf"preprocessor_config\.json: {name} is .*{value[:3].lower()}"
-        ):
-            loading.read_preprocessor(tmp_path)
-
-
-@pytest.mark.parametrize("content", [
-    "{", "[]", '{"sampling_rate": "8000"}', '{"sampling_rate": 0}', '{"sampling_rate": true}',
-    '{"sampling_rate": 8000000}',
-    '{"sampling_rate": null}', '{"do_normalize": "false"}', '{"feature_extractor": {"sampling_rate": null}}',
-])  # fmt: skip
-def test_a_broken_preprocessor_is_named(model: Path, tmp_path: Path, content: str):
-    shutil.copytree(model, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "preprocessor_config.json").write_text(content)
-    with pytest.raises(ValueError, match=r"preprocessor_config\.json"):
-        nanos2t.load(tmp_path)
-
-
-@pytest.mark.parametrize("name", list(loading.DTYPES))
-def test_dtypes(model: Path, name: str):
-    for dtype in name, getattr(torch, name):
-        stt = nanos2t.load(model, dtype=dtype)
-        assert {weight.dtype for weight in stt.model.parameters()} == {getattr(torch, name)}
-        result = stt.transcribe(SOUNDS[1], sample_rate=RATE, words=True)
-        assert result.text and np.isfinite(result.score) and result.words
-
-
-def test_single_precision_is_close(model: Path, stt: SpeechToText):
-    single = nanos2t.load(model).transcribe(SOUNDS[1], sample_rate=RATE)
-    assert single.score == pytest.approx(
-        stt.transcribe(SOUNDS[1], sample_rate=RATE).score, abs=1e-4
-    )
-
-
-@pytest.mark.parametrize("dtype", ["int4", "", "float", None, torch.int64, "nn"])
-def test_an_unknown_dtype_is_an_error(dtype):
-    with pytest.raises(ValueError, match="dtype is .*expected one of float32, float64, bfloat16"):
-        nanos2t.load(dtype=dtype)
-
-
-@pytest.mark.parametrize("device", ["gpu", "", "cuda:99", "meta", None, torch.device("meta")])
-def test_an_unknown_device_is_an_error(device):
-    with pytest.raises(ValueError, match="device is .*expected one of auto, .*cpu"):
-        nanos2t.load(device=device)
-
-
-def test_devices(monkeypatch, model: Path):
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert loading.choose_device("auto") == loading.choose_device(torch.device("cpu")) == "cpu"
-    assert nanos2t.load(model, device="auto").model.encoder.norm.weight.device.type == "cpu"
-    with pytest.raises(ValueError, match="'cuda', expected one of auto, cpu"):
-        loading.choose_device("cuda")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for name, chosen in (
-        ("auto", "cuda:0"),
-        ("cuda", "cuda:0"),
-        ("cuda:1", "cuda:1"),
-        ("cpu", "cpu"),
-    ):
-        assert loading.choose_device(name) == chosen
-    with pytest.raises(ValueError, match="'cuda:2', expected one of auto, cuda:0, cuda:1, cpu"):
-        loading.choose_device("cuda:2")
-
-
-def test_an_empty_name_is_not_the_bundled_model(tmp_path: Path, monkeypatch):
-    """Nor the folder where one is, be there a model in it."""
-    monkeypatch.chdir(save_tiny(tmp_path))
-    with pytest.raises(ValueError, match="name of the model is '', expected a folder"):
-        nanos2t.load("")
-
-
 def test_the_bundled_sample():
     sample = BUNDLED.parent / "sample.wav"
     if not sample.exists():
         pytest.skip("there is no sample yet")
     digits = set("zero one two three four five six seven eight nine".split())
-    result = bundled().transcribe(sample, language="verbatim", words=True)
+    result = load_bundled().transcribe(sample, language="verbatim", words=True)
     assert result.text and set(result.text.split()) <= digits
     starts = [word.start for word in result.words]
     assert starts == sorted(starts) and " ".join(word.word for word in result.words) == result.text

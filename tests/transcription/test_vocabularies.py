@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 import sentencepiece
 import torch
-from helpers.pairs import ADAPTER
 from helpers.vocabularies import (
     CORPUS,
     LINES,
@@ -33,12 +32,8 @@ from helpers.vocabularies import (
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
-from nanos2t.decoder import DecoderConfig
-from nanos2t.generation_config import GenerationConfig
-from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import Tokenizer
 from nanos2t.transcription import vocabularies
-from nanos2t.transcription.loading import from_folder
 
 TEXTS = [
     "two hundred and forty-seven",
@@ -476,47 +471,6 @@ def test_a_sentencepiece_model_with_other_ids_is_refused(tmp_path: Path):
     model = sentencepiece_model(pad_id=0, unk_id=1, bos_id=2, eos_id=3)
     with pytest.raises(ValueError, match="sentencepiece.bpe.model: .*'<pad>', '<unk>', '<s>'"):
         vocabularies.load_tokenizer(write(tmp_path, sentencepiece__bpe__model=model))
-
-
-# The languages of a pair with mBART-50's tokenizer
-
-
-def pair_with(folder: Path, vocab_size: int, forced: int | None):
-    decoder = DecoderConfig.mbart(vocab_size, 8, num_layers=1, num_heads=2, intermediate_size=4)
-    with torch.device("meta"):
-        model = SpeechEncoderDecoder(ADAPTER, decoder, GenerationConfig(forced_bos_token_id=forced))
-    return from_folder(model, mbart50(folder))
-
-
-def test_languages_of_the_translation_models_are_those_of_their_cards(tmp_path: Path):
-    """Welsh and Catalan have the ids of fi_FI and es_XX there: names alone would be wrong."""
-    stt = pair_with(tmp_path, 250_054, 250_003)
-    codes = "ar ca cy de et fa id ja lv mn sl sv ta tr zh"
-    assert sorted(stt.languages) == codes.split()
-    for language, token in {
-        "sv": 250_042,
-        "Welsh": 250_007,
-        "ca": 250_005,
-        "chinese": 250_025,
-    }.items():
-        assert stt.generation_options(language, {})["forced_bos_token_id"] == token
-    for language in "fi", "en", "sv_SE", "klingon":
-        with pytest.raises(ValueError, match=f"unknown language {language!r}, the model's are: "):
-            stt.generation_options(language, {})
-    assert pair_with(tmp_path, 250_054, 250_004).languages == ("en",)
-
-
-def test_languages_of_any_other_model_with_this_tokenizer_are_its_codes(tmp_path: Path):
-    for vocab_size, forced in (250_054, None), (250_054, 250_010), (400, 303):
-        stt = pair_with(tmp_path, vocab_size, forced)
-        assert stt.languages == tuple(vocabularies.MBART50_LANGUAGES)
-    assert (
-        stt.generation_options("de", {})["forced_bos_token_id"] == stt.tokenizer.languages["de_DE"]
-    )
-    assert (
-        stt.generation_options("swedish", {})["forced_bos_token_id"]
-        == stt.tokenizer.languages["sv_SE"]
-    )
 
 
 def test_bytes_come_back(tmp_path: Path):
