@@ -1,7 +1,7 @@
 """`nanos2t eval`: how well a model transcribes a manifest, measured by jiwer and sacrebleu.
 
-    items -> transcribe_items: results or errors -> evaluate_results: scores, worst items ->
-    render_evaluation
+    items -> transcribe_items: results or errors -> evaluate_results: scores, worst items
+        -> render_evaluation: text
 
 Texts are compared as they are, with case and punctuation, unless `clean` changes them first. Error
 rates are over the corpus: the errors of all items, divided by the words (or characters) of all

@@ -68,6 +68,7 @@ def select_examples(
 
 def check_item(stt: SpeechToText, item: Item, config: TrainConfig, decode: bool) -> Example:
     """Return the example of an item. ValueError says why it can not be trained on."""
+    # The recording: long enough for one frame, and not longer than the config allows
     seconds = check_extent(item)
     num_samples = round(seconds * stt.sample_rate)
     min_samples = stt.model.encoder.config.min_samples
@@ -76,6 +77,7 @@ def check_item(stt: SpeechToText, item: Item, config: TrainConfig, decode: bool)
             f"{seconds:.3f} s, expected one frame ({min_samples} samples) to {config.max_seconds} s"
         )
 
+    # The text, and its tokens
     if not item.text.strip() and not config.keep_empty:
         raise ValueError("empty text")
     check_special_tokens(stt, item.text)
@@ -135,6 +137,7 @@ def check_tokens(stt: SpeechToText, tokens: list[int], num_forced: int, num_samp
     if not unknown_ids.isdisjoint(tokens):
         raise ValueError("text outside the vocabulary")
 
+    # A text can not be longer than the encoding of its clip.
     num_frames = count_frames(stt.model.encoder, num_samples, with_adapter=True)
     max_positions = stt.model.decoder.config.max_positions
     max_tokens = min(num_frames, max_positions)

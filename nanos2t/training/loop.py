@@ -1,10 +1,11 @@
 """The training loop, which may be killed at any time: a resumed run ends in the same bits.
 
-    LossStream: batches -> losses -> train_step: gradients -> update -> train: log, validation,
-    checkpoints
+    LossStream   batches -> the losses of a step
+    train_step   losses -> gradients -> one update of the weights
+    train        every step, with log, validation and checkpoints
 
-`train` knows nothing about speech: it takes any module, and a function that yields the losses of a
-step.
+`train` and `train_step` know nothing about speech: they take any module, and a function that yields
+the losses of a step. Where random numbers come from is described in randomness.py.
 """
 
 import json
@@ -129,7 +130,7 @@ def train_step(
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, config)
 
-    # Add up the gradients of the step's losses.
+    # Each backward pass adds to the gradients, so that they are those of the sum of the losses.
     optimizer.zero_grad()
     loss = 0.0
     with choose_precision(module, config):
@@ -137,8 +138,7 @@ def train_step(
             part.backward()
             loss += part.item()
 
-    # DDP takes the mean of the gradients over the processes, so that each loss was multiplied by
-    # their number.
+    # Each process has a part of the loss, multiplied by their number: see LossStream.
     (loss,) = all_reduce_sum(loss / world_size())
 
     max_norm = config.max_grad_norm or math.inf
@@ -245,14 +245,16 @@ class LossStream:
             self.report_damaged(batch.damaged)
             self.progress.step_batches += f"batch {batch.number}: {', '.join(batch.names)} "
 
-            # Only in the backward pass of its last batch a process exchanges gradients with the
-            # others.
+            # Processes exchange gradients once a step, in the backward pass of their last batch.
             exchange = nullcontext()
             is_last = i == num_batches - 1
             if is_last:
                 self.progress.num_labels += batch.step_labels
             elif isinstance(self.module, DistributedDataParallel):
                 exchange = self.module.no_sync()
+
+            # The loss of a step is the mean over the labels of all processes. DDP divides the sum
+            # of the gradients by the number of processes: the factor undoes that.
             with exchange:
                 yield self.compute_loss(batch) * world_size() / batch.step_labels
 

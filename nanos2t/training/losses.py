@@ -1,7 +1,7 @@
 """What training minimises: cross-entropy of the decoder's labels and, optionally, CTC.
 
 B clips, L samples, S frames of the encoding, K texts of a clip, T tokens of a text, N of a CTC
-text, V vocab_size. All losses are sums: the loop divides them by the labels of the whole step.
+text, V vocab_size. All losses are sums: LossStream divides them by the labels of the whole step.
 """
 
 from torch import Tensor, nn

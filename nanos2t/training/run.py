@@ -1,10 +1,10 @@
 """`nanos2t train`: from a config to the folder of a finished run.
 
-    config -> manifests -> transcriber to train, examples -> TrainingModule, LossStream -> train ->
-    best/, last/
+    config -> manifests -> the transcriber to train, examples
+        -> TrainingModule, LossStream -> train -> the models best/, last/ and average/
 
-The folder of a run holds train.json, the files of the tokenizer, skipped.txt, log.jsonl, state.pt,
-and the models best/, last/ and average/.
+Beside the models, the folder of a run holds train.json (the config), the files of the tokenizer,
+skipped.txt (what was not trained on), log.jsonl (metrics) and state.pt (see state.py).
 """
 
 import logging
@@ -59,9 +59,8 @@ def run_training(config: TrainConfig, resumed: bool = False) -> None:
         list_skipped(output / "skipped.txt", skipped)
 
     # The loop, and what it calls
-    stt.model.to(device)
     configure_model(stt.model, config, train_examples)
-    module = TrainingModule(stt.model, config)
+    module = TrainingModule(stt.model, config).to(device)
     losses = LossStream(stt, wrap_distributed(module, config), train_examples, config)
     validate_model = partial(validate, stt, dev_examples, config) if dev_examples else None
     save_model = partial(save_trained_model, stt, output)

@@ -1,7 +1,5 @@
 """What a run resumes from: state.pt, written whole or not at all, and checked before it is used.
 
-    RunState.save -> last/, train.json, state.pt -> RunState.restore_or_save
-
 state.pt is a dictionary: "module" (weights by name), "optimizer", "step" (how many are done),
 "best" (the best value so far of the metric that selects best/, by its name).
 """

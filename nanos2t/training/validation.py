@@ -42,11 +42,13 @@ def validate(stt: SpeechToText, examples: list[Example], config: TrainConfig) ->
         decoder_input_ids = batch.decoder_input_ids.to(weight.device)
         labels = batch.labels.to(weight.device)
 
+        # The loss is that of the right text as decoder input; greedy search has to find the text.
         output = stt.model(input_values, attention_mask, None, decoder_input_ids)
         loss_sum += cross_entropy(output.logits, labels).item()
         if config.best == "exact":
             num_exact += count_exact(stt, output, decoder_input_ids, labels)
 
+    # A mean over the labels and texts of all processes
     if not config.shard:
         loss_sum, num_exact = all_reduce_sum(loss_sum, num_exact)
     metrics = {"dev_loss": round(loss_sum / count_labels(examples), 6)}
@@ -68,6 +70,7 @@ def count_exact(
         options["forced_bos_token_id"] = int(decoder_input_ids[0, 1])
         num_start_tokens = 2
 
+    # The encoding is at hand: only the decoder runs again.
     decoded = decode_memory(stt.model, output.memory, output.frame_lengths, options)
     num_exact = 0
     for row, label_row in zip(decoded.sequences.tolist(), labels):

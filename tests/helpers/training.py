@@ -1,4 +1,4 @@
-"""Shared by the tests of training: tiny data, tiny models, tiny runs, and what runs leave behind."""
+"""Shared by the tests of training: tiny data, models and runs, and what runs leave."""
 
 import json
 from pathlib import Path
@@ -77,7 +77,7 @@ def config_of(folder: Path, train: Path, **more) -> TrainConfig:
 
 
 def tiny_run(folder: Path, **more) -> TrainConfig:
-    """The config of a run of twelve steps with all that is random: dropouts, masks, speed, noise."""
+    """The config of twelve steps with all that is random: dropouts, masks, speed, noise."""
     if not (folder / "data").exists():
         corpus(folder / "data", languages=("en", "de"))
         config_folder(folder / "model")

@@ -35,7 +35,8 @@ def test_spec_augment_has_transformers_mean():
         "transformers.models.wav2vec2.modeling_wav2vec2"
     )._compute_mask_indices
     config = EncoderTraining(mask_time_prob=0.2, mask_time_length=5, mask_time_min_masks=2)
-    frames, attention = torch.tensor([70, 41]), torch.arange(70) < torch.tensor([[70], [41]])
+    frames = torch.tensor([70, 41])
+    attention = torch.arange(70) < frames[:, None]
     ours = torch.stack([spec_augment(frames, 70, config, RNG(seed)) for seed in range(600)]).float()
     np.random.seed(0)
     theirs = np.stack([compute((2, 70), 0.2, 5, attention, min_masks=2) for _ in range(600)])
@@ -51,7 +52,8 @@ def test_spec_augment_can_be_off():
 def test_augment_does_what_it_says():
     tone = np.sin(2 * np.pi * 0.05 * np.arange(4096)).astype(np.float32)
     assert augment(tone, TrainConfig(), np.random.default_rng(0)) is tone
-    factors, levels = [], []
+    factors = []
+    levels = []
     for seed in range(200):
         rng = np.random.default_rng(seed)
         fast = augment(tone, TrainConfig(speed=0.2), rng)

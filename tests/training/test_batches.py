@@ -64,13 +64,13 @@ def test_the_processes_share_the_batches_of_a_step(first):
 
 
 def test_the_texts_of_a_clip_share_its_place():
-    items = [
-        Item(f"{i % 20}.wav", "", start=float(i % 2)) for i in range(80)
-    ]  # 20 clips, 4 texts each
+    # 20 clips, 4 texts each
+    items = [Item(f"{i % 20}.wav", "", start=float(i % 2)) for i in range(80)]
     found = [Example(item, 1.0 + i % 20 / 10, [1, 2], 0) for i, item in enumerate(items)]
     for targets, repeated in ((1, 0), (2, 0), (4, 0), (3, 2), (6, 2)):
         config = TrainConfig(batch_seconds=9.0, targets=targets)
-        stream, seen = stream_batches(found, config), Counter()
+        stream = stream_batches(found, config)
+        seen = Counter()
         while len(seen) < 80:
             batch = next(stream)
             groups = [batch[i : i + targets] for i in range(0, len(batch), targets)]

@@ -1,5 +1,5 @@
 # pytest tests/training/test_config.py
-"""One dataclass: its flags, its config files, and which of them goes before which."""
+"""One dataclass: its flags, its config files, and which of them overrides which."""
 
 import argparse
 import json
@@ -25,17 +25,17 @@ def parse(*arguments: str) -> dict:
 def test_every_field_has_a_flag_and_only_given_ones_count():
     assert parse() == {}
     for option in fields(TrainConfig):
-        name, kind = train_config.flag_name(option.name), train_config.option_type(option)
-        value = (
-            option.metadata["choices"][-1]
-            if option.metadata["choices"]
-            else {bool: True}.get(kind, "1")
-        )
-        found = parse(*([name] if kind is bool else [name, value]))
-        assert found == {option.name: kind(value)}
-        if kind is bool:
+        name = train_config.flag_name(option.name)
+        value_type = train_config.option_type(option)
+        if value_type is bool:
+            parsed = parse(name)
+            assert parsed == {option.name: True}
             assert parse("--no-" + name.removeprefix("--")) == {option.name: False}
-        train_config.check_option(option, found[option.name])
+        else:
+            value = option.metadata["choices"][-1] if option.metadata["choices"] else "1"
+            parsed = parse(name, value)
+            assert parsed == {option.name: value_type(value)}
+        train_config.check_option(option, parsed[option.name])
         train_config.check_option(option, option.default)
 
 

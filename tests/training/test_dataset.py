@@ -37,21 +37,21 @@ def test_a_batch_is_what_the_model_takes(setup):
     stt, items, config = setup
     found, _ = select_examples(stt, items, config)
     batch = BatchDataset(stt, found, config)[5, [0, 3], 17]
-    assert (
-        batch.number == 5
-        and batch.step_labels == 17
-        and batch.names == [items[0].audio, items[3].audio]
-    )
+    assert batch.number == 5 and batch.step_labels == 17
+    assert batch.names == [items[0].audio, items[3].audio]
     waveforms = [audio.normalise(load_item(items[i], RATE)) for i in (0, 3)]
     values, mask = stt.prepare(waveforms)
-    assert torch.equal(batch.input_values, audio.pad(waveforms)[0]) and torch.equal(
-        batch.attention_mask, mask
-    )
+    assert torch.equal(batch.input_values, audio.pad(waveforms)[0])
+    assert torch.equal(batch.attention_mask, mask)
     assert values.shape == batch.input_values.shape
     for row, i in enumerate((0, 3)):
         tokens = found[i].tokens
-        read, labels = batch.decoder_input_ids[row].tolist(), batch.labels[row].tolist()
-        assert read[: len(tokens)] == [stt.model.generation.decoder_start_token_id, *tokens[:-1]]
+        decoder_input = batch.decoder_input_ids[row].tolist()
+        labels = batch.labels[row].tolist()
+        assert decoder_input[: len(tokens)] == [
+            stt.model.generation.decoder_start_token_id,
+            *tokens[:-1],
+        ]
         assert labels[: len(tokens)] == [IGNORED, *tokens[1:]] and {*labels[len(tokens) :]} <= {
             IGNORED
         }
@@ -76,7 +76,8 @@ def test_nothing_is_learned_of_a_clip_that_turns_out_broken(setup):
     good = items[5]
     sound, _ = soundfile.read(good.audio)
     sound[len(sound) // 2] = np.nan
-    soundfile.write(bad := str(Path(good.audio).with_name("bad.wav")), sound, RATE, subtype="FLOAT")
+    bad = str(Path(good.audio).with_name("bad.wav"))
+    soundfile.write(bad, sound, RATE, subtype="FLOAT")
     texts = [
         replace(replace(good, audio=bad), text=text) for text in (good.text, f"{good.text} one")
     ]
@@ -95,7 +96,7 @@ def test_nothing_is_learned_of_a_clip_that_turns_out_broken(setup):
     learner.ctc.weight.data.zero_()
     learner.ctc.bias.data.zero_()
     learner.ctc.bias.data[0] = 99.0  # silence is said to be silence
-    losses = [learner(*batch[2:4], None, *batch[4:7]).item() for batch in (batch, alone)]
+    losses = [learner(*part[2:4], None, *part[4:7]).item() for part in (batch, alone)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     listed = select_examples(stt, [items[2], *texts], config, decode=True)
     assert listed[0] == found[:1] and all(

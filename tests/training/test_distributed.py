@@ -35,13 +35,13 @@ def torchrun(
 
 
 def test_two_processes_end_in_the_weights_of_one(tmp_path: Path):
-    """With dropout, layerdrop and masks, too: what is drawn belongs to the batch, not to the process."""
+    """With dropout, layerdrop and masks, too: random numbers follow from the batch, not the process."""
     config = tiny_run(tmp_path, dtype="float64", accumulate=4, steps=6, average=2)
     with open(config.train, "a") as file:
         file.write('{"audio": "none.wav", "text": "one"}\n')
     run_training(config)
-    said = torchrun(replace(config, output=str(tmp_path / "two")))
-    assert said.count("8 of 9 lines are used") == 2  # of train and dev, not of both processes
+    messages = torchrun(replace(config, output=str(tmp_path / "two")))
+    assert messages.count("8 of 9 lines are used") == 2  # of train and dev, not of both processes
     for name in "last", "average":
         assert (
             distance(read_weights(tmp_path / "run", name), read_weights(tmp_path / "two", name))
@@ -62,7 +62,8 @@ def test_two_processes_that_share_the_weights_end_in_those_of_one(tmp_path: Path
     run_training(replace(config, steps=9))
     config = replace(config, output=str(tmp_path / "two"), shard=True)
     (tmp_path / "dies.py").write_text(
-        "import sys; from nanos2t.cli import main as cli; from nanos2t.training import loop; loop.train_step = None; cli.main(sys.argv[1:])"
+        "import sys\nfrom nanos2t.cli import main as cli\nfrom nanos2t.training import loop\n"
+        "loop.train_step = None\ncli.main(sys.argv[1:])\n"
     )
     torchrun(config, program=(str(tmp_path / "dies.py"),), code=1)
     assert torch.load(tmp_path / "two" / "state.pt", weights_only=True)["step"] == 0

@@ -1,5 +1,5 @@
 # pytest tests/training/test_evaluation.py
-"""Errors counted by hand beside jiwer and sacrebleu; manifests of many languages, with holes."""
+"""Scores beside errors counted by hand; manifests of many languages, with holes."""
 
 from itertools import product
 from pathlib import Path
@@ -67,7 +67,8 @@ def test_bleu_and_chrf_are_sacrebleus():
         ("the cat sat on the mat", "the cat is on the mat"),
         ("a dog, barking loudly", "dogs bark"),
     ]
-    found, (texts, said) = evaluation.compute_scores(pairs), map(list, zip(*pairs))
+    found = evaluation.compute_scores(pairs)
+    texts, said = map(list, zip(*pairs))
     assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(said, [texts]).score)
     assert found["chrf"] == pytest.approx(sacrebleu.corpus_chrf(said, [texts]).score)
     assert 0 < found["bleu"] < found["chrf"] < 100
@@ -119,10 +120,8 @@ def test_scores_per_language_and_over_all():
 def test_over_all_is_the_language_if_there_is_one():
     items = [Item("a", "我今天去了北京大学", "zh"), Item("b", "seven", "en")]
     said = [heard("我今天去北京大学", "zh"), heard("seven", "en")]
-    chinese, mixed = (
-        evaluation.evaluate_results(items[:1], said[:1]),
-        evaluation.evaluate_results(items, said),
-    )
+    chinese = evaluation.evaluate_results(items[:1], said[:1])
+    mixed = evaluation.evaluate_results(items, said)
     assert chinese["scores"]["all"] == chinese["scores"]["zh"] == mixed["scores"]["zh"]
     assert 0 < chinese["scores"]["all"]["bleu"] and mixed["scores"]["en"]["bleu"] == pytest.approx(
         100

@@ -75,7 +75,8 @@ def test_labels_by_each_family_s_tokenizer(encoded, generation, expected):
 
 def test_what_can_not_be_trained_on_is_skipped_and_listed(setup, tmp_path: Path):
     stt, items, config = setup
-    good, data = items[0], tmp_path / "data"
+    good = items[0]
+    data = tmp_path / "data"
     for name, samples, rate in (
         ("short", 8, RATE),
         ("tight", 60, RATE),

@@ -72,18 +72,19 @@ def test_a_gradient_that_is_not_finite_stops_with_the_last_state_kept(tmp_path: 
 
 
 def test_a_loss_that_is_not_finite_is_never_the_best(tmp_path: Path):
-    module, kept = torch.nn.Linear(1, 1), []
+    module = torch.nn.Linear(1, 1)
+    saved = []
     config = TrainConfig(steps=4, validate_every=1, save_every=4)
-    found = iter([math.nan, 2.0, math.inf, 1.0])
+    values = iter([math.nan, 2.0, math.inf, 1.0])
 
     def losses_of(step: int):
         yield module(torch.ones(1)).sum()
 
-    def keep(name: str, weights: dict) -> None:
-        kept.append(name)
+    def save_model(name: str, weights: dict) -> None:
+        saved.append(name)
 
-    train(module, losses_of, config, tmp_path, lambda: {"dev_loss": next(found)}, keep)
-    assert kept == ["last", "best", "best", "last"]
+    train(module, losses_of, config, tmp_path, lambda: {"dev_loss": next(values)}, save_model)
+    assert saved == ["last", "best", "best", "last"]
 
 
 def test_gradients_are_cut_or_left_alone():

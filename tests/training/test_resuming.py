@@ -4,6 +4,7 @@
 import errno
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,67 +18,80 @@ import nanos2t
 from nanos2t.cli import console
 from nanos2t.cli import main as cli
 from nanos2t.training import state as run_state
+from nanos2t.training.config import TrainConfig
 from nanos2t.training.run import run_training
+
+
+PROGRAM = """
+import os, sys
+from nanos2t.cli import main as cli
+from nanos2t.training import loop
+
+train_step = loop.train_step
+
+def train_step_with_signal(module, optimizer, losses_of, config, step, progress):
+    if step == {step}:
+        os.kill(os.getpid(), {number})
+    return train_step(module, optimizer, losses_of, config, step, progress)
+
+loop.train_step = train_step_with_signal
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def train_with_signal(config: TrainConfig, step: int, number: int) -> subprocess.CompletedProcess:
+    """Train in another process, which sends itself a signal before it makes a step."""
+    program = PROGRAM.format(step=step, number=int(number))
+    command = [sys.executable, "-c", program, *command_line(config)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def assert_same_models(first: Path, second: Path, names: tuple[str, ...] = ("last",)) -> None:
+    """The models of two runs have the same bits."""
+    for name in names:
+        assert distance(read_weights(first, name), read_weights(second, name)) == 0
 
 
 @pytest.mark.parametrize("step", [1, 7, 10])
 def test_a_run_that_is_killed_and_resumed_ends_in_the_same_bits(whole_run, step, tmp_path: Path):
     config = tiny_run(tmp_path, average=2, workers=step % 2)
-    code = "import os, sys; from nanos2t.cli import main as cli; from nanos2t.training import loop; real = loop.train_step\n"
-    code += f"def update(*a):\n    os.kill(os.getpid(), 9) if a[4] == {step} else 0\n    return real(*a)\n"
-    code += "loop.train_step = update; cli.main(sys.argv[1:])"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *command_line(config)], capture_output=True, text=True
-    )
-    assert done.returncode == -9, done.stderr
+    done = train_with_signal(config, step, signal.SIGKILL)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     with open(tmp_path / "run" / "log.jsonl", "a") as log:
         log.write('{"step": 11, "loss": 3}\n{"step": 12, "lo')
     assert cli.main(["train", "--resume", str(tmp_path / "run")]) == 0
-    for name in ("last", "best", "average"):
-        assert (
-            distance(read_weights(whole_run[1] / "run", name), read_weights(tmp_path / "run", name))
-            == 0
-        )
-    lines = [
-        (folder / "run" / "log.jsonl").read_text().splitlines()
-        for folder in (whole_run[1], tmp_path)
-    ]
-    first, second = (
-        [(row["step"], row["loss"]) for row in map(json.loads, part)] for part in lines
-    )
-    assert first == second
+    names = ("last", "best", "average")
+    assert_same_models(whole_run[1] / "run", tmp_path / "run", names)
+    assert read_losses(tmp_path / "run") == read_losses(whole_run[1] / "run")
+
+
+def read_losses(run: Path) -> dict[int, float]:
+    """The losses of a log by their steps."""
+    rows = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    return {row["step"]: row["loss"] for row in rows}
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_a_run_that_is_asked_to_stop_saves_its_step(whole_run, name, tmp_path: Path):
     config = tiny_run(tmp_path, average=2, workers=1)
-    code = "import os, signal, sys; from nanos2t.cli import main as cli; from nanos2t.training import loop; real = loop.train_step\n"
-    code += f"def update(*a):\n    os.kill(os.getpid(), signal.{name}) if a[4] == 6 else 0\n    return real(*a)\n"
-    code += "loop.train_step = update; raise SystemExit(cli.main(sys.argv[1:]))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *command_line(config)], capture_output=True, text=True
-    )
+    done = train_with_signal(config, 6, getattr(signal, name))
     assert done.returncode == console.INTERRUPTED, done.stderr
     assert f"step 7 is saved, go on with --resume {config.output}" in done.stderr
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 7
     assert cli.main(["train", "--resume", str(tmp_path / "run")]) == 0
-    for folder in ("last", "best", "average"):
-        assert (
-            distance(
-                read_weights(whole_run[1] / "run", folder), read_weights(tmp_path / "run", folder)
-            )
-            == 0
-        )
+    names = ("last", "best", "average")
+    assert_same_models(whole_run[1] / "run", tmp_path / "run", names)
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(whole_run, tmp_path: Path, monkeypatch):
-    config, real = tiny_run(tmp_path, average=2), torch.save
+    config = tiny_run(tmp_path, average=2)
+    real_save = torch.save
 
     def save(state, file):
         if state["step"] == 8:
             file.write(b"half of it")
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(state, file)
+        real_save(state, file)
 
     monkeypatch.setattr(torch, "save", save)
     with pytest.raises(ValueError, match="state.pt: can not be written .*No space left"):
@@ -86,7 +100,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(whole_run, tmp_path: Path, monke
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 4
     assert not list((tmp_path / "run").glob("*.part")) and nanos2t.load(tmp_path / "run" / "last")
     assert cli.main(["train", "--resume", config.output]) == 0
-    assert distance(read_weights(whole_run[1] / "run"), read_weights(tmp_path / "run")) == 0
+    assert_same_models(whole_run[1] / "run", tmp_path / "run")
 
 
 def test_a_disk_that_is_full_at_the_first_save_leaves_a_folder_to_begin_in(
@@ -114,19 +128,22 @@ def test_a_disk_that_is_full_at_the_first_save_leaves_a_folder_to_begin_in(
 def test_a_run_that_died_before_its_first_state_can_begin_again(
     whole_run, tmp_path: Path, monkeypatch
 ):
-    config, real = tiny_run(tmp_path, average=2), run_state.save_state
-    monkeypatch.setattr(
-        run_state, "save_state", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    config = tiny_run(tmp_path, average=2)
+    real_save = run_state.save_state
+
+    def die(state, path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_state, "save_state", die)
     with pytest.raises(KeyboardInterrupt):
         run_training(config)
     with pytest.raises(
         ValueError, match="run: no state.pt to go on from, expected to begin without"
     ):
         run_training(config, resumed=True)
-    monkeypatch.setattr(run_state, "save_state", real)
+    monkeypatch.setattr(run_state, "save_state", real_save)
     run_training(config)
-    assert distance(read_weights(whole_run[1] / "run"), read_weights(tmp_path / "run")) == 0
+    assert_same_models(whole_run[1] / "run", tmp_path / "run")
 
 
 def flip(path: Path) -> None:
@@ -175,10 +192,8 @@ def test_what_a_run_goes_on_from_is_checked(whole_run, tmp_path: Path, name, spo
 
 def test_a_run_does_not_go_on_to_fewer_steps_or_with_other_weights(whole_run, tmp_path: Path):
     shutil.copytree(whole_run[1] / "run", tmp_path / "run")
-    config, before = (
-        replace(whole_run[0], output=str(tmp_path / "run"), steps=14),
-        folder_contents(tmp_path / "run"),
-    )
+    config = replace(whole_run[0], output=str(tmp_path / "run"), steps=14)
+    before = folder_contents(tmp_path / "run")
     with pytest.raises(ValueError, match="state.pt: 12 steps are done, expected --steps to be as"):
         run_training(replace(config, steps=8), resumed=True)
     with pytest.raises(

@@ -81,13 +81,14 @@ def test_numbers_that_are_not_finite_stop_with_the_batch_and_its_files(tmp_path:
 
 
 def test_a_recording_that_is_gone_stops_with_its_name(tmp_path: Path, monkeypatch, capsys):
-    config, real = tiny_run(tmp_path), run.select_examples
+    config = tiny_run(tmp_path)
+    real_select = run.select_examples
 
     def examples(*arguments, **more):
-        found = real(*arguments, **more)
+        selected = real_select(*arguments, **more)
         with suppress(FileNotFoundError):
             (tmp_path / "data" / "2.wav").unlink()
-        return found
+        return selected
 
     monkeypatch.setattr(run, "select_examples", examples)
     config = replace(config, dev=None, workers=1)
@@ -194,6 +195,7 @@ def test_a_frozen_feature_encoder_stays(tmp_path: Path):
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
     start = tiny_run(tmp_path / "again", steps=3)
     run_training(replace(start, steps=1, learning_rate=0.0))
-    before, after = read_weights(tmp_path / "again" / "run"), read_weights(tmp_path / "run")
+    before = read_weights(tmp_path / "again" / "run")
+    after = read_weights(tmp_path / "run")
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and not any("feature_extractor" in name for name in moved) and state["step"] == 3

@@ -1,5 +1,5 @@
 # pytest tests/training/test_state.py
-"""What a run goes on from: files that are whole, or what was there before; test_train.py has whole runs."""
+"""State files that are whole, or what was there before; test_resuming.py has whole runs."""
 
 import resource
 import signal
@@ -14,10 +14,8 @@ from nanos2t.training.config import TrainConfig
 
 
 def test_average_is_of_the_last_states(tmp_path: Path):
-    config, more = (
-        TrainConfig(steps=500, save_every=100, average=3),
-        {"optimizer": 0, "step": 0, "best": {}},
-    )
+    config = TrainConfig(steps=500, save_every=100, average=3)
+    more = {"optimizer": 0, "step": 0, "best": {}}
     for step in (100, 200, 300, 400, 500, 540, 600):
         weight = {"weight": torch.tensor([float(step)])}
         torch.save(more | {"module": weight}, tmp_path / f"state-{step}.pt")
