@@ -30,12 +30,16 @@ def join_processes(device: str) -> None:
 
 def rank() -> int:
     """Return the number of this process, from 0."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
+    if not distributed.is_initialized():
+        return 0
+    return distributed.get_rank()
 
 
 def world_size() -> int:
     """Return how many processes train."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+    if not distributed.is_initialized():
+        return 1
+    return distributed.get_world_size()
 
 
 def all_reduce_sum(*values: float) -> list[float]:

@@ -11,6 +11,7 @@ items. They can exceed 1.
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 
 import numpy as np
 
@@ -98,9 +99,12 @@ def normalise_text(text: str) -> str:
     characters = []
     for character in text:
         category = unicodedata.category(character)
-        is_mark = category.startswith(("P", "S"))  # punctuation, symbol
-        characters.append(" " if is_mark else character)
-    return " ".join("".join(characters).split())
+        if category[0] in "PS":  # punctuation, symbol
+            characters.append(" ")
+        else:
+            characters.append(character)
+    words = "".join(characters).split()
+    return " ".join(words)
 
 
 def compute_scores(pairs: Sequence[tuple[str, str]], language: str = "") -> dict[str, float]:
@@ -115,12 +119,12 @@ def compute_scores(pairs: Sequence[tuple[str, str]], language: str = "") -> dict
 
     references = [reference for reference, _ in pairs]
     hypotheses = [hypothesis for _, hypothesis in pairs]
-    num_exact = sum(1 for reference, hypothesis in pairs if reference == hypothesis)
+    exact = [reference for reference, hypothesis in pairs if reference == hypothesis]
     tokenizer = BLEU_TOKENIZERS.get(language[:2].lower(), "13a")
     bleu = BLEU(tokenize=tokenizer, effective_order=True)
     return {
         "items": len(pairs),
-        "exact": num_exact / len(pairs),
+        "exact": len(exact) / len(pairs),
         "wer": jiwer.wer(references, hypotheses),
         "cer": jiwer.cer(references, hypotheses),
         "bleu": bleu.corpus_score(hypotheses, [references]).score,
@@ -143,22 +147,35 @@ def evaluate_results(
     rows = [evaluate_item(item, result, clean) for item, result in zip(items, results)]
     transcribed = [row for row in rows if "error" not in row]
 
-    pairs_by_language: dict[str, list[tuple[str, str]]] = {}
-    for row in sorted(transcribed, key=lambda row: row["language"]):
-        pairs_by_language.setdefault(row["language"], []).append((row["text"], row["heard"]))
-    scores = {}
-    for language, pairs in pairs_by_language.items():
-        scores[language] = compute_scores(pairs, language)
-    if transcribed:
-        # The words of all items are split as one language, if there is one alone.
-        only_language = next(iter(scores)) if len(scores) == 1 else "all"
-        all_pairs = [(row["text"], row["heard"]) for row in transcribed]
-        scores["all"] = compute_scores(all_pairs, only_language)
-
+    # Items with the highest word error rates; those with equal rates keep their order.
     wrong = [row for row in transcribed if row["text"] != row["heard"]]
-    wrong.sort(key=lambda row: row["wer"], reverse=True)
-    worst = [row | {"alignment": align_words(row)} for row in wrong[:num_worst]]
-    return {"scores": scores, "worst": worst, "items": rows}
+    wrong.sort(key=itemgetter("wer"), reverse=True)
+    worst = []
+    for row in wrong[:num_worst]:
+        worst.append(row | {"alignment": align_words(row)})
+    return {"scores": score_languages(transcribed), "worst": worst, "items": rows}
+
+
+def score_languages(rows: list[dict]) -> dict[str, dict[str, float]]:
+    """Return the scores of transcribed items by language, in alphabetical order, and for "all"."""
+    all_pairs = []
+    pairs_by_language: dict[str, list[tuple[str, str]]] = {}
+    for row in rows:
+        pair = (row["text"], row["heard"])
+        all_pairs.append(pair)
+        pairs_by_language.setdefault(row["language"], []).append(pair)
+
+    languages = sorted(pairs_by_language)
+    scores = {}
+    for language in languages:
+        scores[language] = compute_scores(pairs_by_language[language], language)
+
+    # BLEU splits all texts by the rule of their language, if they have the same.
+    if len(languages) == 1:
+        scores["all"] = compute_scores(all_pairs, languages[0])
+    elif all_pairs:
+        scores["all"] = compute_scores(all_pairs)
+    return scores
 
 
 def evaluate_item(

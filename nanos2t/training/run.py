@@ -53,7 +53,7 @@ def run_training(config: TrainConfig, resumed: bool = False) -> None:
     train_examples, skipped = choose_examples(stt, config, config.train, train_items)
     dev_examples = []
     if config.dev:
-        dev_examples, dev_skipped = choose_examples(stt, config, config.dev, dev_items, True)
+        dev_examples, dev_skipped = choose_examples(stt, config, config.dev, dev_items, decode=True)
         skipped += dev_skipped
     if rank() == 0:
         list_skipped(output / "skipped.txt", skipped)

@@ -35,7 +35,7 @@ def torchrun(
 
 
 def test_two_processes_end_in_the_weights_of_one(tmp_path: Path):
-    """With dropout, layerdrop and masks, too: random numbers follow from the batch, not the process."""
+    """With dropout, layerdrop and masks, too: they follow from the batch, not the process."""
     config = tiny_run(tmp_path, dtype="float64", accumulate=4, steps=6, average=2)
     with open(config.train, "a") as file:
         file.write('{"audio": "none.wav", "text": "one"}\n')

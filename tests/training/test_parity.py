@@ -48,7 +48,7 @@ FEW = [("base", "bert"), ("xlsr-53", "gpt2"), ("xls-r with adapter", "mbart"), (
 
 
 def word_pair(encoder: str, decoder: str, folder: Path):
-    """transformers' pair in folder/model, with a vocabulary of 43 words, and a manifest of clips."""
+    """transformers' pair in folder/model, with 43 words for a vocabulary, and a manifest."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     pytest.importorskip("transformers")

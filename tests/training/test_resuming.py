@@ -21,7 +21,6 @@ from nanos2t.training import state as run_state
 from nanos2t.training.config import TrainConfig
 from nanos2t.training.run import run_training
 
-
 PROGRAM = """
 import os, sys
 from nanos2t.cli import main as cli
@@ -52,6 +51,12 @@ def assert_same_models(first: Path, second: Path, names: tuple[str, ...] = ("las
         assert distance(read_weights(first, name), read_weights(second, name)) == 0
 
 
+def read_losses(run: Path) -> list[tuple[int, float]]:
+    """The steps and losses of a log."""
+    rows = map(json.loads, (run / "log.jsonl").read_text().splitlines())
+    return [(row["step"], row["loss"]) for row in rows]
+
+
 @pytest.mark.parametrize("step", [1, 7, 10])
 def test_a_run_that_is_killed_and_resumed_ends_in_the_same_bits(whole_run, step, tmp_path: Path):
     config = tiny_run(tmp_path, average=2, workers=step % 2)
@@ -63,12 +68,6 @@ def test_a_run_that_is_killed_and_resumed_ends_in_the_same_bits(whole_run, step,
     names = ("last", "best", "average")
     assert_same_models(whole_run[1] / "run", tmp_path / "run", names)
     assert read_losses(tmp_path / "run") == read_losses(whole_run[1] / "run")
-
-
-def read_losses(run: Path) -> dict[int, float]:
-    """The losses of a log by their steps."""
-    rows = map(json.loads, (run / "log.jsonl").read_text().splitlines())
-    return {row["step"]: row["loss"] for row in rows}
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
