@@ -1,12 +1,13 @@
 # %% [markdown]
 # # 1. From waveform to frames
 #
-# A recording is a long list of numbers, thousands of them a second. A transformer wants a short list of
-# vectors, a few dozen a second. Seven convolutions make one from the other. This lesson looks at both ends,
-# counts what comes out, and finds the exact samples that one vector was made of.
+# A recording is a long list of numbers, thousands of them a second. A transformer wants a short
+# list of vectors, a few dozen a second. Seven convolutions turn the first into the second. This
+# lesson looks at both ends, counts what comes out, and finds the exact samples that one vector was
+# made of.
 #
-# You need Python and a little PyTorch. The model is the small one that comes with the package: it hears
-# spoken digits.
+# You need Python and a little PyTorch. The model is the small one that comes with the package; it
+# recognises spoken digits.
 
 # %%
 from pathlib import Path
@@ -21,7 +22,10 @@ from nanos2t import EncoderConfig, audio, wav2vec2
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
 )
-BLUE, ORANGE, GREEN, GREY = "#2a6f97", "#e07a1f", "#4f8a4c", "0.6"
+BLUE = "#2a6f97"
+ORANGE = "#e07a1f"
+GREEN = "#4f8a4c"
+GREY = "0.6"
 
 stt = nanos2t.load()
 sample = Path(nanos2t.__file__).parent / "assets" / "sample.wav"
@@ -33,15 +37,17 @@ print("a synthetic voice says:", stt.transcribe(sample))
 # %% [markdown]
 # ## Look at it
 #
-# The file holds 22,050 samples a second. The model was trained on 8,000, so `audio.load_audio` resamples. (Official
-# checkpoints want 16,000. The rate is no matter of taste: the model would hear everything slowed down or sped
-# up.)
+# The file holds 22,050 samples a second. The model was trained on 8,000, so `audio.load_audio`
+# resamples. (Official checkpoints want 16,000. The rate matters: at another one the model would
+# hear everything slowed down or sped up.)
 #
-# Zoom in, and two kinds of sound look different. A vowel repeats itself: the vocal cords open and close about
-# a hundred times a second. An "s" is noise: air in a narrow gap, with no pattern that returns.
+# Zoom in, and two kinds of sound look different. A vowel repeats itself: the vocal cords open and
+# close about a hundred times a second. An "s" is noise: air in a narrow gap, with no pattern that
+# returns.
 
 # %%
-vowel, hiss = slice(9600, 10000), slice(15650, 16050)  # 50 ms of "four", and of the "s" of "seven"
+vowel = slice(9600, 10000)  # 50 ms of "four"
+hiss = slice(15650, 16050)  # 50 ms of the "s" of "seven"
 figure, axes = plt.subplot_mosaic([["all", "all"], ["vowel", "hiss"]], figsize=(9, 5))
 axes["all"].plot(seconds, waveform, color=GREY, lw=0.5)
 axes["all"].set(title="two   four   seven", xlabel="seconds", ylabel="air pressure")
@@ -55,8 +61,10 @@ plt.show()
 
 
 def repeats(x, lags=range(40, 130)):
-    """(r, lag): how much a signal is like itself `lag` samples later, where that is most; 1 is "the same"."""
-    return max((np.corrcoef(x[lag:], x[:-lag])[0, 1], lag) for lag in lags)
+    """Return the largest correlation of a signal with itself `lag` samples later, and that lag."""
+    correlations = [np.corrcoef(x[lag:], x[:-lag])[0, 1] for lag in lags]
+    best = int(np.argmax(correlations))
+    return correlations[best], lags[best]
 
 
 like_itself, lag = repeats(waveform[vowel])
@@ -70,7 +78,8 @@ assert like_itself > 0.8 and repeats(waveform[hiss])[0] < 0.4
 #
 #     y = (x - mean(x)) / sqrt(variance(x) + 0.0000001)
 #
-# `audio.normalise` does just this. The small number is there for silence, which would otherwise be 0 / 0.
+# `audio.normalise` does just this. The small number is there for silence, which would otherwise be
+# 0 / 0.
 
 # %%
 normal = audio.normalise(waveform)
@@ -83,15 +92,15 @@ assert (audio.normalise(np.zeros(1000)) == 0).all()  # silence stays silence
 # %% [markdown]
 # ## Seven convolutions
 #
-# A convolution of kernel K and stride S slides a window of K numbers along the signal, S at a time, and in
-# each place forms a weighted sum. From L numbers it makes
+# A convolution of kernel K and stride S slides a window of K numbers along the signal, S at a time,
+# and in each place forms a weighted sum. From L numbers it makes
 #
 #     (L - K) // S + 1
 #
-# because the first window needs K of them, and each later one S more. Seven of these stand in a row in
-# `wav2vec2.FeatureEncoder`. The strides multiply to 320, so there is a frame for every 320 samples: 25 a
-# second here, 50 a second at 16,000 Hz. Only the first convolution sees sound; each other one sees what the
-# one before it made.
+# because the first window needs K of them, and each later one S more. Seven of these follow each
+# other in `wav2vec2.FeatureEncoder`. The strides multiply to 320, so there is a frame for every 320
+# samples: 25 a second here, 50 a second at 16,000 Hz. Only the first convolution sees the sound;
+# each of the others sees the output of the one before it.
 
 # %%
 config = stt.model.encoder.config
@@ -125,19 +134,20 @@ assert (
 )
 
 # %% [markdown]
-# "Samples divided by 320" is the formula that everybody writes first. For one length in four it is wrong by
-# one, and every whole number of seconds is among them: 160,000 / 320 is 500, but there are 499 frames. A mask
-# made with it marks a frame as real that is not there.
+# "Samples divided by 320" is the formula that everybody writes first. For one length in four it is
+# wrong by one, and every whole number of seconds is among them: 160,000 / 320 is 500, but there are
+# 499 frames. A mask made with it marks a frame as real that does not exist.
 #
 # ## The ruler
 #
-# How many samples make one frame? Go backwards: one number after the last convolution came from 2, these from
-# 4, these from 9, and so on, until 400 samples. Frame t starts at sample 320 t and ends before 320 t + 400:
-# it shares 80 samples with the next one. Fewer than 400 samples make no frame at all;
-# `EncoderConfig.min_samples` is that number.
+# How many samples make one frame? Go backwards: one number after the last convolution came from 2,
+# these from 4, these from 9, and so on, until 400 samples. Frame t starts at sample 320 t and ends
+# before 320 t + 400: it shares 80 samples with the next one. Fewer than 400 samples make no frame
+# at all; `EncoderConfig.min_samples` is that number.
 
 # %%
-samples, sizes = 1, []
+samples = 1
+sizes = []
 for kernel, stride in zip(config.conv_kernels[::-1], config.conv_strides[::-1]):
     samples = (samples - 1) * stride + kernel
     sizes.append(samples)
@@ -147,12 +157,14 @@ assert (
 )
 
 first = 29
-start, stop = 320 * first, 320 * (first + 5) + 80
+start = 320 * first
+stop = 320 * (first + 5) + 80
 figure, axis = plt.subplots(figsize=(9, 3))
 axis.plot(np.arange(start, stop), normal[start:stop], color=GREY, lw=0.8)
 for t in range(first, first + 5):
     y = -11 - 2 * (t % 2)
-    axis.barh(y, 400, left=320 * t, height=1.7, color=ORANGE if t % 2 else BLUE, alpha=0.85)
+    colour = ORANGE if t % 2 else BLUE
+    axis.barh(y, 400, left=320 * t, height=1.7, color=colour, alpha=0.85)
     axis.text(320 * t + 200, y, f"frame {t}", color="white", ha="center", va="center", fontsize=9)
     axis.axvspan(320 * t, 320 * t + 80, color=GREY, alpha=0.25, lw=0)
 axis.set(
@@ -167,14 +179,16 @@ plt.show()
 # %% [markdown]
 # ## Is that really so? Ask the model
 #
-# The gradient of a frame with respect to the waveform says which samples it depends on. Outside 320 t to 320
-# t + 399 it is exactly zero. Inside it is not even: compare its peaks with the pulses of the voice, in the
-# picture above.
+# The gradient of a frame with respect to the waveform says which samples it depends on. Outside 320
+# t to 320 t + 399 it is exactly zero. Inside it is not even: compare its peaks with the pulses of
+# the voice, in the picture above.
 
 
 # %%
 def influence(encoder, x, t):
-    """How much frame t of a waveform (L,) depends on each sample: the size of its gradient, (L,)."""
+    """How much frame t of a waveform (L,) depends on each sample: the size of its gradient,
+    (L,).
+    """
     x = torch.as_tensor(x)[None].requires_grad_()
     made, _ = encoder(x, None)
     torch.manual_seed(0)
@@ -202,13 +216,13 @@ axis.legend(frameon=False)
 plt.show()
 
 # %% [markdown]
-# One consequence: delay the sound by exactly 320 samples, and the same frames come out, one place later.
-# Delay it by 160, and every number is different, though no ear would notice. The model has to learn to be
-# indifferent to that.
+# One consequence: delay the sound by exactly 320 samples, and the same frames come out, one place
+# later. Delay it by 160, and every number is different, though no ear would notice. The model has
+# to learn to be indifferent to that.
 #
-# There is a trap in the older models (wav2vec2-base, HuBERT base): behind their first convolution stands a
-# group norm, which divides by statistics of the *whole* clip (`conv_norm="group"`). There, every frame
-# depends on every sample.
+# There is a trap in the older models (wav2vec2-base, HuBERT base): their first convolution is
+# followed by a group norm, which divides by statistics of the *whole* clip (`conv_norm="group"`).
+# There, every frame depends on every sample.
 
 # %%
 with torch.no_grad():
@@ -226,13 +240,15 @@ assert np.count_nonzero(influence(with_group_norm, normal[:8000], 10)) > 7900
 # %% [markdown]
 # ## What the convolutions learned
 #
-# Nobody told the first layer about frequencies, yet its 32 filters became a filter bank: each lets one band
-# through best, and the bands share the range from 600 Hz upwards. Below on the right are the frames, under a
-# spectrogram, which is the classical picture of speech: both change where the sound does, and within "four"
-# both slide.
+# Nobody told the first layer about frequencies, yet its 32 filters became a filter bank: each lets
+# one band through best, and the bands share the range from 600 Hz upwards. Below on the right are
+# the frames, under a spectrogram, which is the classical picture of speech: both change where the
+# sound does, and within "four" both slide.
 
 # %%
-kernels = stt.model.encoder.feature_encoder.conv_layers[0].conv.weight[:, 0].detach().numpy()  # (32, 10)
+kernels = (
+    stt.model.encoder.feature_encoder.conv_layers[0].conv.weight[:, 0].detach().numpy()
+)  # (32, 10)
 response = np.abs(np.fft.rfft(kernels, 256))  # (32, 129)
 response = response / response.max(1, keepdims=True)
 order = response.argmax(1).argsort()
@@ -273,7 +289,8 @@ plt.show()
 # %% [markdown]
 # ## Try
 #
-# 1. Load the sample at 16,000 Hz with `audio.load_audio` and give it to the model as if it were 8,000. What does it
-#    hear?
-# 2. Change the kernels to (10, 3, 3, 3, 3, 3, 3) and work out the ruler on paper, then with the loop above.
-# 3. How short can you cut "seven" before the model hears another digit? Count in frames.
+# 1. Load the sample at 16,000 Hz with `audio.load_audio` and give it to the model as if it were
+#    8,000. What does it write?
+# 2. Change the kernels to (10, 3, 3, 3, 3, 3, 3) and work out the ruler on paper, then with the
+#    loop above.
+# 3. How short can you cut "seven" before the model writes another digit? Count in frames.

@@ -1,10 +1,12 @@
 # %% [markdown]
 # # 2. The encoder, step by step
 #
-# Lesson 1 ended with frames: one vector for every 320 samples, each made of 50 milliseconds of sound and of
-# nothing else. A word takes ten times as long. So the frames have to learn of each other, and this is what
-# the rest of the encoder is for. We take it apart, put it together by hand, and watch what every layer does
-# to the recording.
+# Lesson 1 ended with frames: one vector for every 320 samples, each made of 50 milliseconds of
+# sound and of nothing else. A word takes ten times as long. So the frames need to exchange
+# information, and that is what the rest of the encoder does. We take it apart, put it together by
+# hand, and watch what every layer does to the recording. `nanos2t.load()` gives the core as its
+# source shows it, so you can also set a breakpoint in any `forward` and step through it:
+# `stepping_through.md` says where.
 
 # %%
 from pathlib import Path
@@ -21,7 +23,9 @@ from nanos2t.inspection.observer import observe_stages
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
 )
-BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "0.6"
+BLUE = "#2a6f97"
+ORANGE = "#e07a1f"
+GREY = "0.6"
 torch.set_grad_enabled(False)
 
 stt = nanos2t.load()
@@ -33,8 +37,9 @@ print(encoder.config)
 # %% [markdown]
 # ## Every stage, in order
 #
-# `observe_stages` looks on while the model runs and keeps what each stage returns, by name. Reading down, the
-# recording gets shorter while its vectors get wider; from the projection on, the shape stays as it is.
+# `observe_stages` looks on while the model runs and keeps what each stage returns, by name. Reading
+# down, the recording gets shorter while its vectors get wider; from the projection on, the shape
+# stays as it is.
 
 # %%
 with observe_stages(stt.model) as stages:
@@ -47,12 +52,13 @@ assert stages["conv 6"].shape == (1, 192, 82) and memory.shape == (1, 82, 192)
 # %% [markdown]
 # ## By hand
 #
-# The same in a few lines. There is no more in it than this:
+# The same in a few lines. This is all there is to it:
 #
 # - the *projection* normalises each frame and multiplies it by a matrix;
 # - the *positions* are added: a convolution over 128 frames (we come to it below);
-# - each *block* adds two things to the frames: what attention found in other frames, and what a small network
-#   made of each frame alone. Before both of them stands a norm, so this order is called pre-norm;
+# - each *block* adds two things to the frames: what attention found in other frames, and what a
+#   small network made of each frame alone. A norm precedes both of them, so this order is called
+#   pre-norm;
 # - after the last block, one more norm.
 
 # %%
@@ -68,8 +74,9 @@ x = encoder.norm(x)
 assert torch.allclose(x, memory, atol=1e-4)
 
 # %% [markdown]
-# wav2vec2-base has the norms elsewhere: *after* each sum (post-norm). In both orders the blocks have the same
-# weights in the same shapes, so one loads into the other without complaint, and the result is worthless:
+# wav2vec2-base has the norms elsewhere: *after* each sum (post-norm). In both orders the blocks
+# have the same weights in the same shapes, so one loads into the other without complaint, and the
+# result is worthless:
 
 # %%
 x = stages["projection"] + stages["positions"]
@@ -83,14 +90,16 @@ assert wrong > 1
 # %% [markdown]
 # ## Where am I? A convolution knows
 #
-# Attention has no idea of order: shuffle the frames, and its results are shuffled in the same way, nothing
-# else. Text models add a table of positions. This family adds a *wide convolution* instead: each frame gets a
-# mixture of its neighbours, 64 on either side, with another weight for each distance.
+# Attention has no idea of order: shuffle the frames, and its results are shuffled in the same way,
+# nothing else. Text models add a table of positions. This family adds a *wide convolution* instead:
+# each frame gets a mixture of its neighbours, 64 on either side, with a different weight for each
+# distance.
 
 # %%
 torch.manual_seed(0)
 shuffle = torch.randperm(82)
-projected, block = stages["projection"], encoder.blocks[0]
+projected = stages["projection"]
+block = encoder.blocks[0]
 assert torch.allclose(
     block(projected[:, shuffle], None), block(projected, None)[:, shuffle], atol=1e-4
 )
@@ -99,18 +108,18 @@ shuffled = projected[:, shuffle] + encoder.positions(projected[:, shuffle])
 assert (shuffled - with_positions[:, shuffle]).abs().max() > 1
 
 # %% [markdown]
-# Send in silence with a click, one frame among zeros, and see how far it is felt. With 128 weights the reach
-# cannot be the same on both sides: frame t feels frames t - 64 to t + 63. The convolution is padded with 64
-# zeros on *both* sides, which gives one frame too many, and the last is cut off (`wav2vec2.position_conv`).
-# Cutting off the first instead moves everything by one frame: a mistake that is easy to make and hard to
-# hear.
+# Send in silence with a click, one frame among zeros, and see how far it is felt. With 128 weights
+# the reach cannot be the same on both sides: frame t feels frames t - 64 to t + 63. The convolution
+# is padded with 64 zeros on *both* sides, which gives one frame too many, and the last is cut off
+# (`wav2vec2.position_conv`). Cutting off the first instead moves everything by one frame: a mistake
+# that is easy to make and hard to notice.
 #
 # The weights are kept in an unusual form, weight norm: a direction and a length for each tap.
 #
 #     weight[k] = gain[k] * direction[k] / |direction[k]|
 #
-# So the gains alone say how much each distance counts: the nearest most, but the frame itself less than those
-# beside it.
+# So the gains alone say how much each distance counts: the nearest most, but the frame itself less
+# than those beside it.
 
 # %%
 positions = encoder.positions
@@ -128,7 +137,7 @@ left.set(title="gain of each tap", xlabel="frames from here (before, after)", yl
 right.bar(np.arange(200) - 100, felt, color=ORANGE)
 right.set(
     title="how much a click is felt",
-    xlabel="frames behind the click",
+    xlabel="frames after the click",
     ylabel="size",
     xlim=(-80, 80),
 )
@@ -137,14 +146,14 @@ plt.show()
 # %% [markdown]
 # ## Watch the recording take shape
 #
-# Take two frames and ask how alike their vectors are: cosine similarity, 1 for the same direction. All pairs
-# make a square picture, one for every stage; the words are framed.
+# Take two frames and ask how alike their vectors are: cosine similarity, 1 for the same direction.
+# All pairs make a square picture, one for every stage; the words are framed.
 #
-# After the convolutions it is a plaid of sounds: vowel is like vowel, and silence is like silence wherever it
-# stands; where a word ends, likeness ends at once. The positions and the first block change that. The pauses
-# were one dark red wherever two of them met; now each is like itself, and pales towards the others. The
-# squares on the diagonal lose their edges, and a band runs through them: frames are alike because they are
-# near. The frames still know *what* they are, and now also *where*.
+# After the convolutions it is a plaid of sounds: vowel is like vowel, and silence is like silence
+# wherever it is; where a word ends, the similarity ends at once. The positions and the first block
+# change that. The pauses were all equally alike; now each is like itself, and less like the others.
+# The squares on the diagonal lose their edges, and a band runs through them: frames are alike
+# because they are near. The frames still know *what* they are, and now also *where*.
 
 # %%
 words = {"two": (0.06, 0.49), "four": (0.93, 1.51), "seven": (1.95, 2.61)}  # seconds
@@ -153,7 +162,9 @@ views = {name: stages[name][0].T if name.startswith("conv") else stages[name][0]
 
 
 def similarity(x):
-    """Frames (T, H) -> cosines (T, T) of the angles between them, the mean of all frames taken away first."""
+    """Return the cosines (T, T) of the angles between frames (T, H), after subtracting their
+    mean.
+    """
     x = F.normalize(x - x.mean(0), dim=1)
     return (x @ x.T).numpy()
 
@@ -174,14 +185,15 @@ axes[1, 3].set(title="the sound", yticks=[], xlabel="seconds")
 plt.show()
 
 # %% [markdown]
-# In numbers. *What*: how much more alike are distant frames of the same kind (both speech or both silence)
-# than distant frames of different kinds? *Where*: how much more alike are frames of silence that are near
-# than frames of silence in other pauses?
+# In numbers. *What*: how much more alike are distant frames of the same kind (both speech or both
+# silence) than distant frames of different kinds? *Where*: how much more alike are frames of
+# silence that are near than frames of silence in other pauses?
 
 # %%
 when = (np.arange(82) + 0.5) * end / 82
 speech = np.any([(when > start) & (when < stop) for start, stop in words.values()], axis=0)
-same_kind, silence = speech[:, None] == speech, ~(speech[:, None] | speech)
+same_kind = speech[:, None] == speech
+silence = ~(speech[:, None] | speech)
 apart = np.abs(np.arange(82)[:, None] - np.arange(82))
 
 
@@ -204,9 +216,10 @@ assert where(views["projection"]) < 0.1 and where(views["encoder block 0"]) > 0.
 # %% [markdown]
 # ## Two recordings at once
 #
-# A batch holds recordings of different lengths, the shorter ones filled up with zeros. Those zeros are no
-# silence, they are *nothing*, and must not be heard: attention gets a mask, and the convolution of positions
-# gets zeros behind the end. The test of it all: a recording gives the same numbers alone and in company.
+# A batch holds recordings of different lengths, the shorter ones filled up with zeros. Those zeros
+# are not silence, they are *nothing*, and must not influence the result: attention gets a mask, and
+# the positional convolution gets zeros after the end. The test of it all: a recording gives the
+# same numbers alone and in a batch.
 
 # %%
 short = waveform[: int(1.6 * stt.sample_rate)]  # "two four"
@@ -222,13 +235,15 @@ print(f"without the mask the short one changes by up to {wrong:.2f}")
 assert wrong > 0.1
 
 # %% [markdown]
-# In transformers, some official models fail this test: the group norm of wav2vec2-base takes its mean over
-# the zeros, too. `wav2vec2.masked_group_norm` masks it.
+# In transformers, some official models fail this test: the group norm of wav2vec2-base takes its
+# mean over the zeros, too. `wav2vec2.masked_group_norm` masks it.
 #
 # ## Try
 #
-# 1. Give the encoder the recording backwards (`waveform[::-1]`) and draw the squares again. Which stay, which
-#    turn?
-# 2. Take out block 2 and let the decoder write what it hears. Is any block more important than the others?
-# 3. `EncoderConfig.large` is the shape of a real checkpoint. How many of its numbers are in the convolutions,
-#    how many in the blocks? Build it under `torch.device("meta")`, where nothing is stored.
+# 1. Give the encoder the recording backwards (`waveform[::-1]`) and draw the squares again. Which
+#    stay, which turn?
+# 2. Take out block 2 and let the decoder write the text. Is any block more important than the
+#    others?
+# 3. `EncoderConfig.large` is the shape of a real checkpoint. How many of its numbers are in the
+#    convolutions, how many in the blocks? Build it under `torch.device("meta")`, where nothing is
+#    stored.

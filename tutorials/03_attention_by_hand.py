@@ -1,9 +1,10 @@
 # %% [markdown]
 # # 3. Attention by hand
 #
-# Attention is how a frame learns of the others, and how the decoder will learn of the frames. It is a
-# weighted mean, and the weights are computed on the spot. We do one on paper, then many at once, then forbid
-# some of it, and at the end look at every head of the model while it hears the recording.
+# Attention is how a frame gets information from the others, and how the decoder gets it from the
+# frames. It is a weighted mean, and the weights are computed on the spot. We do one on paper, then
+# many at once, then forbid some of it, and at the end look at every head of the model at work on
+# the recording.
 
 # %%
 import math
@@ -19,22 +20,24 @@ from nanos2t import decoder, wav2vec2
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
 )
-BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "0.6"
+BLUE = "#2a6f97"
+ORANGE = "#e07a1f"
+GREY = "0.6"
 torch.set_grad_enabled(False)
 torch.manual_seed(0)
 
 # %% [markdown]
 # ## On paper
 #
-# A *query* asks, *keys* answer, *values* are what is fetched. One query of four numbers, three keys, three
-# values:
+# A *query* asks, *keys* answer, *values* are what is fetched. One query of four numbers, three
+# keys, three values:
 #
 #     score[j]  = (query . key[j]) / sqrt(4)          how well does key j fit?
 #     weight[j] = exp(score[j]) / sum of all exp      positive, and 1 in all: "softmax"
 #     result    = sum of weight[j] * value[j]
 #
-# The keys below are chosen so that the scores are log 1, log 2 and log 3. Then the weights must be 1/6, 2/6
-# and 3/6: do it on paper before you run the cell.
+# The keys below are chosen so that the scores are log 1, log 2 and log 3. Then the weights must be
+# 1/6, 2/6 and 3/6: do it on paper before you run the cell.
 
 # %%
 query = torch.tensor([[2.0, 0, 0, 0]])
@@ -49,10 +52,10 @@ assert torch.allclose(weight, torch.tensor([[1 / 6, 2 / 6, 3 / 6]]))
 assert torch.allclose(result, torch.tensor([[4.0, 5.0]]))
 
 # %% [markdown]
-# The package has it as two functions. `wav2vec2.attend` gives the result and is fast, but never shows its
-# weights; `wav2vec2.attention_weights` computes just these, for pictures. Both take tensors of four
-# dimensions: batch, heads, time, and the size of a head. There are as many results as queries, however many
-# keys there are.
+# The package has two functions for this. `wav2vec2.attend` gives the result and is fast, but never
+# shows its weights; `wav2vec2.attention_weights` computes just these, for pictures. Both take
+# tensors of four dimensions: batch, heads, time, and the size of a head. There are as many results
+# as queries, however many keys there are.
 
 # %%
 four = [x[None, None] for x in (query, key, value)]
@@ -62,15 +65,16 @@ assert torch.allclose(wav2vec2.attention_weights(*four[:2])[0, 0], weight)
 # %% [markdown]
 # ## Why the square root
 #
-# The product of two random vectors of D numbers has a deviation of sqrt(D). Without the division, scores
-# would grow with the size of a head, and a softmax of large scores is no mean any more: it takes one key and
-# forgets the rest. The division keeps the weights soft, whatever D is.
+# The product of two random vectors of D numbers has a deviation of sqrt(D). Without the division,
+# scores would grow with the size of a head, and a softmax of large scores is no longer a mean: it
+# picks one key and ignores the rest. The division keeps the weights soft, whatever D is.
 
 # %%
 sizes = 2 ** np.arange(0, 11)
 largest = {"divided by sqrt(D)": [], "not divided": []}
 for size in sizes:
-    q, k = torch.randn(400, 1, int(size)), torch.randn(400, 20, int(size))
+    q = torch.randn(400, 1, int(size))
+    k = torch.randn(400, 20, int(size))
     scores = (q @ k.transpose(1, 2))[:, 0]
     largest["divided by sqrt(D)"].append(float((scores / size**0.5).softmax(1).max(1)[0].mean()))
     largest["not divided"].append(float(scores.softmax(1).max(1)[0].mean()))
@@ -90,13 +94,13 @@ assert largest["not divided"][-1] > 0.9 and max(largest["divided by sqrt(D)"]) <
 # %% [markdown]
 # ## Heads
 #
-# One mean is one opinion. So a vector of 192 numbers is cut into six of 32, each with its own attention, and
-# the six results are put side by side again. `wav2vec2.Attention.split_heads` cuts, and
-# `transpose(1, 2).flatten(2)` joins.
+# One mean is one opinion. So a vector of 192 numbers is cut into six of 32, each with its own
+# attention, and the six results are put side by side again. `wav2vec2.Attention.split_heads` cuts,
+# and `transpose(1, 2).flatten(2)` joins.
 #
-# The size under the root is that of a *head*, 32, not 192. And the cut must keep a frame together: first
-# unflatten the 192 numbers of each frame, then swap the axes. Reshaping in one go has the right shape and
-# mixes frames and heads.
+# The size under the root is that of a *head*, 32, not 192. And the cut must keep a frame together:
+# first unflatten the 192 numbers of each frame, then swap the axes. Reshaping in one go has the
+# right shape and mixes frames and heads.
 
 # %%
 stt = nanos2t.load()
@@ -108,7 +112,8 @@ x = encoder.feature_projection(frames)
 x = x + encoder.positions(x)  # (1, 82, 192)
 
 block = encoder.blocks[0]
-attention, y = block.self_attn, block.self_attn_norm(x)
+attention = block.self_attn
+y = block.self_attn_norm(x)
 projections = attention.q_proj, attention.k_proj, attention.v_proj
 queries, keys, vectors = (
     project(y).unflatten(2, (6, 32)).transpose(1, 2) for project in projections
@@ -135,9 +140,10 @@ assert mistake(wide) > 0.1 and mistake(wav2vec2.attend(q, k, v)) > 0.1
 # %% [markdown]
 # ## One thing that does nothing
 #
-# Queries, keys and values each come from a matrix and a bias. Leave out the bias of the *keys*: nothing
-# changes. It adds the same number to all scores of a query, and softmax forgets what all scores have in
-# common. No test of results can find a wrong key bias; only a comparison of the weights themselves can.
+# Queries, keys and values each come from a matrix and a bias. Leave out the bias of the *keys*:
+# nothing changes. It adds the same number to all scores of a query, and softmax forgets what all
+# scores have in common. No test of results can find a wrong key bias; only a comparison of the
+# weights themselves can.
 
 # %%
 without_bias = keys - attention.k_proj.bias.view(6, 1, 32)
@@ -150,10 +156,10 @@ assert (
 # %% [markdown]
 # ## Masks
 #
-# What must not be seen gets the score minus infinity, so exp makes it exactly 0, and the others share the
-# whole weight. Two masks are all there are. *Padding* (encoder, and the decoder's look at it): nobody sees
-# what is behind the end of a recording. *Causal* (decoder): token t sees tokens 0 to t, since the later ones
-# are not written yet.
+# What must not be seen gets the score minus infinity, so exp makes it exactly 0, and the others
+# share the whole weight. There are just two masks. *Padding* (in the encoder and in
+# cross-attention): no query sees what comes after the end of a recording. *Causal* (decoder): token
+# t sees tokens 0 to t, because the later ones are not written yet.
 #
 # If *everything* is forbidden to a query, its softmax is 0 / 0, and NaN spreads through the model.
 
@@ -161,7 +167,8 @@ assert (
 real = wav2vec2.valid_frames(torch.tensor([7, 5]), 7)  # two recordings, of 7 and 5 frames
 padding = real[:, None, None]  # (2, 1, 1, 7): the same for each head and query
 causal = decoder.causal_mask(7, 0, torch.device("cpu"))  # (7, 7)
-q, k = torch.randn(2, 1, 7, 16), torch.randn(2, 1, 7, 16)
+q = torch.randn(2, 1, 7, 16)
+k = torch.randn(2, 1, 7, 16)
 views = {"no mask": None, "padding": padding, "causal": causal}
 
 figure, axes = plt.subplots(1, 3, figsize=(8, 3))
@@ -182,8 +189,8 @@ assert wav2vec2.attention_weights(q, k, torch.zeros(7, 7, dtype=torch.bool)).isn
 # %% [markdown]
 # ## Thirty heads at work
 #
-# Now all heads of the encoder, five layers of six, while it hears "two four seven". In each square a row is a
-# frame that asks, and the dark places are where it looks; the ticks are the three words.
+# Now all heads of the encoder, five layers of six, while it reads "two four seven". In each square
+# a row is a frame that asks, and the dark places are where it looks; the ticks are the three words.
 
 # %%
 end = len(waveform) / stt.sample_rate
@@ -211,14 +218,14 @@ for axis in axes[-1]:
 plt.show()
 
 # %% [markdown]
-# Two kinds of picture stand out. In block 0 some heads follow the diagonal: heads 0, 1 and 3 look at what is
-# near, wherever they stand. Nothing but the positions can tell them what is near (lesson 2). In the later
-# blocks most heads show upright stripes: all frames look at the same few places, whoever asks. Such a head
-# carries something from one spot of the recording to everywhere.
+# Two kinds of picture stand out. In block 0 some heads follow the diagonal: heads 0, 1 and 3 look
+# at what is near, wherever they are. Nothing but the positions can tell them what is near (lesson
+# 2). In the later blocks most heads show upright stripes: all frames look at the same few places,
+# whoever asks. Such a head carries something from one spot of the recording to everywhere.
 #
-# Both can be measured. The first is the share of its weight that a frame gives to what is less than 0.3
-# seconds away. For the second, compare every row with the mean of all rows: 0 if all frames look alike,
-# nearly 1 if each has its own place.
+# Both can be measured. The first is the share of its weight that a frame gives to what is less than
+# 0.3 seconds away. For the second, compare every row with the mean of all rows: 0 if all frames
+# look alike, nearly 1 if each has its own place.
 
 # %%
 seconds = (torch.arange(82)[:, None] - torch.arange(82)).abs() * end / 82
@@ -232,12 +239,14 @@ for layer, row in enumerate(own):
 assert own[0].mean() > 0.6 and own[1:].mean(1).max() < 0.4
 
 # %% [markdown]
-# The cost is visible, too: every picture is a square. Twice the recording, four times the numbers; this is
-# why long recordings are cut into pieces first.
+# The cost is visible, too: every picture is a square. Twice the recording, four times the numbers;
+# this is why long recordings are cut into pieces first.
 #
 # ## Try
 #
-# 1. On paper again: add 10 to all three scores. What happens to the weights? And if you multiply them by 10?
-# 2. Zero one head in `heads` before they are joined, each in turn. Which of block 0 changes the result the
-#    most?
-# 3. Make the recording longer with a second of silence. Do the heads that look at what is near still do so?
+# 1. On paper again: add 10 to all three scores. What happens to the weights? And if you multiply
+#    them by 10?
+# 2. Zero one head in `heads` before they are joined, each in turn. Which of block 0 changes the
+#    result the most?
+# 3. Make the recording longer with a second of silence. Do the heads that look at what is near
+#    still do so?

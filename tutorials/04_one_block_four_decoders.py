@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 4. One block, four decoders
 #
-# The encoder gave 82 vectors, the *memory*. The decoder writes text from it, one token after the other: it
-# reads what it has written so far, looks into the memory, and says for each token of its vocabulary how
-# likely it comes next.
+# The encoder gave 82 vectors, the *memory*. The decoder writes text from it, one token after the
+# other: it reads what it has written so far, looks into the memory, and says how likely each token
+# of its vocabulary is to come next.
 #
-# BERT, GPT-2, BART and mBART are four famous names. As decoders they are one and the same block with a few
-# knobs, and nanos2t has just one `decoder.Block`. This lesson finds the differences, and then what all four
-# have in common.
+# BERT, GPT-2, BART and mBART are four famous names. As decoders they are one and the same block
+# with a few knobs, and nanos2t has just one `decoder.Block`. This lesson finds the differences, and
+# then what all four have in common.
 
 # %%
 from dataclasses import fields
@@ -24,7 +24,11 @@ from nanos2t.model import IGNORED, cross_entropy, shift_right
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
 )
-BLUE, ORANGE, GREEN, RED, GREY = "#2a6f97", "#e07a1f", "#4f8a4c", "#b23a48", "0.6"
+BLUE = "#2a6f97"
+ORANGE = "#e07a1f"
+GREEN = "#4f8a4c"
+RED = "#b23a48"
+GREY = "0.6"
 torch.set_grad_enabled(False)
 
 stt = nanos2t.load()
@@ -59,9 +63,9 @@ for field in fields(DecoderConfig):
 assert [config.pre_norm for config in configs.values()] == [False, True, False, True]
 
 # %% [markdown]
-# The largest of them is `pre_norm`. A block does three things: it looks at the tokens so far, it looks into
-# the memory, and it thinks about each token alone. Each is *added* to what is there. The question is where
-# the norms stand:
+# The largest of them is `pre_norm`. A block does three things: it looks at the tokens so far, it
+# looks into the memory, and it thinks about each token alone. Each is *added* to what is there. The
+# question is where the norms go:
 #
 #     BERT, BART    x = norm(x + look at the past(x))           after the sum: "post-norm"
 #                   x = norm(x + look into the memory(x))
@@ -71,9 +75,9 @@ assert [config.pre_norm for config in configs.values()] == [False, True, False, 
 #                   x = x + look into the memory(norm(x))
 #                   x = x + think(norm(x))
 #
-# That changes what flows from block to block. Behind a post-norm every vector has the same size; in a
-# pre-norm stack nothing ever makes it smaller, so it may grow with each block, and one last norm is needed at
-# the end. Here are stacks of 12 random blocks:
+# That changes what flows from block to block. After a post-norm every vector has the same size; in
+# a pre-norm stack nothing ever makes it smaller, so it may grow with each block, and one last norm
+# is needed at the end. Here are stacks of 12 random blocks:
 
 # %%
 torch.manual_seed(0)
@@ -83,7 +87,8 @@ figure, axis = plt.subplots(figsize=(7, 3.2))
 for name, colour, style in zip(configs, (BLUE, ORANGE, GREEN, RED), ("-", "-", "--", "--")):
     config = getattr(DecoderConfig, name)(320, **deep)
     stack = SpeechEncoderDecoder.from_configs(stt.model.encoder.config, config).decoder.eval()
-    x, sizes = stack.embed(tokens, 0), []
+    x = stack.embed(tokens, 0)
+    sizes = []
     for block, read in zip(stack.blocks, stack.project_memory(memory)):
         x = block(x, read, None, None)
         sizes.append(float(x.norm(dim=2).mean()))
@@ -91,7 +96,7 @@ for name, colour, style in zip(configs, (BLUE, ORANGE, GREEN, RED), ("-", "-", "
     assert (sizes[-1] > 2 * sizes[0]) == config.pre_norm
     assert config.pre_norm or abs(sizes[-1] - 192**0.5) < 0.1
 axis.set(
-    title="size of a vector behind each of 12 blocks",
+    title="size of a vector after each of 12 blocks",
     xlabel="block",
     ylabel="length",
     ylim=(0, None),
@@ -101,22 +106,24 @@ plt.show()
 
 # %% [markdown]
 # The other knobs are in the embedding and the head. BERT adds a vector for "first sentence"
-# (`num_token_types`), and has a small network before its output matrix (`mlm_head`). BART's table of
-# positions starts with two rows that nobody uses (`position_offset`): position 0 is row 2. mBART multiplies
-# its embeddings by sqrt(192) (`embed_scale`). Forget one of these, and nothing fails, only the text is bad.
+# (`num_token_types`), and has a small network before its output matrix (`mlm_head`). BART's table
+# of positions starts with two rows that nobody uses (`position_offset`): position 0 is row 2. mBART
+# multiplies its embeddings by sqrt(192) (`embed_scale`). Forget one of these, and nothing fails,
+# but the text is wrong.
 #
 # ## What all have in common: no look ahead
 #
-# In training the whole text is there, and all positions are computed at once. So no token may see the next
-# one, which is what it shall predict. The proof is to change one token and see which positions notice. The
-# row is the position, the column is the token that was changed; white means the same numbers, but for
-# rounding.
+# In training the whole text is there, and all positions are computed at once. So no token may see
+# the next one, which is the one it has to predict. The proof is to change one token and see which
+# positions notice. The row is the position, the column is the token that was changed; white means
+# the same numbers, but for rounding.
 
 
 # %%
 def notice(run):
     """How much each position (row) changes when each token (column) is another: (12, 12)."""
-    before, changes = run(tokens), []
+    before = run(tokens)
+    changes = []
     for t in range(12):
         other = tokens.clone()
         other[0, t] = (other[0, t] + 100) % 320
@@ -134,13 +141,12 @@ def without_mask(stack, tokens):
     return stack.head(stack.norm(x), stack.embed.tokens.weight)
 
 
-stacks, maps = {}, {}
+stacks = {}
+maps = {}
 for name, config in configs.items():
     stack = SpeechEncoderDecoder.from_configs(stt.model.encoder.config, config).decoder.eval()
-    stacks[name], maps[name] = (
-        stack,
-        notice(lambda x, stack=stack: stack(x, stack.project_memory(memory))),
-    )
+    stacks[name] = stack
+    maps[name] = notice(lambda x, stack=stack: stack(x, stack.project_memory(memory)))
 maps["bert, no mask"] = notice(lambda x: without_mask(stacks["bert"], x))
 
 figure, axes = plt.subplots(1, 5, figsize=(10, 2.6), sharey=True)
@@ -158,17 +164,19 @@ for name, change in maps.items():
     assert (change.diagonal() > 0).all() and (change[-1] > 0).all()
 
 # %% [markdown]
-# Why not just train without the mask and see that the loss is suspiciously good? Because the loss *is* good,
-# and the model useless: it copies the answer in training, and there is none to copy when it writes.
+# Why not just train without the mask and see that the loss is suspiciously good? Because the loss
+# *is* good, and the model useless: it copies the answer in training, and there is none to copy when
+# it writes.
 #
-# The same fact allows a short cut. If the past never changes, then the keys and values of the past never
-# change either: keep them (`decoder.KVCache`) and compute one new token at a time. All at once or one by one
-# must be the same numbers:
+# The same fact allows a short cut. If the past never changes, then the keys and values of the past
+# never change either: keep them (`decoder.KVCache`) and compute one new token at a time. All at
+# once or one by one must be the same numbers:
 
 # %%
 for stack in stacks.values():
     at_once = stack(tokens, stack.project_memory(memory))
-    read, cache = stack.project_memory(memory), stack.new_caches(rows=1, size=12)
+    read = stack.project_memory(memory)
+    cache = stack.new_caches(rows=1, size=12)
     one_by_one = torch.cat([stack(tokens[:, t : t + 1], read, None, cache) for t in range(12)], 1)
     assert (at_once - one_by_one).abs().max() < 1e-4
     assert cache[0].keys.shape == (1, 6, 12, 32)
@@ -176,13 +184,14 @@ for stack in stacks.values():
 # %% [markdown]
 # ## Labels, and the same labels one place later
 #
-# To train, we need at each position what *was* written and what *should* come next. The second are the
-# labels; the first are the labels moved right by one, with a start token in front (`shift_right`). The loss
-# is the mean of -log p(label). Where a label is `IGNORED` (-100: padding, or a token that is given anyway) it
-# does not count.
+# To train, we need at each position what *was* written and what *should* come next. The second are
+# the labels; the first are the labels moved right by one, with a start token in front
+# (`shift_right`). The loss is the mean of -log p(label). Where a label is `IGNORED` (-100: padding,
+# or a token that is given anyway) it does not count.
 
 # %%
-start, pad = stt.model.generation.decoder_start_token_id, stt.model.generation.pad_token_id
+start = stt.model.generation.decoder_start_token_id
+pad = stt.model.generation.pad_token_id
 language = stt.model.generation.lang_to_id["verbatim"]
 labels = torch.tensor([[language, *stt.tokenizer.encode("two four seven"), IGNORED, IGNORED]])
 inputs = shift_right(labels, start, pad)
@@ -205,14 +214,14 @@ print(
 )
 
 # %% [markdown]
-# One label is expensive: the first, the language. Nothing in the sound tells it, so it is given, not guessed.
-# The rest is nearly free: the model knows.
+# One label is expensive: the first, the language. Nothing in the sound reveals it, so it is given,
+# not guessed. The rest costs almost nothing: the model is sure.
 #
 # ## Tell it a lie
 #
-# Feeding the right text, whatever the model would have written, is called teacher forcing. What if the
-# teacher is wrong? We feed "two five seven". Each column is a position; below it stands what the decoder has
-# just been told.
+# Feeding the right text, whatever the model would have written, is called teacher forcing. What if
+# the teacher is wrong? We feed "two five seven". Each column is a position; the label below it is
+# what the decoder has just been told.
 
 
 # %%
@@ -248,14 +257,15 @@ assert p[2, four] > 0.9 and p[2, five] < 0.05  # it heard "four", whatever the t
 assert p[3, seven] > 0.9  # and goes on where the sound goes on
 
 # %% [markdown]
-# It is not shaken: behind the lie it expects "seven" as surely as behind the truth. A decoder that learned
-# more about the language than about listening would be thrown off the track here; translation models of text
-# often are.
+# It is not misled: after the lie it expects "seven" as surely as after the truth. A decoder that
+# learned more about the language than about listening would go astray here; models that translate
+# text often do.
 #
 # ## Try
 #
-# 1. Feed "two" twice, or leave out "four". Does it continue with what comes next in the sound, or with what
-#    is missing?
-# 2. Give the decoder the memory of silence (`torch.zeros`) and read its beliefs: that is what it knows of
-#    numbers alone.
-# 3. Compute the loss of "two four seven" for each of the nine languages. Which label makes the difference?
+# 1. Feed "two" twice, or leave out "four". Does it continue with what comes next in the sound, or
+#    with what is missing?
+# 2. Give the decoder the memory of silence (`torch.zeros`) and read its beliefs: that is what it
+#    knows of numbers alone.
+# 3. Compute the loss of "two four seven" for each of the nine languages. Which label makes the
+#    difference?

@@ -1,9 +1,10 @@
 # %% [markdown]
 # # 5. From greedy to beam
 #
-# The decoder gives probabilities for *one* token. A text has many. Taking the likeliest token each time is
-# quick, and sometimes it writes a text that is less likely than another it could have written. Beam search
-# keeps several beginnings alive. We draw the whole search as a tree, and find out what its one dial does.
+# The decoder gives probabilities for *one* token. A text has many. Taking the likeliest token each
+# time is quick, and sometimes it writes a text that is less likely than another it could have
+# written. Beam search keeps several beginnings alive. We draw the whole search as a tree, and find
+# out what its one dial does.
 
 # %%
 import itertools
@@ -20,15 +21,19 @@ from nanos2t import GenerationConfig, generate, logits_processing
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
 )
-BLUE, ORANGE, GREEN, GREY = "#2a6f97", "#e07a1f", "#4f8a4c", "0.6"
+BLUE = "#2a6f97"
+ORANGE = "#e07a1f"
+GREEN = "#4f8a4c"
+GREY = "0.6"
 torch.set_grad_enabled(False)
 
 # %% [markdown]
 # ## On paper
 #
-# A search needs no speech. It calls one function, `next_logits(tokens, parents)`, which says for each row of
-# tokens how likely each next token is. So we can search in a toy: six tokens, texts of two. After the start
-# comes A (0.6) or B (0.4); after A any of two, 0.5 each; after B one that is nearly sure, 0.9.
+# A search needs no speech. It calls one function, `next_logits(tokens, parents)`, which says for
+# each row of tokens how likely each next token is. So we can search in a toy: six tokens, texts of
+# two. After the start comes A (0.6) or B (0.4); after A any of two, 0.5 each; after B one that is
+# nearly sure, 0.9.
 
 # %%
 START, A, B, C, D, END = range(6)
@@ -53,11 +58,12 @@ for name, found in ("greedy", greedy), ("beam", beam):
 assert greedy.sequences[0].tolist()[1] == A and beam.sequences[0].tolist() == [START, B, C, END]
 
 # %% [markdown]
-# Greedy took A, which was better *then*, and ended with 0.6 * 0.5 = 0.30. The best text is 0.4 * 0.9 = 0.36.
-# Nothing that greedy can see at its first step would tell it. With two beams both beginnings live on, and the
-# better end wins.
+# Greedy took A, which was better *then*, and ended with 0.6 * 0.5 = 0.30. The best text is 0.4 *
+# 0.9 = 0.36. Nothing that greedy can see at its first step would tell it. With two beams both
+# beginnings live on, and the better end wins.
 #
-# Is the beam right? Small enough to try everything: all texts of up to three tokens, and a random model.
+# Is the beam right? Small enough to try everything: all texts of up to three tokens, and a random
+# model.
 
 # %%
 torch.manual_seed(3)
@@ -81,9 +87,9 @@ assert abs(found.sequences_scores[0] - logp(best) / len(best)) < 1e-4
 # %% [markdown]
 # ## The real thing
 #
-# Now the model and the recording. On clean speech the model is so sure that every search finds the same. So
-# we make it hard: a rumble, noise that is weaker in the high frequencies, half as strong again as the
-# recording itself; and the number written in English.
+# Now the model and the recording. On clean speech the model is so sure that every search finds the
+# same. So we make it hard: a rumble, noise that is weaker in the high frequencies, half as strong
+# again as the recording itself; and the number written in English.
 
 # %%
 stt = nanos2t.load()
@@ -97,8 +103,8 @@ def noisy(seed, level=1.5, tilt=0.5):
     return waveform + level * (noise * waveform.std() / noise.std()).astype(np.float32)
 
 
-def hear(wave, language, beams):
-    """The memory of a waveform, a function `next_logits` for it, the options of a search, and its start."""
+def start_search(wave, language, beams):
+    """Return the memory of a waveform, `next_logits` for it, the options of a search, its start."""
     memory, frames = stt.model.encode(stt.prepare([wave])[0])
     config = stt.model.generation.override(stt.generation_options(language, {"num_beams": beams}))
     config = replace(config, num_return_sequences=beams)
@@ -108,16 +114,16 @@ def hear(wave, language, beams):
     return memory, next_logits, config, torch.tensor([[config.decoder_start_token_id]])
 
 
-memory, next_logits, config, start = hear(noisy(73), "en", 1)
+memory, next_logits, config, start = start_search(noisy(73), "en", 1)
 found = generate.greedy_search(next_logits, start, config)
-print(
-    f"greedy: {stt.decode_tokens(found.sequences[0].tolist())}, sum of log p {found.token_logprobs.sum():.2f}"
-)
+text = stt.decode_tokens(found.sequences[0].tolist())
+print(f"greedy: {text}, sum of log p {found.token_logprobs.sum():.2f}")
 
 # %% [markdown]
-# Greedy search is a loop of four lines: ask, take the largest, append, stop at the end token. The first token
-# is forced, it is the language. And `generate.DecoderSession` keeps the keys and values of the tokens that were
-# read; without, we would give the decoder the whole text again for each token. Same result:
+# Greedy search is a loop of four lines: ask, take the largest, append, stop at the end token. The
+# first token is forced, it is the language. And `generate.DecoderSession` keeps the keys and values
+# of past tokens; without it, we would give the decoder the whole text again for each token. The
+# result is the same:
 
 # %%
 read = stt.model.decoder.project_memory(memory)
@@ -132,12 +138,12 @@ print(f"the decoder computed {T * (T + 1) // 2} positions here, and {T} with a c
 # %% [markdown]
 # ## The tree
 #
-# A beam of three. Since a search sees the model only through `next_logits`, we can look over its shoulder: a
-# function in between writes down which beginnings it asks about, and the answers.
+# A beam of three. Since a search sees the model only through `next_logits`, we can look over its
+# shoulder: a function in between writes down which beginnings it asks about, and the answers.
 
 # %%
 K = 3
-memory, next_logits, config, start = hear(noisy(73), "en", K)
+memory, next_logits, config, start = start_search(noisy(73), "en", K)
 asked = []
 
 
@@ -155,8 +161,9 @@ for row, score in zip(ends, found.sequences_scores):
     print(f"{score:.3f}  {stt.decode_tokens(row)}")
 
 # %% [markdown]
-# From that, the tree: for each step the beginnings that were alive (blue), the best continuations that were
-# dropped (grey), and the finished texts (green). The numbers are sums of log p. The thick line is the winner.
+# From that, the tree: for each step the beginnings that were alive (blue), the best continuations
+# that were dropped (grey), and the finished texts (green). The numbers are sums of log p. The thick
+# line is the winner.
 
 # %%
 root = (config.decoder_start_token_id, config.forced_bos_token_id)
@@ -172,48 +179,63 @@ for rows, logprobs in asked[1:]:
         ]
     sums |= {row: total for total, row in sorted(new)[-2 * K :]}  # what the search chooses from
 alive = {tuple(row) for rows, _ in asked for row in rows}
-winner, finished = tuple(ends[0]), {tuple(row) for row in ends}
+winner = tuple(ends[0])
+finished = {tuple(row) for row in ends}
 children = {node: [other for other in sums if other[:-1] == node] for node in sums}
 place = {}
 
 
-def spread(node, x=0):
-    """Leaves on lines of their own, a parent at the height of its best child."""
-    for child in sorted(children[node], key=sums.get, reverse=True):
-        spread(child, x + 1)
-    place[node] = x, place[max(children[node], key=sums.get)][1] if children[node] else len(leaves)
-    leaves.extend([node] * (not children[node]))
-
-
 leaves = []
-spread(root)
+
+
+def place_node(node, x=0):
+    """Place each leaf on a line of its own, and a parent at the height of its best child."""
+    best_first = sorted(children[node], key=sums.get, reverse=True)
+    for child in best_first:
+        place_node(child, x + 1)
+    if best_first:
+        _, y = place[best_first[0]]
+    else:
+        y = len(leaves)
+        leaves.append(node)
+    place[node] = x, y
+
+
+def colour_of(node):
+    if node in finished:
+        return GREEN
+    return BLUE if node in alive else GREY
+
+
+place_node(root)
 figure, axis = plt.subplots(figsize=(10, 0.27 * len(leaves) + 0.8))
 for node, (x, y) in place.items():
-    kind = GREEN if node in finished else BLUE if node in alive else GREY
+    colour = colour_of(node)
     if node != root:
         px, py = place[node[:-1]]
-        thick = node == winner[: len(node)]
-        style = (
-            {"color": ORANGE, "lw": 3}
-            if thick
-            else {"color": kind, "ls": ":" if kind == GREY else "-"}
-        )
+        style = {"color": colour, "ls": "-"}
+        if colour == GREY:
+            style["ls"] = ":"
+        if node == winner[: len(node)]:
+            style = {"color": ORANGE, "lw": 3}
         axis.plot([px, px + 0.74, px + 0.88, x], [py, py, y, y], zorder=1, **style)
     piece = stt.tokenizer.backend.id_to_token(node[-1]).replace("▁", "_")
-    box = {"boxstyle": "round,pad=0.25", "color": kind, "lw": 0}
+    box = {"boxstyle": "round,pad=0.25", "color": colour, "lw": 0}
     axis.text(x, y, f"{piece} {sums[node]:.1f}", color="white", fontsize=8, va="center", bbox=box)
 axis.set(xlim=(-0.1, max(x for x, _ in place.values()) + 1.0), ylim=(len(leaves) - 0.4, -0.8))
 axis.set_axis_off()
 plt.show()
 
 # %% [markdown]
-# Read it from the left. After "forty-" the greedy choice is "f", and it ends in 244. But *two* numbers begin
-# with an f, four and five, and the piece has the probability of both. "se" is second, but what comes behind
-# it is sure, and 247 is what was said. The beam of three kept it; greedy dropped it.
+# Read it from the left. After "forty-" the greedy choice is "f", and it ends in 244. But *two*
+# numbers begin with an f, four and five, and the piece has the probability of both. "se" is second,
+# but what follows it is certain, and 247 is what was said. The beam of three kept it; greedy
+# dropped it.
 
 # %%
 said = {stt.decode_tokens(row): row for row in ends}
-four, seven = said["two hundred and forty-four"], said["two hundred and forty-seven"]
+four = said["two hundred and forty-four"]
+seven = said["two hundred and forty-seven"]
 where = next(i for i in range(len(four)) if four[i] != seven[i])  # behind "forty-"
 assert seven == list(winner) and stt.tokenizer.backend.id_to_token(four[where]) == "f"
 assert sums[tuple(four[: where + 1])] > sums[tuple(seven[: where + 1])]  # greedy's reason
@@ -222,17 +244,18 @@ assert sums[tuple(seven)] > sums[tuple(four)]  # and what came of it
 # %% [markdown]
 # ## The dial: length_penalty
 #
-# The sums are not what is compared in the end. Each token costs something, so the shortest text has an unfair
-# advantage, and the shortest of all is none: in loud noise the model half believes that nobody spoke, and the
-# end token stands directly behind the language. The score of a finished text is
+# The sums are not what is compared in the end. Each token costs something, so the shortest text has
+# an unfair advantage, and the shortest of all is empty: in loud noise the model half believes that
+# nobody spoke, and the end token follows the language directly. The score of a finished text is
 #
 #     score = sum of log p / length ** length_penalty
 #
-# with `length_penalty` 1 by default: the mean per token. At 0 it is the bare sum. Here are the finished texts
-# in a hiss, twice as strong as the recording, in French, and how the dial ranks them:
+# with `length_penalty` 1 by default: the mean per token. At 0 it is the bare sum. Here are the
+# finished texts in a hiss, twice as strong as the recording, in French, and how the dial ranks
+# them:
 
 # %%
-memory, next_logits, config, start = hear(noisy(59, level=2.0, tilt=0.0), "fr", 5)
+memory, next_logits, config, start = start_search(noisy(59, level=2.0, tilt=0.0), "fr", 5)
 found = generate.beam_search(next_logits, start, config)
 rows = [row[: row.index(2) + 1] for row in found.sequences.tolist()]
 totals = {}
@@ -246,7 +269,8 @@ winners = [max(scores, key=lambda text: scores[text][i]) for i in range(len(dial
 figure, axis = plt.subplots(figsize=(9, 4))
 colours = dict(zip(dict.fromkeys(winners), (ORANGE, BLUE, GREEN)))
 for text, score in scores.items():
-    colour, wins = colours.get(text, GREY), score == top
+    colour = colours.get(text, GREY)
+    wins = score == top
     axis.plot(dial, top / score, color=colour, lw=1.5)
     axis.plot(dial[wins], np.ones(wins.sum()), color=colour, lw=8, solid_capstyle="butt")
     axis.text(2.02, (top / score)[-1], text, color=colour, va="center")
@@ -266,15 +290,17 @@ lengths = [totals[text][1] for text in order]
 assert lengths == sorted(lengths)  # the higher the dial, the longer the text that wins
 
 # %% [markdown]
-# Low, and silence wins; high, and a number does. But the dial only chooses among what was found: 247,
-# which was said, is not among them at all. No search repairs what was not heard.
+# Low, and silence wins; high, and a number does. But the dial only chooses among what was found:
+# 247, which was said, is not among them at all. No search recovers what the model did not
+# recognise.
 #
-# A wider beam asks the model about more rows each time and finds sums that are at least as good, mostly:
+# A wider beam asks the model about more rows each time and finds sums that are at least as good,
+# mostly:
 
 # %%
 widths = {}
 for beams in (1, 2, 4, 8):
-    memory, next_logits, config, start = hear(noisy(73), "en", beams)
+    memory, next_logits, config, start = start_search(noisy(73), "en", beams)
     found = (generate.beam_search if beams > 1 else generate.greedy_search)(
         next_logits, start, config
     )
@@ -290,7 +316,7 @@ assert widths[8] >= widths[4] - 1e-3 >= widths[2] - 2e-3 > widths[1]
 # ## Try
 #
 # 1. Change the toy so that two beams fail as well and three are needed.
-# 2. Other seeds of `noisy`, other levels: how often do greedy and beam differ, and which of them is right
-#    when they do?
-# 3. Draw the tree for `K` at 2 and for German. Then set `length_penalty` to 0 in the options and find the
-#    winner in it.
+# 2. Other seeds of `noisy`, other levels: how often do greedy and beam differ, and which of them is
+#    right when they do?
+# 3. Draw the tree for `K` at 2 and for German. Then set `length_penalty` to 0 in the options and
+#    find the winner in it.

@@ -1,9 +1,10 @@
 # %% [markdown]
 # # 6. When was each word said?
 #
-# The model writes *what* was said. *When* it was said is nowhere in its output, and nobody trained it to
-# know. Still it can be found: to write a word, the decoder must look at the frames where it is, and we can
-# watch it look. This is how subtitles get their times. It takes three steps: see, choose, and walk a path.
+# The model writes *what* was said. *When* it was said is nowhere in its output, and nobody trained
+# it to know. Still it can be found: to write a word, the decoder must look at the frames where it
+# is, and we can watch it look. This is how subtitles get their times. It takes three steps: see,
+# choose, and walk a path.
 
 # %%
 from pathlib import Path
@@ -18,7 +19,10 @@ from nanos2t.transcription import alignment
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
 )
-BLUE, ORANGE, GREEN, GREY = "#2a6f97", "#e07a1f", "#4f8a4c", "0.6"
+BLUE = "#2a6f97"
+ORANGE = "#e07a1f"
+GREEN = "#4f8a4c"
+GREY = "0.6"
 torch.set_grad_enabled(False)
 
 stt = nanos2t.load()
@@ -34,9 +38,9 @@ def pieces(tokens):
 # %% [markdown]
 # ## See
 #
-# Write the text first, then read it once more, and keep the weights of every cross-attention: two layers of
-# six heads. `alignment.run_decoder` does that. Row t is the step at which the decoder had read token t and
-# chose token t + 1; the columns are the 82 frames.
+# Write the text first, then read it once more, and keep the weights of every cross-attention: two
+# layers of six heads. `alignment.run_decoder` does that. Row t is the step at which the decoder had
+# read token t and chose token t + 1; the columns are the 82 frames.
 
 # %%
 result = stt.transcribe(waveform, sample_rate=stt.sample_rate)
@@ -52,13 +56,15 @@ assert weights.shape == (2, 6, 3, 82)
 best = alignment.choose_heads(weights).tolist()
 figure, axes = plt.subplots(3, 6, figsize=(10, 4.2), height_ratios=(2, 2, 1))
 for (layer, head), map_ in zip(np.ndindex(2, 6), weights.flatten(0, 1)):
-    axis, chosen = axes[layer, head], [layer, head] in best
+    axis = axes[layer, head]
+    chosen = [layer, head] in best
     axis.imshow(
         map_, cmap="Oranges", aspect="auto", extent=(0, end, 3, 0), vmin=0, interpolation="nearest"
     )
     style = {"color": ORANGE, "fontweight": "bold"} if chosen else {}
     axis.set_title(f"layer {layer}, head {head}", fontsize=9, **style)
-    axis.set(xticks=[], yticks=[0.5, 1.5, 2.5] if head == 0 else [])
+    ticks = [0.5, 1.5, 2.5] if head == 0 else []
+    axis.set(xticks=[], yticks=ticks)
 for axis in axes[:2, 0]:
     axis.set_yticklabels(pieces(tokens[2:5]))
 for axis in axes[2]:
@@ -70,13 +76,14 @@ plt.show()
 # %% [markdown]
 # ## Choose
 #
-# Some heads draw a staircase: one dark step per word, falling to the right. That is listening, word by word.
-# Others do other work. Head 1 of layer 0 is one word *too far*: while "four" is chosen it looks at "seven",
-# and who writes numbers must know how many digits follow. And head 0 of layer 1 is diffuse.
+# Some heads draw a staircase: one dark step per word, falling to the right. That is listening, word
+# by word. Others do other work. Head 1 of layer 0 is one word *too far*: while "four" is chosen it
+# looks at "seven", because to write a number one must know how many digits follow. And head 0 of
+# layer 1 is diffuse.
 #
-# `alignment.choose_heads` takes two heads by one property: in a good head, a later token looks at a later frame.
-# For every pair of tokens it asks how much more likely "later" is than "earlier" (Kendall's tau), and the two
-# best are bold above.
+# `alignment.choose_heads` takes two heads by one property: in a good head, a later token looks at a
+# later frame. For every pair of tokens it asks how much more likely "later" is than "earlier"
+# (Kendall's tau), and the two best are bold above.
 
 # %%
 when = weights.argmax(3) * end / 82  # (2, 6, 3) seconds
@@ -101,20 +108,20 @@ assert weights[1, 0].max() < 0.1
 # %% [markdown]
 # ## Walk
 #
-# Now a *path* through the mean of the two: from the first token and frame to the last, each step one token
-# on, one frame on, or both, at the least cost. To find it we need not try all paths. The cheapest way to a
-# cell comes from one of three neighbours, so
+# Now a *path* through the mean of the two: from the first token and frame to the last, each step
+# one token on, one frame on, or both, at the least cost. To find it we need not try all paths. The
+# cheapest way to a cell comes from one of three neighbours, so
 #
 #     total[t, s] = cost[t, s] + min(total[t-1, s-1], total[t-1, s], total[t, s-1])
 #
-# filled row by row, and then walked backwards. This is dynamic time warping, `alignment.dtw`; the cost here is
-# one minus the weight. To trust it, plant a staircase and three traps: tokens that look harder at the frame
-# of *another* token, as happens when a word is said twice. The largest weight falls for them, the path does
-# not: it cannot go back.
+# filled row by row, and then walked backwards. This is dynamic time warping, `alignment.dtw`; the
+# cost here is one minus the weight. To trust it, plant a staircase and three traps: tokens that
+# look harder at the frame of *another* token, as happens when a word is said twice. The largest
+# weight falls for them, the path does not: it cannot go back.
 
 # %%
 rng = np.random.default_rng(0)
-hidden = np.sort(rng.choice(80, 12, replace=False))  # token t is heard in frame hidden[t]
+hidden = np.sort(rng.choice(80, 12, replace=False))  # token t is in frame hidden[t]
 planted = 0.05 * rng.random((12, 80))
 planted[range(12), hidden] += 0.5
 planted[[2, 5, 9], hidden[[7, 1, 4]]] += 0.6
@@ -133,9 +140,9 @@ assert path[0].tolist() == [0, 0] and path[-1].tolist() == [11, 79]
 assert {tuple(step) for step in steps.tolist()} <= {(1, 1), (1, 0), (0, 1)}
 
 # %% [markdown]
-# On the recording: the path, and on it the frame where each token is heard most. A word is shown from a tenth
-# of a second before that frame, since it must have begun when it is recognised, for half a second or until
-# the next begins.
+# On the recording: the path, and on it the frame with the largest weight for each token. A word is
+# shown from a tenth of a second before that frame, since it must have begun when it is recognised,
+# for half a second or until the next begins.
 
 # %%
 layer, head = np.transpose(best)
@@ -163,9 +170,9 @@ for (word, (start, stop)), found in zip(words.items(), times):
 # %% [markdown]
 # ## Where the path must not be walked
 #
-# "Two four seven" in German is *zweihundertsiebenundvierzig*: two hundred seven and forty. The units come
-# before the tens. Whoever writes this must look at "seven" first, and then go *back* to "four". The same
-# heads show that it does:
+# "Two four seven" in German is *zweihundertsiebenundvierzig*: two hundred seven and forty. The
+# units come before the tens. To write this, the decoder must look at "seven" first, and then go
+# *back* to "four". The same heads show that it does:
 
 # %%
 german = stt.transcribe(waveform, sample_rate=stt.sample_rate, language="de")
@@ -192,12 +199,13 @@ assert [at[0], at[2], at[4]] == ["two", "seven", "four"]  # forward, then back
 assert at[1] == "seven" and mean[5].max() < mean[2].max() / 3
 
 # %% [markdown]
-# Two more things are worth a look. "hundert" is nowhere in the sound; to write it, the decoder must know that
-# two more digits follow "two", and it looks at the last of them. And for "zig" it looks nowhere in
-# particular: after "siebenundvier" nothing else is possible.
+# Two more things are worth a look. "hundert" is nowhere in the sound; to write it, the decoder must
+# know that two more digits follow "two", and it looks at the last of them. And for "zig" it looks
+# nowhere in particular: after "siebenundvier" nothing else is possible.
 #
-# So there is no path in a translation: each token is timed by itself, and not all times mean something. The
-# package knows the difference (`monotone` in `alignment.align_tokens`), and asks for it by language.
+# So a translation has no path: each token is timed on its own, and not every time has a meaning.
+# The package knows the difference (`monotone` in `alignment.align_tokens`), and asks for it by
+# language.
 #
 # In a shell, the times of what is said, and of a text that you give:
 #
@@ -206,7 +214,8 @@ assert at[1] == "seven" and mean[5].max() < mean[2].max() / 3
 #
 # ## Try
 #
-# 1. Draw the German picture for another language. Danish puts the units first, too; French and Italian do
-#    not.
-# 2. Align a text that was *not* said ("two five seven"). Where is "five" heard? Does its probability tell?
+# 1. Draw the German picture for another language. Danish puts the units first, too; French and
+#    Italian do not.
+# 2. Align a text that was *not* said ("two five seven"). Where does the decoder find "five"? Does
+#    its probability tell?
 # 3. Take the two *worst* heads instead of the best. How far off are the times?

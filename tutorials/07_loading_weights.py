@@ -1,10 +1,10 @@
 # %% [markdown]
 # # 7. Official weights, and the first layer that departs
 #
-# A checkpoint is a few hundred named tensors. To use one, your model must give each its place, and then
-# compute the same numbers as the code it was trained with. Both go wrong all the time, and mostly in silence:
-# wrong weights have the right shapes, and a wrong model writes plausible text. This lesson shows how to load
-# without trust, and how to find the first place where two models differ.
+# A checkpoint is a few hundred named tensors. To use one, your model must give each its place, and
+# then compute the same numbers as the code it was trained with. Both often go wrong, and mostly
+# silently: wrong weights have the right shapes, and a wrong model writes plausible text. This
+# lesson shows how to load without trust, and how to find the first place where two models differ.
 
 # %%
 import copy
@@ -23,7 +23,8 @@ from nanos2t.model import SpeechEncoderDecoder
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
 )
-COLOURS, GREY = ("#2a6f97", "#e07a1f", "#4f8a4c", "#b23a48", "#7d5ba6"), "0.6"
+COLOURS = ("#2a6f97", "#e07a1f", "#4f8a4c", "#b23a48", "#7d5ba6")
+GREY = "0.6"
 torch.set_grad_enabled(False)
 
 stt = nanos2t.load()
@@ -34,13 +35,14 @@ values, _ = stt.prepare([waveform])
 # %% [markdown]
 # ## What is in the folder
 #
-# The bundled model lies in the layout of Hugging Face's transformers, like every official checkpoint:
-# `config.json` says what to build, `model.safetensors` what to fill it with. A safetensors file is a list of
-# names, types and shapes, and then the numbers; the list can be read alone.
+# The bundled model has the layout of Hugging Face's transformers, like every official checkpoint:
+# `config.json` says what to build, `model.safetensors` what to fill it with. A safetensors file is
+# a list of names, types and shapes, and then the numbers; the list can be read alone.
 
 # %%
 with safe_open(folder / "model.safetensors", "pt") as file:
-    theirs = {name: file.get_tensor(name).float() for name in file.keys()}
+    names = file.keys()
+    theirs = {name: file.get_tensor(name).float() for name in names}
 print(len(theirs), "tensors, among them")
 for name in [*theirs][40:46]:
     print(f"  {name:<62} {tuple(theirs[name].shape)}")
@@ -49,9 +51,9 @@ for name in [*theirs][40:46]:
 # ## Their names, our names
 #
 # They write `encoder.encoder.layers.0.attention.q_proj.weight`, we write
-# `encoder.blocks.0.self_attn.q_proj.weight`. Nothing is guessed: a table says which is which, one line for
-# each kind of tensor, `{i}` for the number of the layer. From our names and the table follow theirs. The
-# folder `weights_map/` has a table for every family.
+# `encoder.blocks.0.self_attn.q_proj.weight`. Nothing is guessed: a table says which is which, one
+# line for each kind of tensor, `{i}` for the number of the layer. From our names and the table
+# follow theirs. The folder `weights_map/` has a table for every family.
 
 # %%
 print(f"{'ours':<28} theirs")
@@ -67,9 +69,10 @@ model.eval()
 assert torch.allclose(model(values).memory, stt.model(values).memory, atol=1e-4)
 
 # %% [markdown]
-# `remap.import_state` is strict in both directions: a tensor of the file that has no place is an error, and so is a
-# place that stays empty, and a wrong shape. PyTorch's own `strict=False` is not. Rename one tensor, as
-# happens when somebody updates a library, and see what each of them says:
+# `remap.import_state` is strict in both directions: a tensor of the file that has no place in the
+# model is an error, and so are a place that stays empty and a wrong shape. PyTorch's own
+# `strict=False` is not. Rename one tensor, as happens when somebody updates a library, and see what
+# each of them says:
 
 # %%
 name = "encoder.encoder.layers.3.attention.out_proj.weight"
@@ -87,10 +90,10 @@ else:
 ours = "encoder.blocks.3.self_attn.out_proj.weight"
 torch.manual_seed(0)
 careless = copy.deepcopy(model)
-careless.encoder.blocks[3].self_attn.out_proj.reset_parameters()  # what stands there before loading
+careless.encoder.blocks[3].self_attn.out_proj.reset_parameters()  # its values before loading
 careless.load_state_dict({key: value for key, value in state.items() if key != ours}, strict=False)
 print(
-    "strict=False:   no word, and then it writes",
+    "strict=False:   no error, and then it writes",
     repr(stt.decode_tokens(careless.generate(values)[0].tolist())),
 )
 assert stt.decode_tokens(careless.generate(values)[0].tolist()) == "two four seven"
@@ -100,13 +103,14 @@ assert stt.decode_tokens(careless.generate(values)[0].tolist()) == "two four sev
 #
 # ## Traps in the tables
 #
-# - GPT-2 stores its matrices as (in, out), PyTorch's `torch.nn.Linear` as (out, in). A square matrix has the
-#   same shape both ways, so no check of shapes sees the mistake; the table says `transpose`. It also keeps
-#   queries, keys and values in one.
-# - The positional convolution is stored as a gain and a direction (lesson 2). Files from before 2023 call
-#   them `weight_g` and `weight_v`, newer ones `parametrizations.weight.original0` and `original1`. A table
-#   lists the old names as `legacy`.
-# - A tensor may have two names (`alias`): most decoders use the embedding a second time, as output matrix.
+# - GPT-2 stores its matrices as (in, out), PyTorch's `torch.nn.Linear` as (out, in). A square
+#   matrix has the same shape both ways, so no check of shapes sees the mistake; the table says
+#   `transpose`. It also keeps queries, keys and values in one.
+# - The positional convolution is stored as a gain and a direction (lesson 2). Files from before
+#   2023 call them `weight_g` and `weight_v`, newer ones `parametrizations.weight.original0` and
+#   `original1`. A table lists the old names as `legacy`.
+# - A tensor may have two names (`alias`): most decoders use the embedding a second time, as output
+#   matrix.
 #
 # Whether a table is right can be tested: write what was read, and compare bit for bit.
 
@@ -130,13 +134,13 @@ assert written.keys() == theirs.keys() and all(
 # %% [markdown]
 # ## Same names, same shapes, same numbers?
 #
-# Now the weights are in. Is the *code* right? Run both models on the same recording and compare not the text,
-# not the logits, but every stage on the way. The first stage that differs has the fault; what comes after
-# only inherits it.
+# Now the weights are in. Is the *code* right? Run both models on the same recording and compare not
+# the text, not the logits, but every stage on the way. The first stage that differs has the fault;
+# what comes after only inherits it.
 #
-# First, what is "the same"? Compute one model twice, with 32 and with 64 bits. This is the noise of rounding,
-# and it is all that two right models may differ by. The package draws the line at 1e-4 of the largest number
-# of a stage.
+# First, what is "the same"? Compute one model twice, with 32 and with 64 bits. This is the noise of
+# rounding, and it is all that two right models may differ by. The package draws the line at 1e-4 of
+# the largest number of a stage.
 
 # %%
 tokens = torch.tensor([[1, 4, 153, 149, 151]])  # start, <verbatim>, two, four, seven
@@ -145,7 +149,9 @@ limit = parity.TOLERANCE[torch.float32]
 
 
 def differences(other, values=values):
-    """Stage -> largest difference from the reference, as a share of the reference's largest number."""
+    """Stage -> largest difference from the reference, as a share of the reference's largest
+    number.
+    """
     shares = {}
     for name, x in parity.run_ours(other, values, tokens).items():
         right = reference[name].double()
@@ -225,9 +231,8 @@ written = {
     name: stt.decode_tokens(other.generate(values)[0].tolist()) for name, other in models.items()
 }
 for name, difference in found.items():
-    print(
-        f"{name:<30} departs at {first_departure(difference) or 'none':<16} and writes {written[name]!r}"
-    )
+    departure = first_departure(difference) or "none"
+    print(f"{name:<30} departs at {departure:<16} and writes {written[name]!r}")
 departs = [first_departure(difference) for difference in found.values()]
 assert departs == ["positions", "encoder block 2", "encoder block 3", "embedding", None]
 assert sum(text == "two four seven" for text in written.values()) == 3
@@ -239,11 +244,11 @@ assert all(
 # Three things are worth a look.
 #
 # - Three of the five write the right text. A test that reads the text would have passed them.
-# - Behind the first dot, a curve says nothing more about where the fault is. (The embedding of the text does
-#   not depend on the sound: there, those whose fault is in the encoder agree once more.)
-# - The purple one has no dot. A wrong epsilon is above rounding in the convolutions, but always under the
-#   line, and at the logits it cannot be told from rounding at all. With 64 bits, rounding is so small that
-#   the line can be a million times lower, and there it is found:
+# - After the first dot, a curve says nothing more about where the fault is. (The embedding of the
+#   text does not depend on the sound: there, those whose fault is in the encoder agree once more.)
+# - The purple one has no dot. A wrong epsilon is above rounding in the convolutions, but always
+#   under the line, and at the logits it cannot be told from rounding at all. With 64 bits, rounding
+#   is so small that the line can be a million times lower, and there it is found:
 
 # %%
 epsilon = found["eps 1e-4 in three conv norms"]
@@ -264,9 +269,10 @@ assert first_departure(differences(fault64, values.double())) == "conv 4"
 # %% [markdown]
 # ## Weights that hide mistakes
 #
-# It is tempting to test on a *new* model, with random weights: nothing to download. But new weights are
-# small, 0.02, and nearly everything a block adds to its input is small, too. So take out the cross-attention,
-# the ears of the decoder, of a new model and of the trained one: does the likeliest next token change?
+# It is tempting to test on a *new* model, with random weights: nothing to download. But new weights
+# are small, 0.02, and nearly everything a block adds to its input is small, too. So take out the
+# cross-attention, the ears of the decoder, of a new model and of the trained one: does the
+# likeliest next token change?
 
 
 # %%
@@ -285,25 +291,25 @@ for name, hearing in ("new", new), ("trained", model):
     deaf(changed)
     after = changed(values, decoder_input_ids=tokens).logits[0].double()
     shares[name] = float((before.argmax(1) != after.argmax(1)).double().mean())
-    print(
-        f"{name:<8} logits change by {(after - before).abs().max():.3f}, {shares[name]:.0%} of the tokens"
-    )
+    change = (after - before).abs().max()
+    print(f"{name:<8} logits change by {change:.3f}, {shares[name]:.0%} of the tokens")
 assert shares["new"] == 0 and shares["trained"] > 0.1
 
 # %% [markdown]
-# A new model does not notice that it is deaf. So the tests of this package first *spread* the weights of a
-# random model: larger matrices, biases that are not 0, norms that are not 1. Then every mistake shows.
+# A new model does not notice that it is deaf. So the tests of this package first *spread* the
+# weights of a random model: larger matrices, biases that are not 0, norms that are not 1. Then
+# every mistake shows.
 #
-# If transformers is installed (it is no part of what the lessons need), a shell compares stage by stage with
-# the real thing; and this shows the names and rules of every tensor:
+# If transformers is installed (it is no part of what the lessons need), a shell compares stage by
+# stage with the real thing; and this shows the names and rules of every tensor:
 #
 #     nanos2t parity
 #     nanos2t info --map
 #
 # ## Try
 #
-# 1. Add a fault of your own: forget the last norm of the encoder, or take the head size of 192 under the
-#    root.
+# 1. Add a fault of your own: forget the last norm of the encoder, or take the head size of 192
+#    under the root.
 # 2. Put two faults into one model. What does the curve tell you about the second?
-# 3. Which of the faults are found if you compare only the logits of the first token? Which if you compare the
-#    mean?
+# 3. Which of the faults are found if you compare only the logits of the first token? Which if you
+#    compare the mean?

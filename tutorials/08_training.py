@@ -1,13 +1,14 @@
 # %% [markdown]
 # # 8. Training a tiny model
 #
-# We have read a trained model from end to end. Now we train one: a new decoder, from random weights, that
-# hears "two four seven" and writes *seven four two*. Backwards, so that nothing can be copied from what
-# exists: it must learn by itself where to look first. It takes half a minute, and we watch its attention find
-# the way.
+# We have read a trained model from end to end. Now we train one: a new decoder, from random
+# weights, that hears "two four seven" and writes *seven four two*. Backwards, so that nothing can
+# be copied from what exists: it must learn by itself where to look first. It takes half a minute,
+# and we watch its attention find the way.
 #
-# The encoder is the trained one, kept as it is. That is how many speech models are made, from two halves
-# (`SpeechEncoderDecoder.from_encoder_decoder_pretrained`), because learning to hear takes days.
+# The encoder is the trained one, kept as it is. That is how many speech models are made, from two
+# halves (`SpeechEncoderDecoder.from_encoder_decoder_pretrained`), because learning to hear takes
+# days.
 
 # %%
 import tempfile
@@ -28,7 +29,9 @@ from nanos2t.transcription import alignment
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
 )
-BLUE, ORANGE, GREY = "#2a6f97", "#e07a1f", "0.6"
+BLUE = "#2a6f97"
+ORANGE = "#e07a1f"
+GREY = "0.6"
 torch.manual_seed(0)
 
 stt = nanos2t.load()
@@ -38,12 +41,13 @@ waveform = stt.load_audio(Path(nanos2t.__file__).parent / "assets" / "sample.wav
 # %% [markdown]
 # ## Data
 #
-# One recording of three words is all there is in the package. Cut it, and put the words together in any
-# order: 3 of one word, 9 of two, 27 of three, 81 of four. Each time with other pauses, another speed (which
-# moves the pitch, too) and a little noise, so that no two are the same. 30 of the 120 texts are kept away
-# from training: they are the test.
+# One recording of three words is all there is in the package. Cut it, and put the words together in
+# any order: 3 of one word, 9 of two, 27 of three, 81 of four. Each time with other pauses, another
+# speed (which moves the pitch, too) and a little noise, so that no two are the same. 30 of the 120
+# texts are kept away from training: they are the test.
 #
-# This shows that a model *learns*; that it would understand another voice is more than three clips can teach.
+# This shows that a model *learns*; that it would understand another voice is more than three clips
+# can teach.
 
 # %%
 WORDS = {"two": (0.06, 0.49), "four": (0.93, 1.51), "seven": (1.95, 2.61)}  # seconds, from lesson 6
@@ -66,18 +70,19 @@ def utter(words):
 
 texts = [text for n in (1, 2, 3, 4) for text in product(WORDS, repeat=n)]
 rng.shuffle(texts)
-unseen, seen = [tuple(text) for text in texts[:30]], [tuple(text) for text in texts[30:]]
+unseen = [tuple(text) for text in texts[:30]]
+seen = [tuple(text) for text in texts[30:]]
 said = [seen[i % len(seen)] for i in range(216)]
 assert len(texts) == 120 and not set(unseen) & set(seen)
 
 # %% [markdown]
 # ## The model
 #
-# A vocabulary of six: padding, start, end, and three words. The decoder has GPT-2's shape, two small blocks
-# of width 64; between it and the encoder stands the *bridge*, a matrix from 192 to 64.
+# A vocabulary of six: padding, start, end, and three words. The decoder has GPT-2's shape, two
+# small blocks of width 64; between it and the encoder is the *bridge*, a matrix from 192 to 64.
 #
-# As the encoder does not change, we run it once over everything and keep what it says. Then a step costs next
-# to nothing.
+# As the encoder does not change, we run it once over everything and keep its output. Then a step
+# costs next to nothing.
 
 # %%
 PAD, START, END = range(3)
@@ -107,7 +112,7 @@ def labels_of(texts):
 
 @torch.no_grad()
 def listen(texts):
-    """Texts -> what the encoder makes of recordings of them, (B, S, 192), and their real frames, (B,)."""
+    """Return the encoder's output (B, S, 192) for recordings of texts, and frame lengths (B,)."""
     heard = [model.encoder(*stt.prepare([utter(text)])[:1])[0][0] for text in texts]
     frames = torch.tensor([len(x) for x in heard])
     return torch.nn.utils.rnn.pad_sequence(heard, batch_first=True), frames
@@ -121,34 +126,38 @@ print(said[7], "->", labels[7].tolist())
 # %% [markdown]
 # ## The loop
 #
-# A step of training is five lines: feed a batch with the right text moved by one place (lesson 4), take the
-# loss, its gradient, make it no longer than 1, and take a step against it. The learning rate rises at first,
-# because new weights point anywhere, and falls to 0 in the end.
+# A step of training is five lines: feed a batch with the right text moved by one place (lesson 4),
+# take the loss, its gradient, limit its length to 1, and take a step against it. The learning rate
+# rises at first, because new weights point anywhere, and falls to 0 in the end.
 #
-# Every 20 steps we write the unseen texts with greedy search and count wrong words: the word error rate is
-# the number of words that must be changed, added or removed, divided by how many were said.
+# Every 20 steps we write the unseen texts with greedy search and count wrong words: the word error
+# rate is the number of words that must be changed, added or removed, divided by how many were said.
 
 
 # %%
 def edits(a, b):
-    """The least number of words to change, add or remove to make a of b (Levenshtein 1966)."""
-    row = list(range(len(b) + 1))
+    """Return the least number of words to change, add or remove to turn b into a (Levenshtein
+    1966).
+    """
+    above = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
-        last, row[0] = row[0], i
+        row = [i]
         for j, y in enumerate(b, 1):
-            last, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, last + (x != y))
-    return row[-1]
+            change = above[j - 1] if x == y else above[j - 1] + 1
+            row.append(min(above[j] + 1, row[j - 1] + 1, change))
+        above = row
+    return above[-1]
 
 
-assert (
-    edits("two four".split(), "two".split()) == 1
-    and edits("two four".split(), "four two".split()) == 2
-)
+assert edits(["two", "four"], ["two"]) == 1
+assert edits(["two", "four"], ["four", "two"]) == 2
 
 
 @torch.no_grad()
 def test():
-    """The word error rate on unseen texts, and where all heads look when the first long one is written."""
+    """Return the word error rate on unseen texts, and where all heads look in the first long
+    one.
+    """
     model.eval()
     found = generate.decode_memory(model, model.bridge(test_memory), test_frames, {}).sequences
     written = [[VOCABULARY[i] for i in row if VOCABULARY[i]] for row in found.tolist()]
@@ -163,7 +172,10 @@ def test():
 STEPS = 200
 plan = TrainConfig(steps=STEPS, learning_rate=3e-3, warmup_steps=20, decay_steps=100)
 optimizer = torch.optim.AdamW(decay_groups(parts, plan.weight_decay), betas=(0.9, 0.98))
-losses, rates, views = [], {0: test()[0]}, {0: test()[1]}
+losses = []
+errors, view, text = test()
+rates = {0: errors}
+views = {0: view}
 for step in range(STEPS):
     model.train()
     for group in optimizer.param_groups:
@@ -190,10 +202,10 @@ assert np.mean(losses[-20:]) < 0.1 * np.mean(losses[:10])
 # %% [markdown]
 # ## What it learned, and when
 #
-# Two numbers tell what a loss means. A model that knows nothing spreads its chances evenly over six tokens:
-# log 6 = 1.79. A model that knows all 90 texts of the training by heart, but hears nothing, has to guess
-# which of them it is: log 90 for a text, shared by its labels, 0.99 for each. Only what is below that must
-# have been heard.
+# Two numbers tell what a loss means. A model that knows nothing spreads its chances evenly over six
+# tokens: log 6 = 1.79. A model that knows all 90 texts of the training by heart, but hears nothing,
+# has to guess which of them it is: log 90 for a text, shared by its labels, 0.99 for each. Only
+# what is below that must have been heard.
 
 # %%
 deaf = np.log(len(seen)) / (np.mean([len(text) for text in seen]) + 1)
@@ -212,11 +224,12 @@ right.set(title="word error rate, on unseen texts", xlabel="step", ylabel="%", y
 plt.show()
 
 # %% [markdown]
-# Now the attention of one recording, at six moments, from the two heads that in the end go backwards best
-# (`alignment.choose_heads`, with the rows turned round). Time runs to the right, and what is written runs down.
-# It starts as fog. Then come upright stripes: it has found *that* there are words, and looks at all of them,
-# whatever it writes. In the end there is a staircase that *rises*: to write backwards, it looks first at the
-# last word. Nobody told it where the words are, nor that the order is turned round.
+# Now the attention of one recording, at six moments, from the two heads that in the end go
+# backwards best (`alignment.choose_heads`, with the rows turned round). Time runs to the right, and
+# what is written runs down. It starts as fog. Then come upright stripes: it has found *that* there
+# are words, and looks at all of them, whatever it writes. In the end there is a staircase that
+# *rises*: to write backwards, it looks first at the last word. Nobody told it where the words are,
+# nor that the order is turned round.
 
 # %%
 layer, head = alignment.choose_heads(views[STEPS].flip(2)).T
@@ -256,12 +269,13 @@ with tempfile.TemporaryDirectory() as folder:
 assert again.generate(values)[0].tolist() == tokens
 
 # %% [markdown]
-# For longer runs there is `nanos2t train`: the same loop, which can be killed at any time and goes on to the
-# same bits. The bundled model's task is learned by it; `tutorials/train_spoken_numbers.md` has the commands.
+# For longer runs there is `nanos2t train`: the same loop, which can be killed at any time and goes
+# on to the same bits. The bundled model's task is learned by it;
+# `tutorials/train_spoken_numbers.md` has the commands.
 #
 # ## Try
 #
 # 1. Turn the labels round, so that it writes in the order that is said. Is that learned faster?
 # 2. Leave out the memory: replace it by zeros. Does the loss stop where it should?
-# 3. Train without the changes of speed and pauses in `utter`. The loss falls faster. What happens to unseen
-#    texts?
+# 3. Train without the changes of speed and pauses in `utter`. The loss falls faster. What happens
+#    to unseen texts?

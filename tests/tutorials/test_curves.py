@@ -1,5 +1,5 @@
 # pytest tests/tutorials/test_curves.py
-"""tutorials/recipes/curves.py: which lines are drawn, from logs of runs that were stopped; the picture."""
+"""The curves that are drawn from logs of runs that were stopped, and the picture."""
 
 import json
 import sys
@@ -23,9 +23,9 @@ LINES = [
 
 
 def test_a_panel_for_each_metric(tmp_path):
-    first = curves.read(log(tmp_path / "a", *LINES))
-    second = curves.read(log(tmp_path / "b", {"step": 10, "loss": 4.0, "learning_rate": 1e-4}))
-    found = curves.curves({"a": first, "b": second})
+    first = curves.read_log(log(tmp_path / "a", *LINES))
+    second = curves.read_log(log(tmp_path / "b", {"step": 10, "loss": 4.0, "learning_rate": 1e-4}))
+    found = curves.make_panels({"a": first, "b": second})
     assert list(found) == ["loss", "exact", "learning_rate"]
     assert found["loss"] == {
         "a": ([10, 20], [3.0, 2.0]), "a, dev": ([20], [2.5]), "b": ([10], [4.0])
@@ -34,7 +34,7 @@ def test_a_panel_for_each_metric(tmp_path):
 
 
 def test_a_step_done_twice_counts_as_the_last(tmp_path):
-    lines = curves.read(
+    lines = curves.read_log(
         log(tmp_path / "a", *LINES, {"step": 10, "loss": 1.0}, {"step": 20, "loss": 0.5})
     )
     assert [(line["step"], line["loss"]) for line in lines] == [(10, 1.0), (20, 0.5)]
@@ -42,15 +42,15 @@ def test_a_step_done_twice_counts_as_the_last(tmp_path):
 
 def test_a_line_that_was_not_written_to_its_end_does_not_count(tmp_path):
     path = log(tmp_path / "a", *LINES)
-    whole = curves.read(path)
+    whole = curves.read_log(path)
     path.write_text(path.read_text() + '{"step": 30, "lo')
-    assert curves.read(path) == whole
+    assert curves.read_log(path) == whole
 
 
 def test_names_tell_the_runs_apart():
-    assert curves.names([Path("/x/a/log.jsonl"), Path("/x/b/log.jsonl")]) == ["a", "b"]
-    assert curves.names([Path("/x/a/log.jsonl"), Path("/y/a/log.jsonl")]) == ["x/a", "y/a"]
-    assert curves.names([Path("/x/a/log.jsonl")]) == ["a"]
+    assert curves.name_runs([Path("/x/a/log.jsonl"), Path("/x/b/log.jsonl")]) == ["a", "b"]
+    assert curves.name_runs([Path("/x/a/log.jsonl"), Path("/y/a/log.jsonl")]) == ["x/a", "y/a"]
+    assert curves.name_runs([Path("/x/a/log.jsonl")]) == ["a"]
 
 
 def test_the_picture(tmp_path, monkeypatch):

@@ -1,5 +1,5 @@
 # pytest tests/tutorials/test_manifests.py
-"""tutorials/recipes/manifests.py: the split, the texts, rows of one speaker; recordings here are tones."""
+"""The split, the texts and the rows of manifests.py. The recordings here are tones."""
 
 import sys
 from pathlib import Path
@@ -47,8 +47,8 @@ def test_a_line_for_each_recording(recordings, tmp_path, monkeypatch):
 
 
 def test_rows_have_each_recording_once_and_one_speaker(recordings):
-    found = manifests.find(recordings, "dev")
-    rows = list(manifests.rows(found, 4, np.random.default_rng(0)))
+    found = manifests.find_recordings(recordings, "dev")
+    rows = list(manifests.draw_rows(found, 4, np.random.default_rng(0)))
     assert sorted(recording for row in rows for recording in row) == sorted(found)
     assert all(len({speaker for _, speaker, _ in row}) == 1 for row in rows)
     assert {len(row) for row in rows} == {1, 2, 3, 4}

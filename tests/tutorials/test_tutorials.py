@@ -24,7 +24,7 @@ from nanos2t import DecoderConfig, EncoderConfig, GenerationConfig
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LESSONS = notebooks.lessons()
+LESSONS = notebooks.find_lessons()
 BUNDLED = ROOT / "nanos2t" / "assets" / "spoken-numbers"
 FOLDERS = [ROOT, ROOT / "nanos2t", ROOT / "tutorials", BUNDLED]
 IMPORTS = {"matplotlib", "nanos2t", "numpy", "safetensors", "torch"}
@@ -33,13 +33,15 @@ each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.s
 
 def prose(lesson: Path) -> str:
     return "\n\n".join(
-        text for kind, text in notebooks.cells(lesson.read_text("utf-8")) if kind == "markdown"
+        text
+        for kind, text in notebooks.split_cells(lesson.read_text("utf-8"))
+        if kind == "markdown"
     )
 
 
 def code(lesson: Path) -> str:
     return "\n\n".join(
-        text for kind, text in notebooks.cells(lesson.read_text("utf-8")) if kind == "code"
+        text for kind, text in notebooks.split_cells(lesson.read_text("utf-8")) if kind == "code"
     )
 
 
@@ -236,4 +238,4 @@ def test_notebooks_are_valid_and_always_the_same(tmp_path: Path):
 
 def test_text_before_the_first_cell_is_refused():
     with pytest.raises(ValueError, match="before the first cell"):
-        list(notebooks.cells("x = 1\n# %%\n"))
+        list(notebooks.split_cells("x = 1\n# %%\n"))

@@ -1,10 +1,12 @@
-"""How much memory and time a training step takes, on one GPU and on many: by counting, without any GPU.
+"""How much memory and time a training step takes, on one GPU and on many: by counting, without any
+GPU.
 
     python tutorials/recipes/scale.py                       # XLS-R-300m + mBART-50 on 1, 8 and 64 GPUs
     python tutorials/recipes/scale.py --clips 16 --checkpoint --flops 312e12 --memory 40e9
 
-The model stands on the meta device: it has shapes, but no numbers. What is counted, and why, is said in
-scale.md. tests/tutorials/test_scale.py holds each count against a measurement at sizes that a CPU can do.
+The model stands on the meta device: it has shapes, but no numbers. What is counted, and why, is
+said in scale.md. tests/tutorials/test_scale.py holds each count against a measurement at sizes that
+a CPU can do.
 """
 
 import argparse
@@ -54,7 +56,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Machine:
-    """Bytes and seconds. The defaults are one H100 (SXM), 8 in a node, 400 Gbit/s of network for each."""
+    """Bytes and seconds. The defaults are one H100 (SXM), 8 in a node, 400 Gbit/s of network for
+    each.
+    """
 
     flops: float = 989e12  # a second, of dense bfloat16 products, by the data sheet
     efficiency: float = 0.35  # the share of it that training gets
@@ -68,8 +72,9 @@ class Machine:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the model in the order of the forward pass. Bytes: what it keeps for the backward pass, and
-    what its backward pass needs for a moment on top of that."""
+    """A part of the model in the order of the forward pass. Bytes: what it keeps for the
+    backward pass, and what its backward pass needs for a moment on top of that.
+    """
 
     name: str
     parameters: int
@@ -85,7 +90,9 @@ def count(module: nn.Module | None) -> int:
 
 
 def frames_of(model: SpeechEncoderDecoder, samples: int) -> list[int]:
-    """How long the sequence is behind each convolution of the feature encoder, then of the adapter."""
+    """How long the sequence is behind each convolution of the feature encoder, then of the
+    adapter.
+    """
     lengths = [samples]
     for layer in (*model.encoder.feature_encoder.conv_layers, *model.encoder.adapter.layers):
         lengths.append(conv_output_lengths(lengths[-1], layer.conv))
@@ -93,12 +100,13 @@ def frames_of(model: SpeechEncoderDecoder, samples: int) -> list[int]:
 
 
 def attention(rows: int, config, step: Step, wide: int = FLOAT, sources: int = 0) -> int:
-    """Bytes that attention keeps of `rows` queries, from its norm to its dropout. With `sources`, they look
-    at so many frames of a memory, whose keys and values are kept here, the memory itself elsewhere.
+    """Bytes that attention keeps of `rows` queries, from its norm to its dropout. With `sources`,
+    they look at so many frames of a memory, whose keys and values are kept here, the memory itself
+    elsewhere.
 
-    The norm keeps its input and two numbers a row. Three products read what it gives: they share it, or if
-    autocast makes it narrow it makes a copy for each. The fused kernel keeps queries, keys, values, its
-    result and one number a row and head.
+    The norm keeps its input and two numbers a row. Three products read what it gives: they share
+    it, or if autocast makes it narrow it makes a copy for each. The fused kernel keeps queries,
+    keys, values, its result and one number a row and head.
     """
     size, copies = config.hidden_size, (1 if sources else 3) if wide > step.narrow else 1
     norm = rows * size * wide + 2 * rows * FLOAT
@@ -113,7 +121,9 @@ def attention(rows: int, config, step: Step, wide: int = FLOAT, sources: int = 0
 
 
 def mlp(rows: int, config, step: Step, wide: int = FLOAT) -> int:
-    """The norm's input, its result, and twice the inner width: before the activation, and after it."""
+    """The norm's input, its result, and twice the inner width: before the activation, and after
+    it.
+    """
     size, inner, training = config.hidden_size, config.intermediate_size, config.training
     kept = rows * (size * wide + 2 * FLOAT) + rows * (size + 2 * inner) * step.narrow
     kept += dropped(rows * inner, training.activation_dropout, step)
@@ -126,7 +136,9 @@ def dropped(numbers: int, rate: float, step: Step) -> int:
 
 
 def checkpointed(name: str, block: nn.Module, numbers: int, kept: int, step: Step) -> Stage:
-    """A block; with checkpoints just the numbers that go into it are kept, and all of the rest passes by."""
+    """A block; with checkpoints just the numbers that go into it are kept, and all of the rest
+    passes by.
+    """
     if step.checkpoint:
         return Stage(name, count(block), numbers * FLOAT, kept)
     return Stage(name, count(block), kept)
@@ -173,8 +185,10 @@ def encoder_stages(model: SpeechEncoderDecoder, step: Step) -> Iterator[Stage]:
 
 
 def memory_copies(model: SpeechEncoderDecoder, step: Step) -> int:
-    """How often the memory is kept for the keys and values of all layers: once if they read it as it lies;
-    if it is float32 and they are not, or the adapter leaves it transposed, each has a copy."""
+    """How often the memory is kept for the keys and values of all layers: once if they read it
+    as it lies; if it is float32 and they are not, or the adapter leaves it transposed, each has
+    a copy.
+    """
     adapter, bridge = model.encoder.config.adapter_layers, isinstance(model.bridge, nn.Linear)
     apart = not bridge and (adapter or step.wide > step.narrow)
     return 2 * len(model.decoder.blocks) if apart else 1
@@ -207,13 +221,16 @@ def decoder_stages(model: SpeechEncoderDecoder, step: Step) -> Iterator[Stage]:
 
 
 def stages(model: SpeechEncoderDecoder, step: Step) -> list[Stage]:
-    """What a step keeps for its backward pass, part by part. Where norms stand behind, a block's products
-    read the result of the norm before it: as many bytes, counted one place later."""
+    """What a step keeps for its backward pass, part by part. Where norms stand behind, a block's
+    products read the result of the norm before it: as many bytes, counted one place later.
+    """
     return [*encoder_stages(model, step), *decoder_stages(model, step)]
 
 
 def copies(model: SpeechEncoderDecoder, step: Step) -> int:
-    """Bytes of the bfloat16 copies that autocast makes of weights, and keeps until the step ends."""
+    """Bytes of the bfloat16 copies that autocast makes of weights, and keeps until the step
+    ends.
+    """
     if not step.bfloat16:
         return 0
     parts = [part for part in model.modules() if isinstance(part, (nn.Linear, nn.Conv1d))]
@@ -223,7 +240,9 @@ def copies(model: SpeechEncoderDecoder, step: Step) -> int:
 
 
 def groups(model: SpeechEncoderDecoder) -> tuple[list[int], int]:
-    """Parameters of what fully_shard gathers at a time, blocks, keys, values, and of the rest, the root."""
+    """Parameters of what fully_shard gathers at a time, blocks, keys, values, and of the rest,
+    the root.
+    """
     own = []
     for block in (*model.encoder.blocks, *model.decoder.blocks):
         apart = (
@@ -242,9 +261,9 @@ def memory(
 ) -> dict[str, int]:
     """Bytes on each of `size` GPUs at the fullest moment of a step, the first one excepted.
 
-    Alone, gradients appear as activations go; DDP keeps them all the time, in its buckets. Sharded, each GPU
-    has its part of weights, gradients and means, and the groups that it works on.
-    The update needs the roots of the second means, on a GPU of all weights at once.
+    Alone, gradients appear as activations go; DDP keeps them all the time, in its buckets. Sharded,
+    each GPU has its part of weights, gradients and means, and the groups that it works on. The
+    update needs the roots of the second means, on a GPU of all weights at once.
     """
     kept, total = 0, count(model)
     left = total
@@ -270,8 +289,9 @@ def memory(
 
 
 def wire(model: SpeechEncoderDecoder, size: int, shard: bool) -> float:
-    """Bytes that each GPU sends in a step, along a ring (Patarasuk and Yuan 2009): a sum of all takes twice
-    (size - 1) / size of the bytes, gathering or scattering once."""
+    """Bytes that each GPU sends in a step, along a ring (Patarasuk and Yuan 2009): a sum of all
+    takes twice (size - 1) / size of the bytes, gathering or scattering once.
+    """
     total, trained = sum(p.numel() for p in model.parameters()), count(model)
     numbers = 2 * trained
     if shard:  # gather for the forward pass, but for the root again for the backward pass; scatter gradients
@@ -280,7 +300,9 @@ def wire(model: SpeechEncoderDecoder, size: int, shard: bool) -> float:
 
 
 def flops(model: SpeechEncoderDecoder, step: Step) -> tuple[int, int]:
-    """Operations of the forward and of the backward pass, 2 for each product and sum, as torch counts."""
+    """Operations of the forward and of the backward pass, 2 for each product and sum, as torch
+    counts.
+    """
     values = torch.zeros(step.clips, step.samples, device="meta")
     tokens = torch.zeros(step.clips, step.tokens, dtype=torch.long, device="meta")
     with FlopCounterMode(display=False) as forward:
@@ -302,7 +324,9 @@ def is_block(name: str) -> bool:
 def seconds(
     model: SpeechEncoderDecoder, step: Step, machine: Machine, size: int, shard: bool
 ) -> dict:
-    """Seconds of a step: computing, sending, what of sending can not hide behind computing, the update."""
+    """Seconds of a step: computing, sending, what of sending can not hide behind computing, the
+    update.
+    """
     forward, backward = (work / (machine.flops * machine.efficiency) for work in flops(model, step))
     speed = machine.link if size <= machine.node else machine.network
     sending = wire(model, size, shard) / speed if size > 1 else 0.0
@@ -321,7 +345,9 @@ def seconds(
 
 
 def pair(config: Path | None) -> SpeechEncoderDecoder:
-    """The model on the meta device: of a config.json, or of XLS-R-300m and mBART-50 with three adapters."""
+    """The model on the meta device: of a config.json, or of XLS-R-300m and mBART-50 with three
+    adapters.
+    """
     if config is not None:
         configs = pretrained.parse_configs(json.loads(config.read_text()), config.parent)
         return SpeechEncoderDecoder.build_empty(configs)

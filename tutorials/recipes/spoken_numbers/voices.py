@@ -1,7 +1,8 @@
-"""More voices for the spoken-numbers task: the ten English digit words from every speech engine that is here.
+"""Write synthetic recordings of the ten English digits, with every speech engine that is installed.
 
-Debian's espeak-ng, flite, festival (festvox-kallpc16k, festvox-kdlpc16k, festvox-us-slt-hts) and the package
-hibari-tts are used where they are found; what is missing is said. Files: {digit}_{voice}_{index}.wav, 8 kHz.
+Debian's espeak-ng, flite and festival (festvox-kallpc16k, festvox-kdlpc16k, festvox-us-slt-hts) and
+the package hibari-tts are used; engines that are missing are reported and skipped. The files are
+named {digit}_{voice}_{index}.wav, at 8 kHz.
 """
 
 import argparse
@@ -17,141 +18,154 @@ import soundfile
 import soxr
 
 RATE = 8000
-WORDS = "zero one two three four five six seven eight nine".split()
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+# espeak-ng: each variant is one speaker.
 DIALECTS = (
-    "en-us en-gb en-gb-scotland en-gb-x-rp en-029 en-gb-x-gbclan en-gb-x-gbcwmd en-us-nyc".split()
-)
+    "en-us", "en-gb", "en-gb-scotland", "en-gb-x-rp", "en-029", "en-gb-x-gbclan",
+    "en-gb-x-gbcwmd", "en-us-nyc",
+)  # fmt: skip
 VARIANTS = (
-    "m1 f1 m2 f2 m3 f3 m4 f4 m5 f5 m6 m7 m8 Alex Alicia Andrea Andy Annie Denis Diogo Gene Jacky Lee "
-    "Mario Michael Mike Nguyen antonio aunty belinda benjamin david ed edward grandma grandpa gustave linda "
-    "marcelo max pablo quincy robert steph travis"
-).split()
+    "m1", "f1", "m2", "f2", "m3", "f3", "m4", "f4", "m5", "f5", "m6", "m7", "m8",
+    "Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Jacky", "Lee", "Mario",
+    "Michael", "Mike", "Nguyen", "antonio", "aunty", "belinda", "benjamin", "david", "ed", "edward",
+    "grandma", "grandpa", "gustave", "linda", "marcelo", "max", "pablo", "quincy", "robert", "steph",
+    "travis",
+)  # fmt: skip
+
+FLITE_VOICES = {"awb", "kal", "kal16", "rms", "slt"}
+
+# festival: the commands that set speed and pitch. The HTS voice takes a speed and no pitch.
 DIPHONE = (
-    "(Parameter.set 'Duration_Stretch {stretch:.3f}) (set! int_lr_params '((target_f0_mean {pitch:.1f})"
+    "(Parameter.set 'Duration_Stretch {stretch:.3f}) "
+    "(set! int_lr_params '((target_f0_mean {pitch:.1f})"
     " (target_f0_std 14) (model_f0_mean 170) (model_f0_std 34)))"
 )
-HTS = '(set! hts_engine_params (append hts_engine_params (list (list "-r" {stretch:.3f}))))'  # here a speed
+HTS = '(set! hts_engine_params (append hts_engine_params (list (list "-r" {stretch:.3f}))))'
 FESTIVAL = {"kal_diphone": DIPHONE, "ked_diphone": DIPHONE, "cmu_us_slt_arctic_hts": HTS}
-# The ten words in hibari's phonemes.
-HIBARI = "zˈɪɹO wˈʌn tˈu θɹˈi fˈɔɹ fˈIv sˈɪks sˈɛvən ˈAt nˈIn".split()
+
+# hibari: the ten words in its phonemes.
+PHONEMES = (
+    "zˈɪɹO", "wˈʌn", "tˈu", "θɹˈi", "fˈɔɹ", "fˈIv", "sˈɪks", "sˈɛvən", "ˈAt", "nˈIn",
+)  # fmt: skip
+
 Utterance = tuple[int, str, int, np.ndarray, int]  # digit, voice, index, samples, sample rate
 
 
-def takes(voice: str, count: int, seed: int) -> Iterator[tuple[random.Random, int, int]]:
-    """Yield (random source, digit, index) for each take of a voice; the source is of seed and voice."""
+def draw_takes(voice: str, count: int, seed: int) -> Iterator[tuple[random.Random, int, int]]:
+    """Yield (random source, digit, index) for each take of a voice; seed and voice decide the
+    source.
+    """
     rng = random.Random(f"{seed}/{voice}")
-    return ((rng, digit, index) for digit in range(10) for index in range(count))
+    for digit in range(10):
+        for index in range(count):
+            yield rng, digit, index
 
 
-def command(*arguments: object) -> str:
-    """Run a program and return what it printed."""
-    return subprocess.run(
-        [str(item) for item in arguments], check=True, capture_output=True, text=True
-    ).stdout
+def run_program(*arguments: object) -> str:
+    """Run a program, and return what it printed."""
+    command = [str(argument) for argument in arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def espeak(seed: int, wav: Path) -> Iterator[Utterance]:
-    """Speak with espeak-ng: one speaker per voice variant, the dialects taken in turn."""
+def speak_espeak(seed: int, wav: Path) -> Iterator[Utterance]:
+    """Speak with espeak-ng: one speaker for each voice variant, with the dialects in turn."""
     for number, variant in enumerate(VARIANTS):
         dialect = DIALECTS[number % len(DIALECTS)]
-        for rng, digit, index in takes(variant, 6, seed):
-            command(
-                "espeak-ng",
-                "-v",
-                f"{dialect}+{variant}",
-                "-p",
-                rng.randint(30, 70),
-                "-s",
-                rng.randint(110, 220),
-                "-w",
-                wav,
-                WORDS[digit],
-            )
-            yield digit, f"espeak-{dialect}-{variant.lower()}", index, *soundfile.read(wav)
+        voice = f"espeak-{dialect}-{variant.lower()}"
+        for rng, digit, index in draw_takes(variant, 6, seed):
+            pitch = rng.randint(30, 70)
+            speed = rng.randint(110, 220)
+            sound = ("-v", f"{dialect}+{variant}", "-p", pitch, "-s", speed)
+            run_program("espeak-ng", *sound, "-w", wav, WORDS[digit])
+            yield digit, voice, index, *soundfile.read(wav)
 
 
-def flite(seed: int, wav: Path) -> Iterator[Utterance]:
-    """Speak with flite's built-in voices, at varied duration and, for the voices that obey it, pitch."""
-    for name in sorted(
-        {"awb", "kal", "kal16", "rms", "slt"} & set(command("flite", "-lv").split())
-    ):
-        for rng, digit, index in takes(f"flite-{name}", 12, seed):
-            command(
-                "flite",
-                "-voice",
-                name,
-                "--setf",
-                f"duration_stretch={rng.uniform(0.75, 1.35):.3f}",
-                "--setf",
-                f"int_f0_target_mean={rng.uniform(85, 135):.1f}",
-                "-t",
-                WORDS[digit],
-                "-o",
-                wav,
-            )
-            yield digit, f"flite-{name}", index, *soundfile.read(wav)
+def speak_flite(seed: int, wav: Path) -> Iterator[Utterance]:
+    """Speak with flite's built-in voices: speed varies and, for the voices that obey it, pitch."""
+    installed = set(run_program("flite", "-lv").split())
+    for name in sorted(FLITE_VOICES & installed):
+        voice = f"flite-{name}"
+        for rng, digit, index in draw_takes(voice, 12, seed):
+            stretch = f"duration_stretch={rng.uniform(0.75, 1.35):.3f}"
+            pitch = f"int_f0_target_mean={rng.uniform(85, 135):.1f}"
+            sound = ("-voice", name, "--setf", stretch, "--setf", pitch)
+            run_program("flite", *sound, "-t", WORDS[digit], "-o", wav)
+            yield digit, voice, index, *soundfile.read(wav)
 
 
-def festival(seed: int, wav: Path) -> Iterator[Utterance]:
-    """Speak with the installed festival voices, one festival process per voice."""
-    installed = command("festival", "-b", "(print (voice.list))")
-    for name in (name for name in FESTIVAL if name in installed):
-        voice, script = f"festival-{name.replace('_', '-')}", wav.with_suffix(".scm")
-        script.write_text(
-            "".join(
-                f"(voice_{name}) "
-                + FESTIVAL[name].format(stretch=rng.uniform(0.75, 1.35), pitch=rng.uniform(90, 135))
-                + f'(utt.save.wave (utt.synth (Utterance Text "{WORDS[digit]}"))'
-                + f' "{wav}-{digit}-{index}" \'riff)\n'
-                for rng, digit, index in takes(voice, 12, seed)
-            )
-        )
-        command("festival", "-b", script)
-        for _, digit, index in takes(voice, 12, seed):
+def speak_festival(seed: int, wav: Path) -> Iterator[Utterance]:
+    """Speak with the installed festival voices, one festival process for each voice."""
+    installed = run_program("festival", "-b", "(print (voice.list))")
+    for name, settings in FESTIVAL.items():
+        if name not in installed:
+            continue
+        voice = f"festival-{name.replace('_', '-')}"
+        lines = []
+        for rng, digit, index in draw_takes(voice, 12, seed):
+            setting = settings.format(stretch=rng.uniform(0.75, 1.35), pitch=rng.uniform(90, 135))
+            utterance = f'(utt.synth (Utterance Text "{WORDS[digit]}"))'
+            path = f"{wav}-{digit}-{index}"
+            lines.append(f'(voice_{name}) {setting}(utt.save.wave {utterance} "{path}" \'riff)\n')
+        script = wav.with_suffix(".scm")
+        script.write_text("".join(lines))
+
+        run_program("festival", "-b", script)
+        for _, digit, index in draw_takes(voice, 12, seed):
             yield digit, voice, index, *soundfile.read(f"{wav}-{digit}-{index}")
 
 
-def hibari(seed: int, wav: Path) -> Iterator[Utterance]:
-    """Speak with the one voice inside the package hibari-tts, at varied speed."""
+def speak_hibari(seed: int, wav: Path) -> Iterator[Utterance]:
+    """Speak with the one voice of the package hibari-tts: speed varies."""
     from hibari import Hibari
 
     model = Hibari()
-    for rng, digit, index in takes("hibari-heart", 12, seed):
-        audio = model.from_phonemes(
-            HIBARI[digit], speed=rng.uniform(0.75, 1.35), seed=rng.getrandbits(32)
-        )
+    for rng, digit, index in draw_takes("hibari-heart", 12, seed):
+        speed = rng.uniform(0.75, 1.35)
+        audio = model.from_phonemes(PHONEMES[digit], speed=speed, seed=rng.getrandbits(32))
         yield digit, "hibari-heart", index, audio, 24000
 
 
-def trimmed(audio: np.ndarray, rate: int) -> np.ndarray:
-    """Audio at 8 kHz with peak 0.7, cut to 20 ms around what is within 40 dB of the loudest 10 ms."""
-    frame = (
-        rate // 100
-    )  # measured before resampling: above 4 kHz a first or last s is strong, below it is faint
-    energy = np.square(audio[: len(audio) // frame * frame]).reshape(-1, frame).mean(axis=1)
+ENGINES = {
+    "espeak": speak_espeak,
+    "flite": speak_flite,
+    "festival": speak_festival,
+    "hibari": speak_hibari,
+}
+
+
+def trim(audio: np.ndarray, rate: int) -> np.ndarray:
+    """Return audio at 8 kHz with peak 0.7, cut to 20 ms around what is within 40 dB of its
+    loudest 10 ms.
+    """
+    # Measure before resampling: a first or last "s" is strong above 4 kHz, and faint below.
+    frame = rate // 100
+    frames = audio[: len(audio) // frame * frame].reshape(-1, frame)
+    energy = np.square(frames).mean(axis=1)
     loud = np.flatnonzero(energy > energy.max() * 1e-4)
-    audio = audio[max(0, (loud[0] - 2) * frame) : (loud[-1] + 3) * frame].astype(np.float64)
-    audio = soxr.resample(audio, rate, RATE)
+
+    first = max(0, (loud[0] - 2) * frame)
+    last = (loud[-1] + 3) * frame
+    audio = soxr.resample(audio[first:last].astype(np.float64), rate, RATE)
     return audio * (0.7 / np.abs(audio).max())
 
 
 def main() -> None:
-    """Write {digit}_{voice}_{index}.wav files for every engine that is installed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path, help="folder to write the wav files to")
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    for engine in (espeak, flite, festival, hibari):
+    options = parser.parse_args()
+
+    options.output.mkdir(parents=True, exist_ok=True)
+    for name, speak in ENGINES.items():
         with tempfile.TemporaryDirectory() as folder:
             try:
-                for digit, voice, index, audio, rate in engine(
-                    arguments.seed, Path(folder) / "speech.wav"
-                ):
-                    path = arguments.output / f"{digit}_{voice}_{index}.wav"
-                    soundfile.write(path, trimmed(audio, rate), RATE, subtype="PCM_16")
-            except (ImportError, FileNotFoundError) as missing:
-                print(f"{engine.__name__} skipped: {missing}", file=sys.stderr)
+                wav = Path(folder) / "speech.wav"
+                for digit, voice, index, audio, rate in speak(options.seed, wav):
+                    path = options.output / f"{digit}_{voice}_{index}.wav"
+                    soundfile.write(path, trim(audio, rate), RATE, subtype="PCM_16")
+            except (ImportError, FileNotFoundError) as error:
+                print(f"{name} skipped: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":
