@@ -5,7 +5,7 @@
 # sound and of nothing else. A word takes ten times as long. So the frames need to exchange
 # information, and that is what the rest of the encoder does. We take it apart, put it together by
 # hand, and watch what every layer does to the recording. `nanos2t.load()` gives the core as its
-# source shows it, so you can also set a breakpoint in any `forward` and step through it:
+# source shows it, so you can also set a breakpoint in `wav2vec2.Block.forward` and step through it:
 # `stepping_through.md` says where.
 
 # %%

@@ -326,8 +326,8 @@ def test_score_counts_what_is_exactly_right(folder: Path, monkeypatch):
         languages = LANGUAGES
         model = SimpleNamespace(encode=lambda values, mask: (values, None))
         prepare = staticmethod(lambda waveforms: (torch.zeros(len(waveforms), 1), None))
-        options = staticmethod(lambda language, generation: language)
-        text = staticmethod(lambda row: spell((1,), LANGUAGES[row[0]]))
+        generation_options = staticmethod(lambda language, generation: language)
+        decode_tokens = staticmethod(lambda row: spell((1,), LANGUAGES[row[0]]))
 
     def decode(model, memory, frames, language):
         return SimpleNamespace(sequences=torch.full((len(memory), 1), LANGUAGES.index(language)))

@@ -29,8 +29,8 @@ VARIANTS = (
     "m1", "f1", "m2", "f2", "m3", "f3", "m4", "f4", "m5", "f5", "m6", "m7", "m8",
     "Alex", "Alicia", "Andrea", "Andy", "Annie", "Denis", "Diogo", "Gene", "Jacky", "Lee", "Mario",
     "Michael", "Mike", "Nguyen", "antonio", "aunty", "belinda", "benjamin", "david", "ed", "edward",
-    "grandma", "grandpa", "gustave", "linda", "marcelo", "max", "pablo", "quincy", "robert", "steph",
-    "travis",
+    "grandma", "grandpa", "gustave", "linda", "marcelo", "max", "pablo", "quincy", "robert",
+    "steph", "travis",
 )  # fmt: skip
 
 FLITE_VOICES = {"awb", "kal", "kal16", "rms", "slt"}
