@@ -1,5 +1,5 @@
 # python -m pytest tests/test_audio.py
-"""nanos2t/audio.py. Files are made here by soundfile. Containers and damaged files: test_audio_files.py."""
+"""nanos2t/audio.py. Files are made here by soundfile; damaged ones: test_audio_files.py."""
 
 import io
 import sys
@@ -16,6 +16,7 @@ from helpers.sounds import (
     RATE,
     amplitude_at,
     encode,
+    every_source,
     noise,
     silently,
     sine,
@@ -135,6 +136,18 @@ def test_damaged_file_yields_what_comes_before_the_damage():
     np.testing.assert_array_equal(first, silently(data)[: len(first)])
     with pytest.raises(ValueError, match="audio bytes: damaged"):
         list(some)
+
+
+def test_a_part_is_the_same_part_of_the_whole(tmp_path):
+    """In seconds, of a path, bytes, a stream and a pipe's copy; across several blocks."""
+    data = encode(noise(10 * RATE), RATE, subtype="FLOAT")
+    whole = silently(data)
+    for source in every_source(data, tmp_path / "clip.wav"):
+        part = audio.load_audio(source, RATE, start=0.25, end=9.5)
+        np.testing.assert_array_equal(part, whole[RATE // 4 : 19 * RATE // 2])
+    np.testing.assert_array_equal(audio.load_audio(data, RATE, start=9.0), whole[9 * RATE :])
+    with pytest.raises(ValueError, match="audio bytes: 10 s long, expected .* from 2 s to 11 s"):
+        audio.load_audio(data, RATE, start=2.0, end=11.0)
 
 
 # from_array

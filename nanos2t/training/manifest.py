@@ -94,6 +94,7 @@ def make_item(row: dict, folder: Path, place: str) -> Item:
     if "language" in row:
         check_string(row["language"], "language", place)
 
+    # `type` instead of isinstance: true and false are numbers in Python. NaN fails the comparison.
     start = row.get("start", 0.0)
     end = row.get("end", math.inf)
     is_number = type(start) in (int, float) and type(end) in (int, float)

@@ -132,6 +132,7 @@ def make_segment_cues(segment: Segment, layout: Layout, is_vtt: bool) -> Iterato
         start = max(0, start)
         end = to_milliseconds(segment.end) if is_last else cue_lines[-1][-1].end
 
+        # Only WebVTT has markup.
         if is_vtt:
             cue_lines = mark_words(cue_lines, start, end, layout.highlight)
         texts = []
@@ -145,6 +146,7 @@ def time_words(segment: Segment) -> list[TimedText]:
     texts = segment.text.split()
     if not texts:
         return []
+    # The times belong to the text only if the words are the same.
     if [word.word for word in segment.words] != texts:
         start = to_milliseconds(segment.start)
         return [TimedText(start, to_milliseconds(segment.end), " ".join(texts))]
@@ -160,6 +162,7 @@ def break_lines(words: list[TimedText], width: int | None) -> list[list[TimedTex
     lines: list[list[TimedText]] = []
     used = 0  # characters of the last line, with a space after each word
     for word in words:
+        # A word that is longer than a line has a line of its own.
         is_full = width and used + len(word.text) > width
         if not lines or is_full:
             lines.append([])
@@ -176,6 +179,7 @@ def mark_words(
 
     WebVTT wants these times to rise within the cue, from `start` to `end`; others are left out.
     """
+    # `previous` is the time of the last mark, at first that of the cue itself.
     previous = start
     marked = []
     for line in lines:

@@ -24,6 +24,7 @@ def cut_loop(tokens: list[int], eos_ids: list[int]) -> tuple[list[int], int]:
     Returns the tokens with one round of the loop, and how many rounds were removed: 0 if there is
     no loop.
     """
+    # An EOS at the end is not part of the loop.
     end = len(tokens)
     required = 1
     if tokens[-1] in eos_ids:

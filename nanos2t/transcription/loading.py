@@ -36,6 +36,7 @@ def choose_device(name: str | torch.device) -> str:
     name: one of these, "cuda" for a GPU, or "auto" for a GPU if there is one. Under torchrun each
     process has its own GPU. Raises ValueError for a device that is not there.
     """
+    # The devices of this machine, the preferred ones first.
     gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     devices = list(gpus)
     if torch.backends.mps.is_available():
@@ -89,6 +90,7 @@ def read_preprocessor(folder: Path) -> Preprocessor:
 
     Raises ValueError that names the file and the field that is wrong.
     """
+    # Many older checkpoints are for 16 kHz and have no file that says so.
     path = find_preprocessor_file(folder)
     if path is None:
         log.warning(
@@ -99,6 +101,7 @@ def read_preprocessor(folder: Path) -> Preprocessor:
     if isinstance(config.get("feature_extractor"), dict):
         config = config["feature_extractor"]
 
+    # `type` instead of isinstance: Python counts True as a number.
     rate = config.get("sampling_rate", 16_000)
     if type(rate) is not int or not 1000 <= rate <= 10**6:
         raise wrong_field(path, "sampling_rate", rate, "1000 to 1000000")
@@ -147,7 +150,10 @@ def from_folder(model: SpeechEncoderDecoder, folder: Path) -> SpeechToText:
 
     Raises ValueError that names the file that is broken.
     """
+    # A wrong default would fail only in the first transcription.
     check_generation(model, folder)
+
+    # Without a tokenizer the model works, but has no text. Its languages may be in the tokenizer.
     tokenizer = vocabularies.load_tokenizer(folder)
     if tokenizer is None:
         log.warning("%s: no tokenizer files: token ids instead of text", folder)
@@ -155,6 +161,7 @@ def from_folder(model: SpeechEncoderDecoder, folder: Path) -> SpeechToText:
         language_ids = find_language_ids(model, tokenizer)
         model.generation = replace(model.generation, lang_to_id=language_ids)
 
+    # How the audio is prepared is in a file of its own.
     preprocessor = read_preprocessor(folder)
     return SpeechToText(
         model,

@@ -80,6 +80,8 @@ def record_errors(recordings: list[Recording]) -> Iterator[None]:
         )
     else:
         return
+
+    # Of several failures the first is the cause.
     for recording in recordings:
         if recording.error is None:
             recording.error = failure

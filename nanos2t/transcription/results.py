@@ -59,6 +59,7 @@ def join_results(
 
     results: by the first sample of the chunk, at `sample_rate` Hz.
     """
+    # Go through the chunks in the order of time.
     tokens = []
     logprobs = []
     segments = []
@@ -75,6 +76,7 @@ def join_results(
             if text:
                 parts.append(text)
 
+    # A recording without speech has no tokens and the score 0.
     score = weighted_score / max(1, len(logprobs))
     words = [word for segment in segments for word in segment.words]
     nbest = [" ".join(parts) for parts in nbest_parts]

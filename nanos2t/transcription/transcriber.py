@@ -131,6 +131,8 @@ class SpeechToText:
         options = self.generation_options(language, generation)
         vocab_size = self.model.decoder.config.vocab_size
         config = self.model.generation.override(options, vocab_size)
+
+        # The language of the model's default may be forced as well.
         codes = {token: code for code, token in (config.lang_to_id or {}).items()}
         return ResolvedOptions(options, config, codes.get(config.forced_bos_token_id))
 
@@ -168,6 +170,7 @@ class SpeechToText:
         Returns input_values (B, L) and attention_mask (B, L), 1 for samples, on the model's device.
         Raises ValueError as audio.from_array and audio.pad do.
         """
+        # Each waveform is normalised alone: padding must not change its mean.
         checked = []
         for waveform in waveforms:
             samples = audio.from_array(waveform, self.sample_rate, self.sample_rate)
@@ -175,6 +178,7 @@ class SpeechToText:
                 samples = audio.normalise(samples)
             checked.append(samples)
 
+        # Even the shortest has one frame.
         values, mask = audio.pad(checked, self.model.encoder.config.min_samples)
         weight = self.model.decoder.embed.tokens.weight
         return values.to(weight.device, weight.dtype), mask.to(weight.device)

@@ -1,4 +1,4 @@
-"""Shared by tests."""
+"""Sounds, their files in all formats, and loading that must fail or be silent."""
 
 import io
 import warnings
@@ -12,7 +12,6 @@ import soundfile
 from nanos2t import audio
 
 RATE = 16_000  # what a model wants
-
 
 LOSSLESS = [  # format, subtype, rate, channels, error of one sample
     ("WAV", "PCM_U8", 8_000, 1, 2**-7),
@@ -29,7 +28,6 @@ LOSSLESS = [  # format, subtype, rate, channels, error of one sample
     ("AU", "PCM_16", 8_000, 2, 2**-15),
     ("CAF", "PCM_16", 48_000, 1, 2**-15),
 ]
-
 
 LOSSY = [
     ("OGG", "VORBIS", 44_100, 2),

@@ -1,4 +1,4 @@
-"""Shared by tests."""
+"""A tiny model whose random weights tell sounds apart, its folder, and the sounds."""
 
 import json
 from pathlib import Path
@@ -16,18 +16,14 @@ from nanos2t.wav2vec2 import EncoderConfig
 
 tokenizers = pytest.importorskip("tokenizers")
 
-
 RATE = 8000
-
 
 PIECES = "<pad> <s> </s> <en> <de> zwei größer".split() + [f"w{i}" for i in range(7, 40)]
 
-
 LANGUAGES = {"en": 3, "de": 4}
 
-
-ENDS = [2, 9, 14, 21, 27, 33]  # many, so that random weights end a text now and then
-
+# Many ends of a text, so that random weights choose one now and then.
+ENDS = [2, 9, 14, 21, 27, 33]
 
 ENCODER = EncoderConfig(
     hidden_size=15,
@@ -41,7 +37,6 @@ ENCODER = EncoderConfig(
     position_groups=5,
 )
 
-
 DECODER = DecoderConfig.bert(
     40, hidden_size=28, num_layers=2, num_heads=4, intermediate_size=33, max_positions=17
 )
@@ -50,7 +45,10 @@ DECODER = DecoderConfig.bert(
 def save_tiny(
     folder: Path, tokenizer: bool = True, preprocessor: bool = True, seed: int = 2233, **ids
 ) -> Path:
-    """A tiny model that says something else to each sound, in float64, as a folder."""
+    """Write the folder of a tiny model in float64. With this seed most SOUNDS have own texts.
+
+    ids: options of generation that replace or add to those below.
+    """
     ids = {
         "decoder_start_token_id": 1,
         "eos_token_id": ENDS,
@@ -73,8 +71,9 @@ def save_tiny(
 
 
 def sound(seconds: float, seed: int = 2233) -> np.ndarray:
-    """A tone that comes and goes, in noise, of float32 (L,) at RATE."""
-    random, time = np.random.default_rng(seed), np.arange(round(seconds * RATE)) / RATE
+    """Return a tone that comes and goes, in noise: float32 (L,) at RATE."""
+    random = np.random.default_rng(seed)
+    time = np.arange(round(seconds * RATE)) / RATE
     tone = np.sin(2 * np.pi * random.uniform(100, 900) * time) * np.sin(random.uniform(2, 9) * time)
     return (0.3 * tone + 0.1 * random.standard_normal(len(time))).astype(np.float32)
 
