@@ -86,7 +86,9 @@ def output_paths(files: list[str], folder: Path, format: str) -> list[Path]:
     paths = []
     input_of: dict[Path, str] = {}
     for name in files:
-        stem = "stdin" if name == "-" else Path(name).stem
+        stem = Path(name).stem
+        if name == "-":
+            stem = "stdin"
         path = folder / f"{stem}.{format}"
         if path in input_of:
             raise ValueError(

@@ -50,4 +50,6 @@ def run(options: argparse.Namespace) -> int:
         write_stdout(json.dumps({"first_departure": departure, "stages": stages}) + "\n")
     else:
         write_stdout(parity.render_parity(rows))
-    return 0 if departure is None else FAILED
+    if departure is not None:
+        return FAILED
+    return 0

@@ -7,6 +7,9 @@ import torch
 # The backends of torch.ops.quantized. A build of torch has none, one or several of them.
 INT8_ENGINES = {"x86", "fbgemm", "onednn", "qnnpack"}
 
+# The first generation of GPUs with fast bfloat16, by its compute capability.
+AMPERE = 8
+
 log = logging.getLogger("nanos2t")
 
 
@@ -19,9 +22,10 @@ def has_int8() -> bool:
 def choose_fast_dtype(device: str) -> torch.dtype:
     """Return the fastest dtype on `device`, and report it to the logger "nanos2t"."""
     if device.startswith("cuda"):
-        # Ampere (compute capability 8.0) is the first generation with fast bfloat16.
         major, _ = torch.cuda.get_device_capability(device)
-        dtype = torch.bfloat16 if major >= 8 else torch.float16
+        dtype = torch.float16
+        if major >= AMPERE:
+            dtype = torch.bfloat16
     elif device == "mps":
         dtype = torch.float16
     elif has_int8():

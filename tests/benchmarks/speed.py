@@ -27,7 +27,10 @@ import nanos2t
 from nanos2t.generate import decode_memory
 from tests.helpers.pairs import spread_
 
-RATE, SECONDS, TOKENS, UTTERANCES = 16_000, 11, 40, 16
+RATE = 16_000
+SECONDS = 11
+TOKENS = 40
+UTTERANCES = 16
 LOAD_THEIRS = """from transformers import SpeechEncoderDecoderModel as Model
 model = Model.from_pretrained({folder!r}).eval().to({device!r})
 """
@@ -64,11 +67,19 @@ class Row:
     ours: list[float]
 
     def report(self) -> dict:
-        theirs, ours = statistics.median(self.theirs), statistics.median(self.ours)
-        turns = sorted(a / b for a, b in zip(self.theirs, self.ours))
-        return {"row": self.name, "unit": self.unit, "transformers": theirs, "nanos2t": ours,
-                "ratio": theirs / ours, "lowest": turns[0], "highest": turns[-1],
-                "reach": self.reach}  # fmt: skip
+        theirs = statistics.median(self.theirs)
+        ours = statistics.median(self.ours)
+        ratios = [a / b for a, b in zip(self.theirs, self.ours)]
+        return {
+            "row": self.name,
+            "unit": self.unit,
+            "transformers": theirs,
+            "nanos2t": ours,
+            "ratio": theirs / ours,
+            "lowest": min(ratios),
+            "highest": max(ratios),
+            "reach": self.reach,
+        }
 
 
 def build(folder: Path) -> None:
@@ -260,6 +271,10 @@ class Bench:
         return self.make_rows("peak memory, beam 5", "MB", goals, megabytes)
 
 
+LINE = (
+    "{row:40} {transformers:9.2f} {nanos2t:9.2f} {unit:3} {ratio:6.2f}"
+    "  ({lowest:.2f} to {highest:.2f}; reach {reach})"
+)
 ROWS = ("encode", "greedy", "beam", "batch", "cold", "memory")
 
 
@@ -294,12 +309,11 @@ def main() -> None:
         bench = Bench(folder, options)
         for name in options.row:
             for row in getattr(bench, name)():
-                found = row.report()
-                line = (
-                    "{row:40} {transformers:9.2f} {nanos2t:9.2f} {unit:3} {ratio:6.2f}"
-                    "  ({lowest:.2f} to {highest:.2f}; reach {reach})"
-                )
-                print(json.dumps(found) if options.json else line.format(**found), flush=True)
+                report = row.report()
+                line = LINE.format(**report)
+                if options.json:
+                    line = json.dumps(report)
+                print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ def test_the_bar_is_for_terminals(model, clips, monkeypatch, capsys):
     assert "| 0/5 s of audio, " in shown and "| 5/5 s of audio, " in shown and "left" in shown
     assert shown.count("nanos2t: gone.wav") == 1
     assert "\rnanos2t: gone.wav" in shown or "\nnanos2t: gone.wav" in shown, (
-        "the line stands behind the bar"
+        "the line does not begin at the left"
     )
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert cli.main([*arguments, "--quiet"]) == 1
@@ -43,10 +43,11 @@ def test_stdout_that_takes_nothing(model, clips, monkeypatch, capsys):
     arguments = ["transcribe", *clips, "--batch-size", "1", "--model", str(model)]
     reading, writing = os.pipe()
     os.close(reading)
-    for stdout, line in (
+    full = open("/dev/full", "w")  # noqa: SIM115
+    for stdout, line in [
         (os.fdopen(writing, "w"), ""),
-        (open("/dev/full", "w"), "nanos2t: stdout: No space left"),
-    ):
+        (full, "nanos2t: stdout: No space left"),
+    ]:
         for command in arguments, ["--help"]:
             with monkeypatch.context() as patch:
                 patch.setattr(sys, "stdout", stdout)
@@ -58,10 +59,8 @@ def test_stdout_that_takes_nothing(model, clips, monkeypatch, capsys):
 def test_no_stdout_and_no_stderr(model, clips, monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
-    assert (
-        cli.main(["transcribe", "gone.wav", clips[0], "--output", "out", "--model", str(model)])
-        == 1
-    )
+    arguments = ["gone.wav", clips[0], "--output", "out", "--model", str(model)]
+    assert cli.main(["transcribe", *arguments]) == 1
     assert os.listdir("out") == ["a.txt"]
 
 
@@ -80,17 +79,14 @@ def test_text_that_stdout_has_no_bytes_for(model, stt, clips, monkeypatch):
         for format in "txt", "json":
             written = io.BytesIO()
             monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding))
-            assert (
-                cli.main(
-                    ["transcribe", name, "--format", format, "--output", "o", "--model", str(model)]
-                )
-                == 0
-            )
+            arguments = ["--format", format, "--output", "o", "--model", str(model)]
+            assert cli.main(["transcribe", name, *arguments]) == 0
             assert written.getvalue().decode(encoding) == expected + "\n"
             [file] = [path for path in Path("o").iterdir() if path.suffix == f".{format}"]
             assert "größer" in file.read_text(encoding="utf-8")
         with monkeypatch.context() as patch:
-            patch.setattr(sys, "stdout", stdout := io.TextIOWrapper(io.BytesIO(), "utf-8"))
+            stdout = io.TextIOWrapper(io.BytesIO(), "utf-8")
+            patch.setattr(sys, "stdout", stdout)
             assert cli.main(["transcribe", name, "--format", "json", "--model", str(model)]) == 0
         for content in file.read_bytes(), stdout.buffer.getvalue():
             found = json.loads(content.decode("utf-8"))
@@ -99,17 +95,8 @@ def test_text_that_stdout_has_no_bytes_for(model, stt, clips, monkeypatch):
 
 def test_a_reader_that_has_enough(model, clips):
     reading, writing = os.pipe()
-    process = python(
-        "-m",
-        "nanos2t",
-        "transcribe",
-        *clips,
-        "--batch-size",
-        "1",
-        "--model",
-        str(model),
-        stdout=writing,
-    )
+    arguments = ["transcribe", *clips, "--batch-size", "1", "--model", str(model)]
+    process = python("-m", "nanos2t", *arguments, stdout=writing)
     os.close(writing)
     os.close(reading)
     _, err = process.communicate(timeout=300)

@@ -67,10 +67,8 @@ def test_help(capsys, no_model, line: str):
 def test_interrupted(run, stt, clips, monkeypatch, number):
     """What is finished stays, on stdout and in files; the handlers are as before."""
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # else it may be ignored
-    search, before = (
-        SpeechToText.transcribe_batch,
-        [signal.getsignal(number) for number in (2, 15)],
-    )
+    search = SpeechToText.transcribe_batch
+    before = [signal.getsignal(number) for number in (2, 15)]
     calls = []
 
     def stop(self, *arguments):
@@ -113,7 +111,8 @@ def test_interrupted_while_it_waits(model, stt, clips):
     )
     assert process.stdout.readline().decode() == f"{stt.transcribe(clips[0])}\n"
     process.send_signal(signal.SIGINT)
-    out, err = process.stdout.read(), process.stderr.read()
+    out = process.stdout.read()
+    err = process.stderr.read()
     assert (process.wait(300), out, err) == (130, b"", b"nanos2t: interrupted\n")
 
 

@@ -17,8 +17,10 @@ from nanos2t.transcription.transcriber import SpeechToText
 
 
 def test_options_arrive(run, clips, monkeypatch):
-    asked, sizes = {}, []
-    load, search = nanos2t.load, SpeechToText.transcribe_batch
+    asked = {}
+    sizes = []
+    load = nanos2t.load
+    search = SpeechToText.transcribe_batch
 
     def spy_load(name, **how):
         asked.update(how)

@@ -8,7 +8,7 @@ import pytest
 from nanos2t.cli import main as cli
 from nanos2t.training import run as training
 
-FLAGS = "--train train.jsonl --model folder --output run".split()
+FLAGS = ["--train", "train.jsonl", "--model", "folder", "--output", "run"]
 
 
 @pytest.fixture

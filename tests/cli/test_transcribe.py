@@ -192,7 +192,8 @@ def test_files(run, stt, clips, no_model, monkeypatch):
 
 def test_a_file_is_whole_or_not_there(run, clips, monkeypatch):
     """It is written under another name; when that fails, the old file stays and nothing else."""
-    replace, there = os.replace, []
+    replace = os.replace
+    there = []
     Path("out").mkdir()
     Path("out/a.txt").write_text("old")
 
