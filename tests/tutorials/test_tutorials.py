@@ -65,10 +65,10 @@ def modules() -> list:
 
 
 def resolves(name: str, lesson: dict, places: list) -> bool:
-    """Whether a dotted name is one of the lesson's, of the package's, of Python's, or a field of a config."""
+    """Return whether a dotted name is the lesson's, the package's, Python's or a config field."""
     first, *rest = name.split(".")
-    fields = {field.name for kind in (DecoderConfig, EncoderConfig, GenerationConfig)
-              for field in dataclasses.fields(kind)}  # fmt: skip
+    configs = (DecoderConfig, EncoderConfig, GenerationConfig)
+    fields = {field.name for config in configs for field in dataclasses.fields(config)}
     roots = [place[first] for place in (lesson, {"nanos2t": nanos2t}) if first in place]
     roots += [
         getattr(place, first) for place in [*places, nanos2t, builtins] if hasattr(place, first)
@@ -84,7 +84,7 @@ def resolves(name: str, lesson: dict, places: list) -> bool:
 
 
 def unknown(lesson: Path, variables: dict) -> list[str]:
-    """What stands in backticks in the prose, and is no code of the lesson, no file, no tensor and no name."""
+    """Return what the prose has in backticks that is no code, file, tensor or name."""
     places = modules()
     model = variables["stt"].model if "stt" in variables else nanos2t.load().model
     tensors = {*variables.get("theirs", ()), *model.state_dict()}
@@ -122,7 +122,7 @@ def unknown(lesson: Path, variables: dict) -> list[str]:
 
 
 def run_lesson(path: str, pictures: str) -> None:
-    """In a process of its own: run a lesson with no network, save what it shows, and check its prose."""
+    """In a child process: run a lesson without a network, save its pictures, check its prose."""
     from matplotlib import pyplot
 
     def forbid(event: str, _) -> None:
@@ -148,11 +148,19 @@ def run_lesson(path: str, pictures: str) -> None:
 def test_lesson_runs_draws_and_names_what_exists(lesson: Path, tmp_path: Path):
     path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tutorials" / "recipes")))
     environment = os.environ | {"PYTHONPATH": path, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
-    call = f"from tests.tutorials import test_tutorials; test_tutorials.run_lesson({str(lesson)!r}, {str(tmp_path)!r})"
+    call = (
+        "from tests.tutorials import test_tutorials; "
+        f"test_tutorials.run_lesson({str(lesson)!r}, {str(tmp_path)!r})"
+    )
     done = subprocess.run(
         [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", call],
-        capture_output=True, text=True, cwd=tmp_path.parent, env=environment, timeout=600,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path.parent,
+        env=environment,
+        timeout=600,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == []
     assert "Warning" not in done.stderr, done.stderr
@@ -163,18 +171,23 @@ def test_lesson_runs_draws_and_names_what_exists(lesson: Path, tmp_path: Path):
 def test_a_network_and_a_wrong_name_are_found(tmp_path: Path):
     lesson = tmp_path / "00_wrong.py"
     lesson.write_text(
-        "# %% [markdown]\n# `wav2vec2.attnd` and `len` and `nanos2t.load(num_beems=1)`\n# %%\nx = 1\n"
+        "# %% [markdown]\n"
+        "# `wav2vec2.attnd` and `len` and `nanos2t.load(num_beems=1)`\n"
+        "# %%\nx = 1\n"
     )
     assert unknown(lesson, {}) == [
         "wav2vec2.attnd in wav2vec2.attnd",
         "num_beems in nanos2t.load(num_beems=1)",
     ]
     lesson.write_text("# %%\nimport socket\nsocket.socket()\n")
-    call = f"from tests.tutorials import test_tutorials; test_tutorials.run_lesson({str(lesson)!r}, {str(tmp_path)!r})"
+    call = (
+        "from tests.tutorials import test_tutorials; "
+        f"test_tutorials.run_lesson({str(lesson)!r}, {str(tmp_path)!r})"
+    )
     path = os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tutorials" / "recipes")))
     environment = os.environ | {"PYTHONPATH": path, "MPLBACKEND": "Agg"}
     done = subprocess.run(
-        [sys.executable, "-c", call], capture_output=True, text=True, env=environment
+        [sys.executable, "-c", call], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode and "a lesson uses the network: socket.__new__" in done.stderr
 
@@ -223,7 +236,9 @@ def test_lessons_are_eight():
 def test_notebooks_are_valid_and_always_the_same(tmp_path: Path):
     call = [sys.executable, ROOT / "tutorials" / "recipes" / "notebooks.py"]
     for name in "first", "second":
-        done = subprocess.run([*call, name], cwd=tmp_path, capture_output=True, text=True)
+        done = subprocess.run(
+            [*call, name], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
     for lesson in LESSONS:
         file, again = (tmp_path / name / f"{lesson.stem}.ipynb" for name in ("first", "second"))

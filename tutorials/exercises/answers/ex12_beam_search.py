@@ -28,7 +28,7 @@ def best_continuations(running, logits, config):
     ended = torch.zeros_like(token, dtype=torch.bool)
     for eos in config.eos_ids:
         ended |= token == eos
-    if T + 1 == config.max_total_length:
+    if config.max_total_length == T + 1:
         ended[:] = True
     return Beams(tokens, chosen, scores, ended), parents
 
