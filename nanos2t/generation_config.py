@@ -25,7 +25,15 @@ TOKEN_ID_OPTIONS = (
 )
 
 # Options that may be None: nothing is limited, forced or forbidden then.
-OPTIONAL = (*TOKEN_ID_OPTIONS, "max_length", "max_new_tokens", "min_new_tokens", "top_k", "top_p")
+OPTIONAL = (
+    *TOKEN_ID_OPTIONS,
+    "max_length",
+    "max_new_tokens",
+    "min_new_tokens",
+    "top_k",
+    "top_p",
+    "alignment_heads",
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,8 @@ class GenerationConfig:
     eos_token_id: int | list[int] | None = None
     pad_token_id: int | None = None
     lang_to_id: dict[str, int] | None = None  # language: its forced_bos_token_id
+    # Cross-attention heads that show when each word was said: pairs of layer and head.
+    alignment_heads: list[list[int]] | None = None
 
     @property
     def eos_ids(self) -> list[int]:
@@ -258,6 +268,12 @@ def is_language_table(value: Any) -> bool:
     return isinstance(value, dict) and is_id_list(list(value.values()))
 
 
+def is_head_list(value: Any) -> bool:
+    if not isinstance(value, (list, tuple)) or not value:
+        return False
+    return all(is_id_list(pair) and len(pair) == 2 and min(pair) >= 0 for pair in value)
+
+
 # For each option: which values are allowed, and what the error message says is expected.
 RULES = {
     "max_length": (at_least(2), "a whole number, at least 2: the start token and one more"),
@@ -283,4 +299,5 @@ RULES = {
     "eos_token_id": (is_id_or_list, "a token id or a list of token ids"),
     "pad_token_id": (is_token_id, "a token id"),
     "lang_to_id": (is_language_table, "languages with their token ids"),
+    "alignment_heads": (is_head_list, "a list of pairs: a layer and a head, from 0"),
 }

@@ -38,7 +38,7 @@ def test_defaults_are_those_of_transformers():
     theirs = hf.GenerationConfig()
     defaults = theirs._get_default_generation_params()
     for field in fields(GenerationConfig):
-        if field.name not in ("lang_to_id", "max_length"):
+        if field.name not in ("lang_to_id", "alignment_heads", "max_length"):
             value = getattr(theirs, field.name)
             assert field.default == (defaults.get(field.name) if value is None else value), (
                 field.name
@@ -188,6 +188,10 @@ BAD = [
     ("bos_token_id", -(2**31)),
     ("lang_to_id", [1]),
     ("lang_to_id", {"de": "x"}),
+    ("alignment_heads", []),
+    ("alignment_heads", [1, 2]),
+    ("alignment_heads", [[1, 2, 3]]),
+    ("alignment_heads", [[1, -2]]),
     ("top_p", 7),
     ("top_k", -1),
 ]

@@ -146,6 +146,7 @@ def test_every_config_field_reaches_transformers_and_returns(tmp_path):
         eos_token_id=(3, 11),
         pad_token_id=4,
         lang_to_id={"en": 12, "de": 13},
+        alignment_heads=([1, 0], [0, 2]),
     )
     for ours, usual in (
         (encoder, EncoderConfig()),

@@ -45,15 +45,14 @@ def pieces(tokens):
 # %%
 result = stt.transcribe(waveform, sample_rate=stt.sample_rate)
 tokens = result.tokens
-rows = range(
-    1, len(tokens) - 2
-)  # the steps that chose "two", "four", "seven": not the language, not the end
+# The steps that chose "two", "four", "seven": not the language, not the end
+rows = range(1, len(tokens) - 2)
 _, weights = alignment.run_decoder(stt.model.decoder, torch.tensor(tokens[:-1]), memory)
 weights = weights[:, :, rows]  # (2, 6, 3, 82)
 print(result.text, pieces(tokens))
 assert weights.shape == (2, 6, 3, 82)
 
-best = alignment.choose_heads(weights).tolist()
+best = [list(pair) for pair in stt.model.generation.alignment_heads]
 figure, axes = plt.subplots(3, 6, figsize=(10, 4.2), height_ratios=(2, 2, 1))
 for (layer, head), map_ in zip(np.ndindex(2, 6), weights.flatten(0, 1)):
     axis = axes[layer, head]
@@ -81,9 +80,13 @@ plt.show()
 # looks at "seven", because to write a number one must know how many digits follow. And head 0 of
 # layer 1 is diffuse.
 #
-# `alignment.choose_heads` takes two heads by one property: in a good head, a later token looks at a
-# later frame. For every pair of tokens it asks how much more likely "later" is than "earlier"
-# (Kendall's tau), and the two best are bold above.
+# A good head has one property: a later token looks at a later frame. `alignment.choose_heads` asks
+# for every pair of tokens how much more likely "later" is than "earlier" (Kendall's tau), and takes
+# the two best. In one short recording the best may be so by chance, and in a translation the words
+# may have another order than the sound. So a model may store its heads, and the bundled one does:
+# in 200 joined recordings, heads 2 and 3 of layer 1 look into the spoken word 99 times of 100. They
+# are `alignment_heads` in its `generation_config.json`, and bold above. `transcribe`, `align` and
+# `report` take their word times from them, as this lesson does.
 
 # %%
 when = weights.argmax(3) * end / 82  # (2, 6, 3) seconds
@@ -104,6 +107,7 @@ for layer, head in best:
     assert heard(when[layer, head]) == ["two", "four", "seven"]
 assert heard(when[0, 1])[1] == "seven" and weights[0, 1, 1].max() > 0.4
 assert weights[1, 0].max() < 0.1
+print("chosen by this recording alone:", alignment.choose_heads(weights).tolist())
 
 # %% [markdown]
 # ## Walk
@@ -140,16 +144,19 @@ assert path[0].tolist() == [0, 0] and path[-1].tolist() == [11, 79]
 assert {tuple(step) for step in steps.tolist()} <= {(1, 1), (1, 0), (0, 1)}
 
 # %% [markdown]
-# On the recording: the path, and on it the frame with the largest weight for each token. A word is
-# shown from a tenth of a second before that frame, since it must have begun when it is recognised,
-# for half a second or until the next begins.
+# On the recording: the path, and on it the frame with the largest weight for each token, its peak.
+# The word begins before its peak: it is shown from the time when a tenth of the weight around the
+# peak has passed, and 0.06 s earlier, since it must have begun when it is recognised. It ends 0.4 s
+# after the peak, or when the next word begins. `alignment.align_tokens` takes all of these steps.
 
 # %%
-layer, head = np.transpose(best)
-mean = weights[layer, head].mean(0).numpy()  # (3, 82)
+positions = alignment.find_text(stt.tokenizer, tokens)
+options = alignment.AlignmentOptions(monotone=True, heads=best)
+aligned = alignment.align_tokens(stt.model, tokens, positions, memory, end, options)
+mean = aligned.weights  # (3, 82)
+frame = aligned.peaks  # (3,)
+times = aligned.times  # (3, 2)
 path = alignment.dtw(1 - mean)
-frame = alignment.find_peaks(mean, monotone=True)
-times = alignment.find_extents((frame + 0.5) * end / 82, end)
 
 figure, (above, below) = plt.subplots(2, 1, figsize=(9, 4.2), sharex=True, height_ratios=(1, 1.4))
 above.imshow(mean, cmap="Oranges", aspect="auto", extent=(0, end, 3, 0), interpolation="nearest")
@@ -165,7 +172,7 @@ plt.show()
 
 for (word, (start, stop)), found in zip(words.items(), times):
     print(f"{word:<6} found {found[0]:.2f} to {found[1]:.2f}, by eye {start:.2f} to {stop:.2f}")
-    assert abs(found[0] - start) < 0.2 and found[0] < stop and found[1] > start
+    assert abs(found[0] - start) < 0.1 and found[0] < stop and found[1] > start
 
 # %% [markdown]
 # ## Where the path must not be walked
@@ -177,11 +184,11 @@ for (word, (start, stop)), found in zip(words.items(), times):
 # %%
 german = stt.transcribe(waveform, sample_rate=stt.sample_rate, language="de")
 names = pieces(german.tokens)[2:-1]
-rows = range(1, len(german.tokens) - 2)
-_, weights = alignment.run_decoder(stt.model.decoder, torch.tensor(german.tokens[:-1]), memory)
-weights = weights[:, :, rows]
-mean = weights[layer, head].mean(0).numpy()
-frame = alignment.find_peaks(mean, monotone=False)
+positions = alignment.find_text(stt.tokenizer, german.tokens)
+options = alignment.AlignmentOptions(monotone=False, heads=best)
+aligned = alignment.align_tokens(stt.model, german.tokens, positions, memory, end, options)
+mean = aligned.weights  # (6, 82)
+frame = aligned.peaks  # (6,)
 
 figure, (above, below) = plt.subplots(2, 1, figsize=(9, 4.2), sharex=True, height_ratios=(2, 1))
 above.imshow(
@@ -197,15 +204,17 @@ print([*zip(names, at)])
 assert names == ["_zwei", "hundert", "sieben", "und", "vier", "zig"]
 assert [at[0], at[2], at[4]] == ["two", "seven", "four"]  # forward, then back
 assert at[1] == "seven" and mean[5].max() < mean[2].max() / 3
+print([*zip(names, aligned.has_peak.tolist())])
+assert aligned.has_peak[[0, 2, 4]].all() and not aligned.has_peak[5]
 
 # %% [markdown]
 # Two more things are worth a look. "hundert" is nowhere in the sound; to write it, the decoder must
 # know that two more digits follow "two", and it looks at the last of them. And for "zig" it looks
 # nowhere in particular: after "siebenundvier" nothing else is possible.
 #
-# So a translation has no path: each token is timed on its own, and not every time has a meaning.
-# The package knows the difference (`monotone` in `alignment.align_tokens`), and asks for it by
-# language.
+# So a translation has no path: each token is timed on its own. A token for which the decoder looks
+# nowhere, such as "zig", has no peak, and takes the time of the token before it. The package asks
+# for a path by language (`alignment.choose_options`).
 #
 # In a shell, the times of what is said, and of a text that you give:
 #
@@ -218,4 +227,5 @@ assert at[1] == "seven" and mean[5].max() < mean[2].max() / 3
 #    Italian do not.
 # 2. Align a text that was *not* said ("two five seven"). Where does the decoder find "five"? Does
 #    its probability tell?
-# 3. Take the two *worst* heads instead of the best. How far off are the times?
+# 3. Take other heads: `stt.transcribe(..., words=True, alignment_heads=[[0, 1]])`. How far off are
+#    the times?

@@ -147,9 +147,9 @@ def analyse_piece(
     stages = trace_tensors(stt, waveform, decoder_input[None])
 
     hypothesis = [start_token, *tokens]  # (T + 1,)
-    monotone = language in alignment.MONOTONE_LANGUAGES
+    timing = alignment.choose_options(config, language)
     words = describe_words(
-        stt, hypothesis, logprobs.tolist(), memory, cross_weights, seconds, monotone
+        stt, hypothesis, logprobs.tolist(), memory, cross_weights, seconds, timing
     )
     room = round(BYTES_PER_SECOND * max(1, seconds))
     return {
@@ -214,52 +214,50 @@ def describe_words(
     memory: Tensor,
     cross_weights: Tensor,
     seconds: float,
-    monotone: bool,
+    timing: alignment.AlignmentOptions,
 ) -> dict:
     """Describe the words of a hypothesis (T + 1,), start token first, and how they were timed.
 
     The arguments are those of `alignment.find_words`, and the weights (layers, N, T, S). "word_of"
     is the word of each token after the first, or -1; "heads" (count, 2) are the chosen heads;
-    "peaks" are pairs of a text token and the frame where these heads look most; "path" are pairs of
-    token and frame, too: the path through their mean, if the text has the order of the sound.
+    "peaks" are pairs of a text token and the frame where these heads look most, for tokens with a
+    time of their own; "path" are pairs of token and frame, too: the path through the mean of the
+    heads, if the text has the order of the sound.
     """
-    words = alignment.find_words(
-        stt.model, stt.tokenizer, tokens, logprobs, memory, seconds, monotone
-    )
+    word_of = [-1] * (len(tokens) - 1)
+    positions = []
+    if stt.tokenizer is not None:
+        positions = alignment.find_text(stt.tokenizer, tokens)  # (W,)
+    if not positions:
+        heads = alignment.find_heads(cross_weights, timing.heads).tolist()
+        return {"words": [], "word_of": word_of, "heads": heads, "peaks": [], "path": []}
 
-    # The rows of the weights that chose a text token: row i chose token i + 1.
-    new_tokens = tokens[1:]  # (T,)
-    rows = []
+    aligned = alignment.align_tokens(stt.model, tokens, positions, memory, seconds, timing)
+    text_tokens = [tokens[i] for i in positions]  # (W,)
+    text_logprobs = [logprobs[i - 1] for i in positions]  # (W,)
+    words = alignment.group_words(stt.tokenizer, text_tokens, aligned.times, text_logprobs)
+
+    # Row i of the weights chose token i + 1.
+    rows = [position - 1 for position in positions]  # (W,)
     if words:
-        for i, token in enumerate(new_tokens):
-            if not alignment.is_special(stt.tokenizer, token):
-                rows.append(i)
-
-    # The same steps as in `alignment.align_tokens`, whose intermediate results are shown.
-    heads = alignment.choose_heads(cross_weights[:, :, rows or [0]])  # (count, 2)
-    layer, head = heads.T  # 2 x (count,)
-    mean_weights = cross_weights[layer, head].double().mean(0)[rows]  # (W, S)
-    mean_weights = mean_weights.cpu().numpy()
-
-    word_of = [-1] * len(new_tokens)
-    peaks = []
-    path = []
-    if rows:
-        text_tokens = [new_tokens[i] for i in rows]  # (W,)
         numbers = alignment.number_words(stt.tokenizer, text_tokens)  # (W,)
         # A token with several words has the number of the last: count without gaps.
         _, word_indices = np.unique(numbers, return_inverse=True)  # (W,)
         for row, index in zip(rows, word_indices.tolist()):
             word_of[row] = index
-        frames = alignment.find_peaks(mean_weights, monotone)  # (W,)
-        peaks = list(zip(rows, frames.tolist()))
-        if monotone:
-            steps = alignment.dtw(1 - mean_weights)  # (steps, 2)
-            path = [(rows[i], frame) for i, frame in steps.tolist()]
+
+    peaks = []
+    for row, frame, has_peak in zip(rows, aligned.peaks.tolist(), aligned.has_peak.tolist()):
+        if has_peak:
+            peaks.append((row, frame))
+    path = []
+    if timing.monotone:
+        steps = alignment.dtw(1 - aligned.weights)  # (steps, 2)
+        path = [(rows[i], frame) for i, frame in steps.tolist()]
     return {
         "words": [vars(word) for word in words],
         "word_of": word_of,
-        "heads": heads.tolist(),
+        "heads": aligned.heads.tolist(),
         "peaks": peaks,
         "path": path,
     }

@@ -2,40 +2,81 @@
 
     tokens (T,), memory (1, S, H)
         -> run_decoder: attention weights (layers, N, T, S)
-        -> choose_heads: their mean over two heads (W, S)
+        -> find_heads: the heads that show where the words are; their mean (W, S)
         -> find_peaks: one frame for each token, in order by dynamic time warping (dtw)
-        -> find_extents: start and end of each token in seconds (W, 2)
+        -> find_onsets, find_extents: start and end of each token in seconds (W, 2)
         -> group_words: words
 
 The decoder runs once more over the finished hypothesis while its attention is observed. OpenAI's
 Whisper times words in the same way (whisper/timing.py), with heads that were selected by hand for
-each model.
+each model. `align_tokens` is the only place that does it: `transcribe --words`, `align`, the page
+of `report` and lesson 6 all show its result.
 
 Shapes: T tokens, W tokens that are text, S source frames, H hidden_size, N heads, V vocab_size.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from nanos2t.decoder import Decoder
+from nanos2t.generation_config import GenerationConfig
 from nanos2t.inspection.observer import observe_attention
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import Tokenizer
 from nanos2t.transcription.results import Word
 
-# Seconds from the start of a word to the frame that the decoder attends to most: a word must have
-# begun before it can be recognised.
-LEAD = 0.1
+# The attention around a peak: so many seconds before and after it.
+REACH = 0.2
 
-# Seconds from that frame to the end of the word, unless the next one begins earlier.
+# A token begins when this share of the attention around its peak has passed ...
+ONSET_SHARE = 0.1
+
+# ... and so many seconds earlier: a word must have begun before it can be recognised.
+LEAD = 0.06
+
+# Seconds from the peak to the end of the token, unless the next one begins earlier.
 TAIL = 0.4
+
+# In a translation, tokens that begin within so many seconds of each other are of one spoken word:
+# the later does not end the earlier.
+MIN_GAP = 0.1
+
+# The share of its attention that a token of a translation pays around its peak if it has a time of
+# its own. To write "ty" after "for", a decoder need not look anywhere.
+MIN_FOCUS = 0.35
 
 # Languages whose text has the order of the sound (None: a monolingual model). A translation may
 # put its words into another order.
 MONOTONE_LANGUAGES = (None, "verbatim")
+
+
+class AlignmentOptions(NamedTuple):
+    """How the tokens of a text are timed."""
+
+    # Whether the text has the order of the sound. If not, each token is timed by itself.
+    monotone: bool = True
+
+    # Pairs of layer and head that are stored with the model; None: they are chosen for each text.
+    heads: Sequence[Sequence[int]] | None = None
+
+
+class Alignment(NamedTuple):
+    """Where the decoder looked when it chose each text token, and when the token was said."""
+
+    heads: Tensor  # (count, 2): pairs of layer and head
+    weights: np.ndarray  # (W, S): mean attention weights of these heads
+    peaks: np.ndarray  # (W,): frames
+    has_peak: np.ndarray  # (W,): False for a token that has the time of another one
+    times: np.ndarray  # (W, 2): start and end in seconds
+
+
+def choose_options(config: GenerationConfig, language: str | None) -> AlignmentOptions:
+    """Return how a text in a language, one of the model's, is timed."""
+    return AlignmentOptions(language in MONOTONE_LANGUAGES, config.alignment_heads)
 
 
 @torch.no_grad()
@@ -48,6 +89,25 @@ def run_decoder(decoder: Decoder, tokens: Tensor, memory: Tensor) -> tuple[Tenso
     with observe_attention(block.cross_attn for block in decoder.blocks) as weights:
         logits = decoder(tokens[None], decoder.project_memory(memory))  # (1, T, V)
     return logits[0], torch.cat(weights)
+
+
+def find_heads(weights: Tensor, stored: Sequence[Sequence[int]] | None) -> Tensor:
+    """Return the stored heads, or those that `choose_heads` chooses by weights (layers, N, T, S).
+
+    In a translation, later words need not be later in the sound, and `choose_heads` is often wrong:
+    such a model should store its heads as `alignment_heads` in generation_config.json. ValueError:
+    the decoder has no such head.
+    """
+    if stored is None:
+        return choose_heads(weights)
+    num_layers, num_heads = weights.shape[:2]
+    for layer, head in stored:
+        if layer >= num_layers or head >= num_heads:
+            raise ValueError(
+                f"alignment_heads has layer {layer}, head {head}, "
+                f"expected layers below {num_layers} and heads below {num_heads}"
+            )
+    return torch.tensor(stored)  # (count, 2)
 
 
 def choose_heads(weights: Tensor, count: int = 2) -> Tensor:
@@ -126,16 +186,52 @@ def find_peaks(weights: np.ndarray, monotone: bool) -> np.ndarray:
     return weights.argmax(1)
 
 
-def find_extents(peak_times: np.ndarray, duration: float) -> np.ndarray:
-    """Return the start and end (W, 2) of tokens from the times of their peaks (W,), all in seconds.
+def find_onsets(
+    weights: np.ndarray, peaks: np.ndarray, seconds_per_frame: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return when tokens begin (W,), in seconds, from weights (W, S) and their peaks (W,), frames.
 
-    A token starts LEAD before its peak. It ends where the next one in time starts, and at most TAIL
-    after its peak. All times are within 0 and the `duration` of the clip.
+    The attention of a token is spread over its word, early and late: its peak is not the beginning.
+    The second array (W,) is the share of its attention that each token pays around its peak.
     """
-    starts = np.clip(peak_times - LEAD, 0.0, duration)  # (W,)
+    reach = max(1, round(REACH / seconds_per_frame))
+    onsets = []
+    focus = []
+    for row, peak in zip(weights, peaks.tolist()):
+        first = max(0, peak - reach)
+        near = row[first : peak + reach + 1]
+        focus.append(near.sum() / row.sum())
+
+        # The share that has passed at the edge of each frame, from 0 to 1
+        edges = first + np.arange(len(near) + 1)
+        passed = np.concatenate([[0.0], near.cumsum() / near.sum()])
+        onset = np.interp(ONSET_SHARE, passed, edges)  # in frames, between two edges
+        onsets.append(onset * seconds_per_frame - LEAD)
+    return np.array(onsets), np.array(focus)
+
+
+def borrow_times(times: np.ndarray, has_peak: np.ndarray) -> np.ndarray:
+    """Return times (W, 2) for all tokens from those of the tokens that have a peak of their own.
+
+    times: (P, 2), of the P tokens, at least one, where has_peak (W,) is True. The others have the
+    time of the last token before them that has a peak, or of the first one.
+    """
+    number = has_peak.cumsum() - 1  # (W,): how many tokens with peaks come before
+    return times[np.maximum(number, 0)]
+
+
+def find_extents(
+    onsets: np.ndarray, peak_times: np.ndarray, duration: float, min_gap: float = 0.0
+) -> np.ndarray:
+    """Return the start and end (W, 2) of tokens from their onsets and peaks (W,), all in seconds.
+
+    A token ends where the next one starts that is more than `min_gap` later, and at most TAIL after
+    its peak. All times are within 0 and the `duration` of the clip.
+    """
+    starts = np.clip(onsets, 0.0, duration)  # (W,)
 
     # Row i compares token i with all others: those that start later may end it.
-    is_later = starts > starts[:, None]  # (W, W)
+    is_later = starts > starts[:, None] + min_gap  # (W, W)
     next_starts = np.where(is_later, starts, duration).min(1)  # (W,)
     ends = np.minimum(peak_times + TAIL, next_starts)  # (W,)
     return np.stack([starts, ends], 1)
@@ -147,31 +243,40 @@ def align_tokens(
     text_positions: Sequence[int],
     memory: Tensor,
     seconds: float,
-    monotone: bool,
-) -> np.ndarray:
-    """Return the start and end in seconds (W, 2) of the text tokens of a hypothesis.
+    options: AlignmentOptions,
+) -> Alignment:
+    """Find when the text tokens of a hypothesis were said.
 
-    tokens: (T,), the start token first. text_positions: (W,), the indices of the tokens that are
-    text, not special. memory: (1, S, H), no padding, from a clip that lasts `seconds`. monotone:
-    whether the text has the order of the sound; if not, each token is timed by itself.
+    tokens: (T,), the start token first. text_positions: (W,), at least one, the indices of the
+    tokens that are text, not special. memory: (1, S, H), no padding, from a clip that lasts
+    `seconds`.
     """
-    if not text_positions:
-        return np.zeros((0, 2))
-
     # The decoder chooses token i in row i - 1, when it has read the tokens before it.
     decoder_input = torch.as_tensor(tokens[:-1], device=memory.device)  # (T - 1,)
     rows = [position - 1 for position in text_positions]  # (W,)
     _, weights = run_decoder(model.decoder, decoder_input, memory)  # (layers, N, T - 1, S)
     weights = weights[:, :, rows].cpu().double()  # (layers, N, W, S)
 
-    layer, head = choose_heads(weights).T  # 2 x (count,)
-    mean_weights = weights[layer, head].mean(0)  # (W, S)
-    peaks = find_peaks(mean_weights.numpy(), monotone)  # (W,)
+    heads = find_heads(weights, options.heads)  # (count, 2)
+    layer, head = heads.T  # 2 x (count,)
+    mean_weights = weights[layer, head].mean(0).numpy()  # (W, S)
+    peaks = find_peaks(mean_weights, options.monotone)  # (W,)
 
-    # The middle of a frame, in seconds
     seconds_per_frame = seconds / memory.shape[1]
+    onsets, focus = find_onsets(mean_weights, peaks, seconds_per_frame)  # 2 x (W,)
+    if options.monotone:
+        onsets = np.maximum.accumulate(onsets)
+        has_peak = np.ones(len(peaks), bool)  # (W,)
+        min_gap = 0.0
+    else:
+        has_peak = focus >= min(MIN_FOCUS, focus.max())  # (W,)
+        min_gap = MIN_GAP
+
+    # The middle of a frame
     peak_times = (peaks + 0.5) * seconds_per_frame  # (W,)
-    return find_extents(peak_times, seconds)
+    times = find_extents(onsets[has_peak], peak_times[has_peak], seconds, min_gap)  # (P, 2)
+    times = borrow_times(times, has_peak)  # (W, 2)
+    return Alignment(heads, mean_weights, peaks, has_peak, times)
 
 
 def find_words(
@@ -181,7 +286,7 @@ def find_words(
     logprobs: Sequence[float],
     memory: Tensor,
     seconds: float,
-    monotone: bool,
+    options: AlignmentOptions,
 ) -> list[Word]:
     """Return the words of a hypothesis with their times and probabilities; [] without a tokenizer.
 
@@ -190,11 +295,18 @@ def find_words(
     """
     if tokenizer is None:
         return []
-    text_positions = [i for i in range(1, len(tokens)) if not is_special(tokenizer, tokens[i])]
-    times = align_tokens(model, tokens, text_positions, memory, seconds, monotone)  # (W, 2)
+    text_positions = find_text(tokenizer, tokens)  # (W,)
+    if not text_positions:
+        return []
+    alignment = align_tokens(model, tokens, text_positions, memory, seconds, options)
     text_tokens = [tokens[i] for i in text_positions]
     text_logprobs = [logprobs[i - 1] for i in text_positions]
-    return group_words(tokenizer, text_tokens, times, text_logprobs)
+    return group_words(tokenizer, text_tokens, alignment.times, text_logprobs)
+
+
+def find_text(tokenizer: Tokenizer, tokens: Sequence[int]) -> list[int]:
+    """Return the indices (W,) of the tokens (T,) that are text, start token left out."""
+    return [i for i in range(1, len(tokens)) if not is_special(tokenizer, tokens[i])]
 
 
 def group_words(

@@ -43,9 +43,9 @@ def align_text(stt: SpeechToText, source, text: str, language: str | None = None
     input_values, _ = stt.prepare([waveform])  # (1, L)
     memory, _ = stt.model.encode(input_values)  # (1, S, H)
     logprobs = score_tokens(stt, tokens, memory)
-    monotone = language in alignment.MONOTONE_LANGUAGES
+    timing = alignment.choose_options(config, language)
     words = alignment.find_words(
-        stt.model, stt.tokenizer, tokens, logprobs, memory, seconds, monotone
+        stt.model, stt.tokenizer, tokens, logprobs, memory, seconds, timing
     )
     words = spelling.restore_words(stt.tokenizer, text, words)
 

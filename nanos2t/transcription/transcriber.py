@@ -382,9 +382,9 @@ class SpeechToText:
         seconds = len(waveform) / self.sample_rate
         words = []
         if request.words and text:
-            monotone = request.language in alignment.MONOTONE_LANGUAGES
+            timing = alignment.choose_options(request.config, request.language)
             words = alignment.find_words(
-                self.model, self.tokenizer, tokens, logprobs, memory, seconds, monotone
+                self.model, self.tokenizer, tokens, logprobs, memory, seconds, timing
             )
         segments = []
         if text:

@@ -1,7 +1,6 @@
 # pytest tests/transcription/test_alignment.py
-"""nanos2t/transcription/alignment.py: held against the decoder, all paths, many tokenizers."""
+"""nanos2t/transcription/alignment.py: held against the decoder and many tokenizers."""
 
-import time
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -38,6 +37,7 @@ DECODERS = {
         43, **SIZES, pre_norm=True, embed_scale=28**0.5, position_offset=2, tied=False
     ),
 }
+MONOTONE = alignment.AlignmentOptions()
 IDS = GenerationConfig(pad_token_id=1, decoder_start_token_id=2, eos_token_id=3)
 TOKENS = torch.tensor([2, 7, 30, 12, 7, 41, 9, 3])
 
@@ -119,6 +119,16 @@ def test_heads_that_move_on_are_chosen():
     ]
 
 
+def test_heads_that_are_stored_are_taken():
+    weights = torch.rand(2, 3, 4, 5)
+    assert alignment.find_heads(weights, [[0, 2], [1, 0]]).tolist() == [[0, 2], [1, 0]]
+    chosen = alignment.choose_heads(weights)
+    assert alignment.find_heads(weights, None).tolist() == chosen.tolist()
+    for pair in [2, 0], [0, 3]:
+        with pytest.raises(ValueError, match=f"layer {pair[0]}, head {pair[1]}, expected"):
+            alignment.find_heads(weights, [pair])
+
+
 def test_the_score_is_the_mean_over_pairs():
     """Against the sum over all pairs of tokens and all pairs of frames, written out."""
     generator = torch.Generator().manual_seed(3)
@@ -141,55 +151,6 @@ def test_one_token_takes_the_sharpest_head():
     assert alignment.choose_heads(weights, 1).tolist() == [[0, 1]]
 
 
-# the path
-
-
-def all_paths(T: int, S: int) -> list[list[tuple[int, int]]]:
-    if T == 1 and S == 1:
-        return [[(0, 0)]]
-    before = [(t, s) for t, s in ((T - 1, S - 1), (T - 1, S), (T, S - 1)) if t and s]
-    return [[*path, (T - 1, S - 1)] for t, s in before for path in all_paths(t, s)]
-
-
-@pytest.mark.parametrize("T, S", [(1, 1), (1, 5), (4, 1), (2, 3), (3, 3), (3, 5), (5, 3), (4, 6)])
-def test_dtw_finds_the_cheapest_of_all_paths(T: int, S: int):
-    rng = np.random.default_rng((T, S))
-    for cost in (rng.normal(size=(T, S)), rng.random((T, S)), rng.integers(0, 3, (T, S)) / 1.0):
-        path = [tuple(step) for step in alignment.dtw(cost).tolist()]
-        every = all_paths(T, S)
-        assert path in every
-        assert sum(cost[step] for step in path) == pytest.approx(
-            min(sum(cost[s] for s in p) for p in every)
-        )
-
-
-def test_dtw_follows_a_planted_path():
-    rng = np.random.default_rng(5)
-    for T, S in ((9, 40), (1, 12), (30, 31), (12, 5)):
-        planted = [(0, 0)]
-        while planted[-1] != (T - 1, S - 1):
-            t, s = planted[-1]
-            steps = [(t + a, s + b) for a, b in ((1, 1), (1, 0), (0, 1)) if t + a < T and s + b < S]
-            planted.append(steps[rng.integers(len(steps))])
-        cost = np.ones((T, S)) + rng.random((T, S))
-        cost[tuple(np.array(planted).T)] = -1e-3 * rng.random(len(planted)) - 1
-        assert alignment.dtw(cost).tolist() == [list(step) for step in planted]
-
-
-def test_dtw_prefers_the_diagonal_and_keeps_its_input():
-    cost = np.zeros((3, 5))
-    assert alignment.dtw(cost).tolist() == [[0, 0], [0, 1], [0, 2], [1, 3], [2, 4]]
-    assert not cost.any()
-
-
-def test_dtw_is_fast_enough():
-    cost = np.random.default_rng(0).random((200, 1500))
-    started = time.process_time()
-    path = alignment.dtw(cost)
-    assert time.process_time() - started < 1.0
-    assert (np.abs(np.diff(path, axis=0)) <= 1).all() and path[-1].tolist() == [199, 1499]
-
-
 # peaks and times
 
 
@@ -203,13 +164,40 @@ def test_peaks_in_order_and_by_themselves():
 
 
 def test_ends_are_the_next_start_or_the_tail():
-    heard = np.array([0.05, 0.5, 0.5, 0.7, 2.0, 2.9])
+    peaks = np.array([0.05, 0.5, 0.5, 0.7, 2.0, 2.9])
+    onsets = peaks - 0.1
     expected = [[0, 0.4], [0.4, 0.6], [0.4, 0.6], [0.6, 1.1], [1.9, 2.4], [2.8, 3.0]]
-    assert alignment.find_extents(heard, 3.0) == pytest.approx(np.array(expected))
+    assert alignment.find_extents(onsets, peaks, 3.0) == pytest.approx(np.array(expected))
     shuffled = [3, 5, 0, 4, 1, 2]
-    assert alignment.find_extents(heard[shuffled], 3.0) == pytest.approx(
+    assert alignment.find_extents(onsets[shuffled], peaks[shuffled], 3.0) == pytest.approx(
         np.array(expected)[shuffled]
     )
+
+
+def test_a_small_gap_ends_no_token():
+    peaks = np.array([0.5, 0.55, 0.65])
+    times = alignment.find_extents(peaks - 0.1, peaks, 3.0, min_gap=0.1)
+    assert times == pytest.approx(np.array([[0.4, 0.55], [0.45, 0.95], [0.55, 1.05]]))
+
+
+def test_onsets_are_before_the_peak_by_the_spread_of_the_attention():
+    """A wide bump begins earlier; what is far from the peak does not count."""
+    weights = bump([15.0, 15.0, 2.0], 31, 0.1).numpy()
+    weights[1] = bump([15.0], 31, 2.0).numpy()[0]
+    weights[2] = 0.6 * weights[2] + 0.4 * bump([29.0], 31, 0.1).numpy()[0]
+    peaks = weights.argmax(1)
+    onsets, focus = alignment.find_onsets(weights, peaks, 0.04)
+    assert onsets[0] == pytest.approx(15.1 * 0.04 - alignment.LEAD)
+    assert onsets[1] == pytest.approx((15.5 - 1.2816 * 2) * 0.04 - alignment.LEAD, abs=0.01)
+    assert onsets[2] == pytest.approx(2.1 * 0.04 - alignment.LEAD)
+    assert focus == pytest.approx([1, 1, 0.6], abs=0.01)
+
+
+def test_tokens_without_a_peak_have_the_time_of_the_one_before():
+    times = np.array([[0.1, 0.2], [0.5, 0.6]])
+    has_peak = np.array([False, True, False, False, True, False])
+    borrowed = alignment.borrow_times(times, has_peak)
+    assert borrowed.tolist() == times[[0, 0, 0, 0, 1, 1]].tolist()
 
 
 @dataclass
@@ -221,7 +209,7 @@ class Fixed:
 
 def test_times_of_planted_weights(monkeypatch):
     """Input token t has the row of token t + 1; tokens that are not text do not count."""
-    moving, steady = bump([29.0, 4, 0, 14, 22, 9], 30, 0.5), bump([3.0] * 6, 30, 0.2)
+    moving, steady = bump([29.0, 4, 0, 14, 22, 9], 30, 0.1), bump([3.0] * 6, 30, 0.2)
     weights = torch.stack([steady, moving, moving, steady]).view(2, 2, 6, 30)
 
     def known(decoder: torch.Tensor, tokens: torch.Tensor, memory: torch.Tensor) -> tuple:
@@ -230,9 +218,11 @@ def test_times_of_planted_weights(monkeypatch):
 
     monkeypatch.setattr(alignment, "run_decoder", known)
     tokens, memory = [2, 5, 6, 7, 8, 9, 3], torch.zeros(1, 30, 8)
-    times = alignment.align_tokens(Fixed(weights), tokens, [2, 4, 5], memory, 6.0, True)
-    heard = np.array([4.5, 14.5, 22.5]) * 6.0 / 30
-    assert times == pytest.approx(np.stack([heard - alignment.LEAD, heard + alignment.TAIL], 1))
+    times = alignment.align_tokens(Fixed(weights), tokens, [2, 4, 5], memory, 6.0, MONOTONE).times
+    # A tenth of the weight has passed a tenth of a frame after its beginning.
+    starts = np.array([4.1, 14.1, 22.1]) * 6.0 / 30 - alignment.LEAD
+    ends = np.array([4.5, 14.5, 22.5]) * 6.0 / 30 + alignment.TAIL
+    assert times == pytest.approx(np.stack([starts, ends], 1))
 
 
 @pytest.mark.parametrize("monotone", [True, False])
@@ -242,8 +232,13 @@ def test_times_stay_in_the_clip_and_in_order(monotone: bool, frames: int):
     memory, seconds = random_memory(frames), 0.3
     for name in DECODERS:
         times = alignment.align_tokens(
-            tiny(name), TOKENS.tolist(), range(1, 8), memory, seconds, monotone
-        )
+            tiny(name),
+            TOKENS.tolist(),
+            range(1, 8),
+            memory,
+            seconds,
+            alignment.AlignmentOptions(monotone),
+        ).times
         assert times.shape == (7, 2)
         assert (
             (times >= 0).all() and (times <= seconds).all() and (times[:, 1] >= times[:, 0]).all()
@@ -252,26 +247,24 @@ def test_times_stay_in_the_clip_and_in_order(monotone: bool, frames: int):
 
 
 def test_nothing_to_time():
-    assert alignment.align_tokens(tiny("bert"), [2], [], random_memory(5), 1.0, True).shape == (
-        0,
-        2,
-    )
-    assert alignment.align_tokens(tiny("bert"), [2, 3], [], random_memory(5), 1.0, True).shape == (
-        0,
-        2,
-    )
-    assert alignment.align_tokens(tiny("bert"), [2, 8], [1], random_memory(5), 1.0, True).shape == (
-        1,
-        2,
-    )
+    """One token has a time; a hypothesis without text has no words."""
+    memory = random_memory(5)
+    aligned = alignment.align_tokens(tiny("bert"), [2, 8], [1], memory, 1.0, MONOTONE)
+    assert aligned.times.shape == (1, 2) and aligned.weights.shape == (1, 5)
+    for tokens in [2], [2, 3]:
+        logprobs = [0.0] * (len(tokens) - 1)
+        found = alignment.find_words(
+            tiny("bert"), metaspace(), tokens, logprobs, memory, 1.0, MONOTONE
+        )
+        assert found == []
 
 
 def test_single_precision_and_bfloat16():
     for dtype in (torch.float32, torch.bfloat16):
         model = SpeechEncoderDecoder.from_configs(ENCODER, DECODERS["bert"], IDS).to(dtype).eval()
         times = alignment.align_tokens(
-            model, TOKENS.tolist(), range(1, 8), random_memory(9).to(dtype), 1.0, True
-        )
+            model, TOKENS.tolist(), range(1, 8), random_memory(9).to(dtype), 1.0, MONOTONE
+        ).times
         assert times.dtype == np.float64 and np.isfinite(times).all()
 
 
@@ -458,12 +451,13 @@ def test_words_of_a_hypothesis():
     memory = random_memory(20)
 
     def find(tokenizer, tokens, logprobs, monotone=True):
-        return alignment.find_words(model, tokenizer, tokens, logprobs, memory, 2.0, monotone)
+        options = alignment.AlignmentOptions(monotone)
+        return alignment.find_words(model, tokenizer, tokens, logprobs, memory, 2.0, options)
 
     words = find(metaspace(), tokens, logprobs)
     assert [word.word for word in words] == ["seven", "zo"]
     assert [word.probability for word in words] == pytest.approx([np.exp(-0.5), np.exp(-0.2)])
-    times = alignment.align_tokens(model, tokens, [2, 3, 4, 6], memory, 2.0, True)
+    times = alignment.align_tokens(model, tokens, [2, 3, 4, 6], memory, 2.0, MONOTONE).times
     assert [word.start for word in words] == [times[0, 0], times[1, 0]]
     assert 0 <= words[0].start <= words[0].end and words[1].end <= 2.0
 
@@ -471,6 +465,12 @@ def test_words_of_a_hypothesis():
     assert find(metaspace(), tokens[:1], [], monotone=False) == []
     assert find(None, tokens, logprobs) == []
     [word] = alignment.find_words(
-        model, metaspace(), tokens[:4], logprobs[:3], random_memory(1), 0.02, False
+        model,
+        metaspace(),
+        tokens[:4],
+        logprobs[:3],
+        random_memory(1),
+        0.02,
+        alignment.AlignmentOptions(False),
     )
     assert (word.word, word.start, word.end) == ("seven", 0.0, 0.02)
