@@ -80,6 +80,14 @@ def run(options: argparse.Namespace) -> int:
     for row in failed:
         log_stderr(f"{row['audio']}: {row['error']}")
 
+    # An empty text is rarely meant: a field that was never filled in, or punctuation alone.
+    num_empty = len([row for row in scores["items"] if not row["text"].strip()])
+    if num_empty and not options.quiet:
+        log_stderr(
+            f"{options.manifest}: {num_empty} of {len(items)} texts are empty: "
+            "they are no errors if nothing is transcribed, and are not counted as right"
+        )
+
     scores_json = json.dumps(scores, ensure_ascii=False) + "\n"
     if options.json:
         write_stdout(scores_json)

@@ -5,7 +5,8 @@
 
 Texts are compared as they are, with case and punctuation, unless `clean` changes them first. Error
 rates are over the corpus: the errors of all items, divided by the words (or characters) of all
-items. They can exceed 1.
+items. They can exceed 1. An item with an empty text counts only if something was transcribed: then
+it is wrong. If nothing was, there is nothing to compare, and the item is neither right nor wrong.
 """
 
 import unicodedata
@@ -107,29 +108,39 @@ def normalise_text(text: str) -> str:
     return " ".join(words)
 
 
-def compute_scores(pairs: Sequence[tuple[str, str]], language: str = "") -> dict[str, float]:
-    """Return SCORES of pairs (reference, hypothesis).
+def compute_scores(pairs: Sequence[tuple[str, str]], language: str = "") -> dict[str, float | None]:
+    """Return SCORES of pairs (reference, hypothesis); None for all rates if all texts are empty.
 
     "exact" is the share of identical pairs; "wer" and "cer" are errors by words and characters;
     BLEU (Papineni et al. 2002) and chrF (Popovic 2015) are percentages. BLEU splits words as the
-    language needs, and ignores orders of n-grams that are longer than every text.
+    language needs, and ignores orders of n-grams that are longer than every text. "items" counts
+    all pairs; those with two empty texts count in nothing else.
     """
     import jiwer
     from sacrebleu.metrics import BLEU, CHRF
 
-    references = [reference for reference, _ in pairs]
-    hypotheses = [hypothesis for _, hypothesis in pairs]
-    exact = [reference for reference, hypothesis in pairs if reference == hypothesis]
+    compared = [pair for pair in pairs if not are_empty(*pair)]
+    if not compared:
+        return dict.fromkeys(SCORES, None) | {"items": len(pairs)}
+
+    references = [reference for reference, _ in compared]
+    hypotheses = [hypothesis for _, hypothesis in compared]
+    exact = [reference for reference, hypothesis in compared if reference == hypothesis]
     tokenizer = BLEU_TOKENIZERS.get(language[:2].lower(), "13a")
     bleu = BLEU(tokenize=tokenizer, effective_order=True)
     return {
         "items": len(pairs),
-        "exact": len(exact) / len(pairs),
+        "exact": len(exact) / len(compared),
         "wer": jiwer.wer(references, hypotheses),
         "cer": jiwer.cer(references, hypotheses),
         "bleu": bleu.corpus_score(hypotheses, [references]).score,
         "chrf": CHRF().corpus_score(hypotheses, [references]).score,
     }
+
+
+def are_empty(reference: str, hypothesis: str) -> bool:
+    """Return whether there is nothing to compare."""
+    return not reference.strip() and not hypothesis.strip()
 
 
 def evaluate_results(
@@ -142,13 +153,13 @@ def evaluate_results(
 
     Returns {"scores": SCORES by language and for "all"; "worst": the items with the highest word
     error rates and their alignments; "items": for each its "audio", "language", "text", and "heard"
-    and "wer", or "error"}.
+    and "wer" (None if both texts are empty), or "error"}.
     """
     rows = [evaluate_item(item, result, clean) for item, result in zip(items, results)]
     transcribed = [row for row in rows if "error" not in row]
 
     # Items with the highest word error rates; those with equal rates keep their order.
-    wrong = [row for row in transcribed if row["text"] != row["heard"]]
+    wrong = [row for row in transcribed if row["wer"] is not None and row["text"] != row["heard"]]
     wrong.sort(key=itemgetter("wer"), reverse=True)
     worst = []
     for row in wrong[:num_worst]:
@@ -156,7 +167,7 @@ def evaluate_results(
     return {"scores": score_languages(transcribed), "worst": worst, "items": rows}
 
 
-def score_languages(rows: list[dict]) -> dict[str, dict[str, float]]:
+def score_languages(rows: list[dict]) -> dict[str, dict[str, float | None]]:
     """Return the scores of transcribed items by language, in alphabetical order, and for "all"."""
     all_pairs = []
     pairs_by_language: dict[str, list[tuple[str, str]]] = {}
@@ -180,7 +191,7 @@ def score_languages(rows: list[dict]) -> dict[str, dict[str, float]]:
 
 def evaluate_item(
     item: Item, result: Result | ValueError, clean: Callable[[str], str]
-) -> dict[str, str | float]:
+) -> dict[str, str | float | None]:
     """Return the row of an item among the "items" of evaluate_results."""
     from jiwer import process_words
 
@@ -193,7 +204,9 @@ def evaluate_item(
     heard = clean(result.text)
     row["language"] = result.language or row["language"]
     row["heard"] = heard
-    row["wer"] = process_words(text, heard).wer
+    row["wer"] = None
+    if not are_empty(text, heard):
+        row["wer"] = process_words(text, heard).wer
     return row
 
 
@@ -210,8 +223,7 @@ def render_evaluation(evaluation: dict) -> str:
     """Return what evaluate_results returned as text: scores by language, then the worst items."""
     table = [["", *SCORES]]
     for language, scores in evaluation["scores"].items():
-        cells = [format(scores[name], score_format) for name, score_format in SCORES.items()]
-        table.append([language, *cells])
+        table.append([language, *format_scores(scores)])
 
     # Columns are aligned on the right.
     widths = [max(map(len, column)) for column in zip(*table)]
@@ -223,3 +235,14 @@ def render_evaluation(evaluation: dict) -> str:
     for row in evaluation["worst"]:
         text += f"\n{row['audio']}  {row['language']}  WER {row['wer']:.2f}\n{row['alignment']}\n"
     return text
+
+
+def format_scores(scores: dict[str, float | None]) -> list[str]:
+    """Return the cells of a row of the table; "-" for a score that no item counts in."""
+    cells = []
+    for name, score_format in SCORES.items():
+        if scores[name] is None:
+            cells.append("-")
+        else:
+            cells.append(format(scores[name], score_format))
+    return cells

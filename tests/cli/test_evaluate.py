@@ -107,3 +107,13 @@ def test_exit_codes(run, clips, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "find_spec", lambda name: None)
     code, out, err = run(path)
     assert (code, out) == (2, "") and "pip install jiwer sacrebleu" in err[0]
+
+
+def test_empty_texts_are_counted_on_stderr(run, clips, tmp_path):
+    rows = [{"audio": clip, "text": text} for clip, text in zip(clips, ("", "x", "..."))]
+    path = manifest(tmp_path / "m.jsonl", *rows)
+    code, _, err = run(path, "--language", "en")
+    assert code == 0 and len(err) == 1 and "1 of 3 texts are empty" in err[0]
+    _, _, err = run(path, "--language", "en", "--normalise")
+    assert "2 of 3 texts are empty" in err[0]
+    assert run(path, "--language", "en", "--quiet")[2] == []

@@ -60,6 +60,33 @@ def test_rates_are_errors_over_lengths_of_the_corpus():
     assert (found["items"], found["exact"]) == (5, 0.2) and words == 6
 
 
+@pytest.mark.parametrize("empty", [("", ""), ("  ", ""), ("", "\n")])
+def test_two_empty_texts_are_not_right(empty: tuple[str, str]):
+    """There is nothing to compare: all rates are those of the other items."""
+    others = evaluation.compute_scores(PAIRS)
+    found = evaluation.compute_scores([empty, *PAIRS, empty])
+    assert found.pop("items") == 7 and others.pop("items") == 5
+    assert found == others
+    alone = evaluation.compute_scores([empty] * 3)
+    assert alone == {"items": 3} | dict.fromkeys(["exact", "wer", "cer", "bleu", "chrf"])
+
+
+def test_an_empty_text_is_wrong_if_something_is_transcribed():
+    found = evaluation.compute_scores([("", "two"), ("four", "four")])
+    assert (found["exact"], found["wer"]) == (0.5, 1.0)
+
+
+def test_empty_texts_in_the_table_and_among_the_items():
+    items = [Item("a.wav", "...", "de"), Item("b.wav", "zwei", "en"), Item("c.wav", "", "en")]
+    said = [heard("", "de"), heard("zwei", "en"), heard("drei", "en")]
+    found = evaluation.evaluate_results(items, said, evaluation.normalise_text)
+    assert [row["wer"] for row in found["items"]] == [None, 0.0, 1.0]
+    assert [row["audio"] for row in found["worst"]] == ["c.wav"]
+    table = [line.split() for line in evaluation.render_evaluation(found).splitlines()[1:4]]
+    assert table[0] == ["de", "1", "-", "-", "-", "-", "-"]
+    assert table[1][:3] == ["en", "2", "0.5000"] and table[2][:3] == ["all", "3", "0.5000"]
+
+
 def test_bleu_and_chrf_are_sacrebleus():
     import sacrebleu
 
