@@ -61,3 +61,22 @@ atomic.write_atomically(Path(sys.argv[1]), write)"""
     assert path.read_text() == "old"
     atomic.write_text(path, "new")
     assert path.read_text() == "new" and os.listdir(path.parent) == ["a"]
+
+
+def test_the_last_file_of_a_group_is_moved_at_the_end(tmp_path: Path, monkeypatch):
+    moved = []
+    replace = os.replace
+
+    def spy(source: Path, target: Path) -> None:
+        moved.append(target.name)
+        replace(source, target)
+
+    def write_parts(partial: Path) -> None:
+        for name in ("config.json", "a.json", "model.safetensors"):
+            (partial / name).write_text(name)
+
+    monkeypatch.setattr(os, "replace", spy)
+    paths = atomic.write_group(tmp_path / "model", write_parts)
+    assert moved == ["a.json", "model.safetensors", "config.json"]
+    assert sorted(paths) == sorted((tmp_path / "model").iterdir())
+    assert all(path.read_text() == path.name for path in paths)
