@@ -6,14 +6,13 @@ there. If you change a line that is listed here, change its row as well. The mis
 test_mutations_of_the_core.py are made while the core runs, and measured by its parity helpers.
 """
 
-import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from helpers.forked_pytest import ForkedPytest
 
 pytestmark = pytest.mark.slow
 
@@ -63,14 +62,14 @@ MODEL = [
     ),
     Mistake(
         "wav2vec2.py",
-        "squares = centred.square().masked_fill(padding, 0.0)",
+        "squares = torch.where(is_real, centred.square(), 0.0)",
         "squares = centred.square()",
         "test_wav2vec2.py::test_batch_is_alone",
     ),
     Mistake(
         "wav2vec2.py",
-        "mean = x.masked_fill(padding, 0.0).sum(2, keepdim=True) / count",
-        "mean = x.masked_fill(padding, 0.0).mean(2, keepdim=True)",
+        "mean = torch.where(is_real, x, 0.0).sum(2, keepdim=True) / count",
+        "mean = torch.where(is_real, x, 0.0).mean(2, keepdim=True)",
         "test_wav2vec2.py::test_batch_is_alone",
     ),
     Mistake(
@@ -284,7 +283,7 @@ TRANSCRIPTION = [
         "model = SpeechEncoderDecoder.from_pretrained(folder, dtype=weights_dtype, device=device)",
         'model = vars(load).setdefault("m", SpeechEncoderDecoder.from_pretrained('
         "folder, dtype=weights_dtype, device=device))",
-        "transcription/test_transcriber.py::test_threads_share_a_model",
+        "transcription/test_batches.py::test_threads_share_a_model",
     ),
     Mistake(
         "audio_files.py",
@@ -302,37 +301,37 @@ TRANSCRIPTION = [
         "transcription/recordings.py",
         "recording.error = failure",
         "raise failure",
-        "transcription/test_transcriber.py::test_one_that_fails",
+        "transcription/test_batches.py::test_one_that_fails",
     ),
     Mistake(
         "transcription/transcriber.py",
         "self.model.encode(input_values, attention_mask)",
         "self.model.encode(input_values)",
-        "transcription/test_transcriber.py::test_the_batch_changes_nothing",
+        "transcription/test_batches.py::test_the_batch_changes_nothing",
     ),
     Mistake(
         "transcription/transcriber.py",
         "zip(batch, results)",
         "zip(batch, results[::-1])",
-        "transcription/test_transcriber.py::test_the_batch_changes_nothing",
+        "transcription/test_batches.py::test_the_batch_changes_nothing",
     ),
     Mistake(
         "transcription/transcriber.py",
         "recordings: deque[Recording] = deque()",
         'recordings = vars(self).setdefault("jobs", deque())',
-        "transcription/test_transcriber.py::test_threads_share_a_model",
+        "transcription/test_batches.py::test_threads_share_a_model",
     ),
     Mistake(
         "transcription/transcriber.py",
         "for chunk in batch], request)",
         'for chunk in batch], vars(self).setdefault("c", request))',
-        "transcription/test_transcriber.py::test_threads_share_a_model",
+        "transcription/test_batches.py::test_threads_share_a_model",
     ),
     Mistake(
         "transcription/loading.py",
         "1000 <= rate <= 10**6",
         "1000 <= rate",
-        "transcription/test_transcriber.py::test_a_broken_preprocessor_is_named",
+        "transcription/test_loading.py::test_a_broken_preprocessor_is_named",
     ),
     Mistake(
         "transcription/loading.py",
@@ -346,6 +345,12 @@ TRANSCRIPTION = [
         "except Exception as error:",
         "except KeyError as error:",
         "transcription/test_forced_alignment.py::test_a_text_that_has_no_tokens",
+    ),
+    Mistake(
+        "transcription/spelling.py",
+        "if fold(decoded) != ",
+        "if fold(text) != ",
+        "transcription/test_spelling.py::test_what_the_vocabulary_lacks_is_named",
     ),
     Mistake(
         "inspection/observer.py",
@@ -404,9 +409,15 @@ def name_mistake(mistake: Mistake) -> str:
     return f"{mistake.file}-{mistake.text[:30]}"
 
 
+@pytest.fixture(scope="module")
+def forked_pytest() -> Iterator[ForkedPytest]:
+    with ForkedPytest() as server:
+        yield server
+
+
 @pytest.mark.parametrize("mistake", MISTAKES, ids=name_mistake)
-def test_a_broken_app_is_noticed(tmp_path: Path, mistake: Mistake):
-    # A copy of the repository, without what the tests do not read.
+def test_a_broken_app_is_noticed(tmp_path: Path, forked_pytest: ForkedPytest, mistake: Mistake):
+    # Copy what the tests need of the repository.
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for name in ("nanos2t", "tests", "weights_map"):
         ignored = shutil.ignore_patterns("__pycache__")
@@ -418,15 +429,9 @@ def test_a_broken_app_is_noticed(tmp_path: Path, mistake: Mistake):
     assert source.count(mistake.text) == 1
     path.write_text(source.replace(mistake.text, mistake.replacement))
 
-    # The test must fail: an error of its set-up, or no such test, has another exit code or text.
-    command = "-m pytest -q -x -p no:cacheprovider".split()
-    done = subprocess.run(
-        [sys.executable, *command, f"tests/{mistake.test}"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        check=False,
+    # The test must fail: an error of its set-up, or no such test, gives another code or output.
+    code, output = forked_pytest.run(
+        tmp_path, "-q", "-x", "-p", "no:cacheprovider", f"tests/{mistake.test}"
     )
-    assert done.returncode == 1, done.stdout[-2000:]
-    assert " failed" in done.stdout, done.stdout[-2000:]
+    assert code == 1, output[-2000:]
+    assert " failed" in output, output[-2000:]

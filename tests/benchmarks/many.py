@@ -21,124 +21,145 @@ import soundfile
 import nanos2t
 from nanos2t.transcription.loading import BUNDLED
 
-RATE = 8000
-KINDS = ("wav", "flac", "ogg", "wav", "mp3")
+RATE = 8000  # Hz
+SUFFIXES = ("wav", "flac", "ogg", "wav", "mp3")
 ROOT = Path(__file__).parents[2]
+MAX_SCORE_DIFFERENCE = 1e-4
 
 
-def sound(random: np.random.Generator, most: float) -> np.ndarray:
-    """A part of the bundled sample at any speed, in noise, of 0.1 to `most` seconds."""
-    sample = soundfile.read(BUNDLED.parent / "sample.wav", dtype="float32")[0]
-    speed = (
-        random.uniform(0.7, 1.4) * soundfile.info(BUNDLED.parent / "sample.wav").samplerate / RATE
-    )
-    spoken = np.interp(np.arange(0, len(sample), speed), np.arange(len(sample)), sample)
-    size = round(random.uniform(0.1, most) * RATE)
-    start = random.integers(0, max(1, len(spoken) - size))
-    spoken = np.resize(spoken, start + size)[start:]
-    return (random.uniform(0.2, 1) * spoken + 0.002 * random.standard_normal(size)).astype(
-        np.float32
-    )
+def make_sound(random: np.random.Generator, max_seconds: float) -> np.ndarray:
+    """Return a part of the bundled sample at any speed, in noise: 0.1 to `max_seconds` (L,)."""
+    sample, sample_rate = soundfile.read(BUNDLED.parent / "sample.wav", dtype="float32")
+    speed = random.uniform(0.7, 1.4) * sample_rate / RATE
+    speech = np.interp(np.arange(0, len(sample), speed), np.arange(len(sample)), sample)
+
+    # What is longer than the sample repeats it.
+    size = round(random.uniform(0.1, max_seconds) * RATE)
+    start = random.integers(0, max(1, len(speech) - size))
+    speech = np.resize(speech, start + size)[start:]
+
+    loudness = random.uniform(0.2, 1)
+    noise = 0.002 * random.standard_normal(size)
+    return (loudness * speech + noise).astype(np.float32)
 
 
-def write(path: Path, waveform: np.ndarray) -> Path:
+def write_sound(path: Path, waveform: np.ndarray) -> Path:
     subtype = {".wav": "PCM_16", ".ogg": "VORBIS"}.get(path.suffix)
     soundfile.write(path, waveform, RATE, subtype=subtype)
     return path
 
 
-def spoil(path: Path, number: int) -> Path:
-    """A file that cannot be read, one of ten sorts; the last is none at all."""
-    whole = write(path.with_suffix(".flac"), np.sin(np.arange(9000, dtype=np.float32)) / 2)
-    content = whole.read_bytes()
-    whole.unlink()
-    samples = np.zeros(4000, np.float32)
-    samples[3000] = np.nan if number % 2 else np.inf
-    if number % 10 < 2:
+def write_broken(path: Path, number: int) -> Path:
+    """Write a file that cannot be read, one of ten sorts by its number; the last is no file."""
+    sort = number % 10
+    if sort < 2:
+        samples = np.zeros(4000, np.float32)
+        samples[3000] = np.nan if number % 2 else np.inf
         soundfile.write(path, samples, RATE, subtype="FLOAT")
-    elif number % 10 < 9:
-        path.write_bytes(
-            (
-                b"",
-                b"text " * 300,
-                content[:30],
-                content[:-2000],
-                content[:50] + bytes(3000),
-                bytes(5000),
-                b"RIFF",
-            )[number % 10 - 2]
+    elif sort < 9:
+        whole = write_sound(
+            path.with_suffix(".flac"), np.sin(np.arange(9000, dtype=np.float32)) / 2
         )
+        content = whole.read_bytes()
+        whole.unlink()
+        contents = [
+            b"",
+            b"text " * 300,
+            content[:30],
+            content[:-2000],
+            content[:50] + bytes(3000),
+            bytes(5000),
+            b"RIFF",
+        ]
+        path.write_bytes(contents[sort - 2])
     return path
 
 
-def make(
-    folder: Path, count: int, broken: int, most: float, seed: int = 0
+def make_files(
+    folder: Path, count: int, num_broken: int, max_seconds: float, seed: int = 0
 ) -> tuple[list[str], list[str]]:
-    """Files of any length, those that are broken anywhere among them: all names, and the broken
-    ones'.
+    """Write files of any length, broken ones anywhere among them.
+
+    Returns all names, and those of the broken ones.
     """
     random = np.random.default_rng(seed)
-    bad = {*random.choice(count, broken, replace=False).tolist()}
-    names, spoiled = [], []
+    broken_numbers = set(random.choice(count, num_broken, replace=False).tolist())
+    names = []
+    broken_names = []
     for i in range(count):
-        if i in bad:
-            names.append(str(spoil(folder / f"{i:04}.wav", len(spoiled))))
-            spoiled.append(names[-1])
+        if i in broken_numbers:
+            path = write_broken(folder / f"{i:04}.wav", len(broken_names))
+            broken_names.append(str(path))
         else:
-            names.append(str(write(folder / f"{i:04}.{KINDS[i % 5]}", sound(random, most))))
-    return names, spoiled
+            waveform = make_sound(random, max_seconds)
+            path = write_sound(folder / f"{i:04}.{SUFFIXES[i % 5]}", waveform)
+        names.append(str(path))
+    return names, broken_names
 
 
-def run(names: list[str], spoiled: list[str], folder: Path, *options: str) -> dict:
-    """One run of the command line over all: counts, and a list of what is not as promised."""
+def run_command(names: list[str], broken_names: list[str], folder: Path, *options: str) -> dict:
+    """Run the command line once over all files. Return counts, and what is not as promised."""
     (folder / "list").write_text("\n".join(names))
-    command = [
-        sys.executable,
-        "-m",
-        "nanos2t",
-        "transcribe",
-        "--files-from",
-        folder / "list",
-        *options,
-    ]
+    command = [sys.executable, "-m", "nanos2t", "transcribe"]
+    command += ["--files-from", str(folder / "list"), "--output", str(folder / "out"), *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     started = time.perf_counter()
-    command += ["--output", folder / "out"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     seconds = time.perf_counter() - started
-    said, files = done.stderr.splitlines(), sorted(os.listdir(folder / "out"))
-    good = [name for name in names if name not in spoiled]
-    problems = [
-        name for name in spoiled if sum(line.startswith(f"nanos2t: {name}: ") for line in said) != 1
-    ]
-    problems += [line for line in said if not line.startswith("nanos2t: ")]
-    problems += ["files"] * (files != [f"{Path(name).stem}.txt" for name in good])
-    written = "".join((folder / "out" / file).read_text() for file in files)
-    problems += ["stdout is not what the files say"] * (written != done.stdout)
-    problems += [f"exit code {done.returncode}"] * (done.returncode != bool(spoiled))
-    problems += [f"{len(said)} lines on stderr"] * (len(said) != len(spoiled))
-    counts = {
+    return {
         "files": len(names),
         "transcripts": len(done.stdout.splitlines()),
-        "lines_on_stderr": len(said),
+        "lines_on_stderr": len(done.stderr.splitlines()),
+        "exit": done.returncode,
+        "seconds": round(seconds, 1),
+        "problems": find_problems(done, names, broken_names, folder / "out"),
     }
-    return {**counts, "exit": done.returncode, "seconds": round(seconds, 1), "problems": problems}
 
 
-def compare(stt, names: list[str], **options) -> dict:
-    """Batches of eight against one by one: how many texts differ, and how far apart scores are at
-    most.
-    """
+def find_problems(
+    done: subprocess.CompletedProcess, names: list[str], broken_names: list[str], output: Path
+) -> list[str]:
+    """List what a run did not do as promised."""
+    # Each broken file has one line on stderr, and there are no other lines.
+    problems = []
+    lines = done.stderr.splitlines()
+    for name in broken_names:
+        own_lines = [line for line in lines if line.startswith(f"nanos2t: {name}: ")]
+        if len(own_lines) != 1:
+            problems.append(name)
+    problems += [line for line in lines if not line.startswith("nanos2t: ")]
+    if len(lines) != len(broken_names):
+        problems.append(f"{len(lines)} lines on stderr")
+
+    # All others have a file, with the text that went to stdout.
+    files = sorted(os.listdir(output))
+    if files != [f"{Path(name).stem}.txt" for name in names if name not in broken_names]:
+        problems.append("files")
+    texts = [(output / file).read_text() for file in files]
+    if "".join(texts) != done.stdout:
+        problems.append("stdout is not what the files say")
+
+    expected_code = 1 if broken_names else 0
+    if done.returncode != expected_code:
+        problems.append(f"exit code {done.returncode}")
+    return problems
+
+
+def compare_batches(stt, names: list[str], **options) -> dict:
+    """Compare batches of eight with one by one: which texts differ, and how far scores do."""
     alone = [stt.transcribe(name, **options) for name in names]
     together = list(stt.transcribe_many(names, 8, **options))
-    differing = [name for name, one, other in zip(names, alone, together) if one.text != other.text]
-    scores = [abs(one.score - other.score) for one, other in zip(alone, together)]
-    texts = len({one.text for one in alone})
+    differing = []
+    score_differences = []
+    for name, one, other in zip(names, alone, together, strict=True):
+        if one.text != other.text:
+            differing.append(name)
+        score_differences.append(abs(one.score - other.score))
     return {
         "compared": len(together),
-        "texts": texts,
+        "texts": len({result.text for result in alone}),
         "differ": differing,
-        "score_difference": max(scores),
+        "score_difference": max(score_differences),
     }
 
 
@@ -153,19 +174,21 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = run(
-            *make(Path(folder), options.files, options.broken, 2.0, options.seed), Path(folder)
-        )
-        (longer := Path(folder, "longer")).mkdir()
-        names, _ = make(longer, options.compare, 0, 12.0, options.seed + 1)
-        found |= compare(nanos2t.load(), names) if names else {}
-    print(json.dumps(found))
-    return (
-        1
-        if found["problems"] or found.get("differ") or found.get("score_difference", 0) > 1e-4
-        else 0
-    )
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        names, broken_names = make_files(folder, options.files, options.broken, 2.0, options.seed)
+        report = run_command(names, broken_names, folder)
+
+        longer = folder / "longer"
+        longer.mkdir()
+        names, _ = make_files(longer, options.compare, 0, 12.0, options.seed + 1)
+        if names:
+            report |= compare_batches(nanos2t.load(), names)
+    print(json.dumps(report))
+
+    is_far = report.get("score_difference", 0) > MAX_SCORE_DIFFERENCE
+    return 1 if report["problems"] or report.get("differ") or is_far else 0
 
 
 if __name__ == "__main__":

@@ -14,47 +14,80 @@ import tempfile
 import time
 import warnings
 from collections import defaultdict
-from itertools import count
 from pathlib import Path
 
 import numpy as np
 
 import nanos2t
 from nanos2t.transcription.formats import FORMATS, render
-from tests.benchmarks.many import RATE, make, sound
+from tests.benchmarks.many import RATE, make_files, make_sound
+
+MAX_SPREAD = 0.02
 
 
-def megabytes() -> float:
-    """What the process has for itself: what it maps of files comes and goes with the rest of the
-    machine.
+def own_megabytes() -> float:
+    """Return the memory of this process, without the files that it maps.
+
+    How much of a file is in memory depends on what else the machine does.
     """
     status = Path("/proc/self/status").read_text().split()
     return int(status[status.index("RssAnon:") + 1]) / 1024
 
 
 def work(stt, folder: Path, number: int) -> float:
-    """One round: other sounds each time, in small batches and large ones -> seconds of audio.
+    """Transcribe other sounds in each round, in small batches and large ones.
 
-    The last call has as many pieces each time, so that rounds end alike.
+    Returns the seconds of audio. The last call has as many chunks each time, so that rounds end
+    alike.
     """
-    names, _ = make(folder, 24, 3, 4.0, number)
-    long = sound(np.random.default_rng(number), 60.0)
-    done: list[float] = []
-    for size, beams in (1, 1), (3, 2), (8, 3), (8, 1):
-        language = stt.languages[(number + size) % len(stt.languages)]
-        options = {
-            "num_beams": beams,
-            "words": size == 3,
-            "language": language,
-            "progress": done.append,
-        }
-        sources = [long, *names] if beams > 1 else names
-        for outcome in stt.transcribe_many(
-            sources, size, sample_rate=RATE, return_errors=True, **options
-        ):
+    names, _ = make_files(folder, 24, 3, 4.0, number)
+    long = make_sound(np.random.default_rng(number), 60.0)
+    format = list(FORMATS)[number % len(FORMATS)]
+    seconds_done: list[float] = []
+    for batch_size, num_beams in ((1, 1), (3, 2), (8, 3), (8, 1)):
+        sources = [long, *names] if num_beams > 1 else names
+        outcomes = stt.transcribe_many(
+            sources,
+            batch_size,
+            sample_rate=RATE,
+            language=stt.languages[(number + batch_size) % len(stt.languages)],
+            words=batch_size == 3,
+            return_errors=True,
+            progress=seconds_done.append,
+            num_beams=num_beams,
+        )
+        for outcome in outcomes:
             if not isinstance(outcome, ValueError):
-                render(outcome, list(FORMATS)[number % len(FORMATS)])
-    return sum(done)
+                render(outcome, format)
+    return sum(seconds_done)
+
+
+def soak(stt, folder: Path, minutes: float) -> tuple[dict[int, list[float]], int, float]:
+    """Work for some minutes, and print a line for each.
+
+    Returns the megabytes after each round by minute, the number of rounds, and the seconds of
+    audio.
+    """
+    samples: dict[int, list[float]] = defaultdict(list)
+    started = time.monotonic()
+    audio_seconds = 0.0
+    rounds = 0
+    while rounds == 0 or time.monotonic() - started <= 60 * minutes:
+        audio_seconds += work(stt, folder, rounds)
+        minute = int((time.monotonic() - started) // 60)
+
+        # At the first round of a minute, report the last one of the minute before.
+        if minute not in samples and minute:
+            report = {
+                "minute": minute,
+                "megabytes": round(samples[max(samples)][-1], 1),
+                "rounds": rounds,
+                "audio_seconds": round(audio_seconds),
+            }
+            print(json.dumps(report), flush=True)
+        samples[minute].append(own_megabytes())
+        rounds += 1
+    return samples, rounds, audio_seconds
 
 
 def main() -> int:
@@ -63,31 +96,27 @@ def main() -> int:
     )
     parser.add_argument("--minutes", type=float, default=30.0)
     options = parser.parse_args()
+
     warnings.simplefilter("ignore")
-    stt, started, seconds = nanos2t.load(), time.monotonic(), 0.0
-    samples: dict[int, list[float]] = defaultdict(list)
+    stt = nanos2t.load()
     with tempfile.TemporaryDirectory() as folder:
-        for number in count():
-            seconds += work(stt, Path(folder), number)
-            minute = int((time.monotonic() - started) // 60)
-            if minute not in samples and minute:
-                found = {"minute": minute, "megabytes": round(samples[max(samples)][-1], 1)}
-                print(
-                    json.dumps(found | {"rounds": number, "audio_seconds": round(seconds)}),
-                    flush=True,
-                )
-            samples[minute].append(megabytes())
-            if time.monotonic() - started > 60 * options.minutes:
-                break
-    late = [
-        statistics.median(values)
-        for minute, values in samples.items()
-        if minute >= options.minutes / 5
-    ]
-    growth = max(late) / min(late) - 1
-    found = {"minutes": options.minutes, "rounds": number + 1, "audio_seconds": round(seconds)}
-    print(json.dumps(found | {"megabytes": round(late[-1], 1), "spread": round(growth, 4)}))
-    return 0 if growth <= 0.02 else 1
+        samples, rounds, audio_seconds = soak(stt, Path(folder), options.minutes)
+
+    # Compare the minutes after the warm-up.
+    medians = []
+    for minute, megabytes in samples.items():
+        if minute >= options.minutes / 5:
+            medians.append(statistics.median(megabytes))
+    spread = max(medians) / min(medians) - 1
+    summary = {
+        "minutes": options.minutes,
+        "rounds": rounds,
+        "audio_seconds": round(audio_seconds),
+        "megabytes": round(medians[-1], 1),
+        "spread": round(spread, 4),
+    }
+    print(json.dumps(summary))
+    return 0 if spread <= MAX_SPREAD else 1
 
 
 if __name__ == "__main__":

@@ -27,10 +27,12 @@ import nanos2t
 from nanos2t.generate import decode_memory
 from tests.helpers.pairs import spread_
 
-RATE = 16_000
-SECONDS = 11
+RATE = 16_000  # Hz
+SECONDS = 11  # of the waveform that is encoded
 TOKENS = 40
-UTTERANCES = 16
+UTTERANCES = 16  # of the batch
+
+# The programs of the fresh processes: they load the model of one side, then use it.
 LOAD_THEIRS = """from transformers import SpeechEncoderDecoderModel as Model
 model = Model.from_pretrained({folder!r}).eval().to({device!r})
 """
@@ -52,7 +54,6 @@ if weight.is_cuda:
 print(float(words[words.index("VmHWM:") + 1]) / 1024)
 """
 
-
 Goals = dict[str, float]  # the ratio that each mode is meant to reach
 
 
@@ -67,6 +68,7 @@ class Row:
     ours: list[float]
 
     def report(self) -> dict:
+        """Return the medians, their ratio, and the lowest and highest ratio of a turn."""
         theirs = statistics.median(self.theirs)
         ours = statistics.median(self.ours)
         ratios = [a / b for a, b in zip(self.theirs, self.ours)]
@@ -82,8 +84,8 @@ class Row:
         }
 
 
-def build(folder: Path) -> None:
-    """The pair, saved by transformers."""
+def build_pair(folder: Path) -> None:
+    """Save the pair as transformers does, with random weights."""
     import transformers as hf
 
     decoder = hf.BertConfig(is_decoder=True, add_cross_attention=True)
@@ -97,18 +99,18 @@ def build(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def turns(sides: dict[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
-    """Seconds of each side, each once in a turn; a turn before them warms up."""
-    found = {name: [] for name in sides}
+def time_turns(sides: dict[str, Callable[[], object]], count: int) -> dict[str, list[float]]:
+    """Return the seconds of each side, each once in a turn; a turn before them warms up."""
+    seconds = {name: [] for name in sides}
     for turn in range(count + 1):
         for name, side in sides.items():
             started = time.perf_counter()
             side()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
-            if turn:
-                found[name].append(time.perf_counter() - started)
-    return found
+            if turn > 0:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
 
 
 class Bench:
@@ -139,21 +141,21 @@ class Bench:
         ]
 
     def weight_dtype(self, mode: str) -> torch.dtype:
-        """The dtype of what the model of a mode takes."""
+        """Return the dtype of what the model of a mode takes."""
         return self.ours[mode].model.decoder.embed.tokens.weight.dtype
 
     def take_turns(
         self, name: str, unit: str, goals: Goals, sides: dict[str, Callable], scale: float = 1.0
     ) -> list[Row]:
-        """Rows of all modes; `scale` seconds are one unit."""
-        times = turns(sides, self.options.repeat)
+        """Time the sides. Return the rows of all modes; `scale` seconds are one unit."""
+        times = time_turns(sides, self.options.repeat)
         times = {side: [seconds / scale for seconds in times[side]] for side in times}
         return self.make_rows(name, unit, goals, times)
 
     def make_rows(
         self, name: str, unit: str, goals: Goals, values: dict[str, list[float]]
     ) -> list[Row]:
-        """A row for each mode, beside transformers' values."""
+        """Return a row for each mode, beside transformers' values."""
         theirs = values["transformers"]
         return [
             Row(f"{name}, {mode}", unit, goals.get(mode, goals["int8"]), theirs, values[mode])
@@ -161,6 +163,7 @@ class Bench:
         ]
 
     def encode(self) -> list[Row]:
+        """Encode the waveform."""
         theirs = self.theirs.encoder(self.waveform).last_hidden_state
         sides = {"transformers": lambda: self.theirs.encoder(self.waveform)}
         for mode, stt in self.ours.items():
@@ -173,6 +176,7 @@ class Bench:
         return self.take_turns(f"encode {SECONDS} s", "ms", goals, sides, 1e-3)
 
     def token(self, name: str, beams: int, goals: Goals) -> list[Row]:
+        """Decode the waveform's memory to TOKENS tokens."""
         from transformers.modeling_outputs import BaseModelOutput
 
         memory = self.ours["core"].model.encode(self.waveform)[0]
@@ -199,10 +203,10 @@ class Bench:
         return self.token("beam 5, a token", 5, {"core": 1.0, "fast": 2.0, "int8": 5.0})
 
     def batch(self) -> list[Row]:
-        """transformers pads all 16 to the longest, ours sorts them by length into batches of 4.
+        """Transcribe 16 utterances: padded to the longest by transformers, in batches of 4 by ours.
 
-        Padding changes transformers' numbers, so what we write is compared with what it writes of
-        one utterance alone.
+        Ours are sorted by length. Padding changes transformers' numbers, so our tokens are compared
+        with those that it generates for one utterance alone.
         """
         search = {"num_beams": 1, "max_new_tokens": 20, "min_new_tokens": 20}
         values, mask = self.ours["core"].prepare(self.utterances)  # 2 x (B, L)
@@ -232,7 +236,7 @@ class Bench:
         return self.take_turns(f"{UTTERANCES} utterances of 3 to 15 s", "s", goals, sides)
 
     def run_processes(self, beams: int, tokens: int) -> tuple[dict, dict]:
-        """Fresh processes that import, load and write some tokens: seconds, and megabytes."""
+        """Run fresh processes that import, load and generate. Return seconds, and megabytes."""
         seconds = {}
         megabytes = {}
         for side in ("transformers", *self.modes):
@@ -261,24 +265,26 @@ class Bench:
         return seconds, megabytes
 
     def cold(self) -> list[Row]:
+        """Start a process that generates 5 tokens."""
         seconds, _ = self.run_processes(1, 5)
         goals = {"core": 1.0, "fast": 2.5, "int8": 2.5}
         return self.make_rows("import, load, 5 tokens", "s", goals, seconds)
 
     def memory(self) -> list[Row]:
+        """Generate TOKENS tokens with 5 beams in a process, and look at its peak memory."""
         _, megabytes = self.run_processes(5, TOKENS)
         goals = {"core": 1.0, "fast": 1.25, "int8": 2.0}
         return self.make_rows("peak memory, beam 5", "MB", goals, megabytes)
 
 
+ROWS = ("encode", "greedy", "beam", "batch", "cold", "memory")
 LINE = (
     "{row:40} {transformers:9.2f} {nanos2t:9.2f} {unit:3} {ratio:6.2f}"
     "  ({lowest:.2f} to {highest:.2f}; reach {reach})"
 )
-ROWS = ("encode", "greedy", "beam", "batch", "cold", "memory")
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--row", choices=ROWS, nargs="+", default=ROWS, help="default: all")
     parser.add_argument("--repeat", type=int, metavar="N", help="turns; default: 7, with --quick 2")
@@ -294,25 +300,29 @@ def main() -> None:
     parser.add_argument(
         "--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s"
     )
-    options = parser.parse_args()
-    options.repeat = options.repeat or (2 if options.quick else 7)
+    return parser
+
+
+def main() -> None:
+    options = build_parser().parse_args()
+    if not options.repeat:
+        options.repeat = 2 if options.quick else 7
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         print("skipped: torch finds no CUDA device here")
         return
     if options.dtype is None:
         options.dtype = "int8" if options.device == "cpu" else "bfloat16"
+
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as temporary, torch.inference_mode():
         folder = options.folder or Path(temporary)
         if not (folder / "config.json").exists():
-            build(folder)
+            build_pair(folder)
         bench = Bench(folder, options)
         for name in options.row:
             for row in getattr(bench, name)():
                 report = row.report()
-                line = LINE.format(**report)
-                if options.json:
-                    line = json.dumps(report)
+                line = json.dumps(report) if options.json else LINE.format(**report)
                 print(line, flush=True)
 
 

@@ -416,9 +416,9 @@ def test_a_closed_pipe_loses_no_file(model: Path):
 def test_many_files_some_broken(model: Path, count: int, broken: int, most: float):
     from benchmarks import many
 
-    names, spoiled = many.make(Path.cwd(), count, broken, most)
+    names, spoiled = many.make_files(Path.cwd(), count, broken, most)
     options = ["--model", str(model)] if count < 1000 else []
-    found = many.run(names, spoiled, Path.cwd(), *options)
+    found = many.run_command(names, spoiled, Path.cwd(), *options)
     assert found["problems"] == []
     assert (found["transcripts"], found["lines_on_stderr"], found["exit"]) == (
         count - broken,
@@ -432,7 +432,7 @@ def test_a_batch_is_what_its_files_are(count: int):
     from benchmarks import many
 
     longest = 2.0 if count < 100 else 12.0
-    names, _ = many.make(Path.cwd(), count, 0, longest, seed=1)
-    found = many.compare(nanos2t.load(), names, language="de")
+    names, _ = many.make_files(Path.cwd(), count, 0, longest, seed=1)
+    found = many.compare_batches(nanos2t.load(), names, language="de")
     assert found["differ"] == [] and found["score_difference"] < 1e-4
     assert found["compared"] == count and found["texts"] > count / 3
