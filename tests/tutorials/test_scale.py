@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 def kept(model: SpeechEncoderDecoder, step: Step) -> int:
     """Bytes of all storages that autograd keeps, the parameters excepted."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    found, alive = {}, []
+    found = {}
+    alive = []
 
     def pack(x):
         storage = x.untyped_storage()
@@ -68,7 +69,8 @@ def test_the_parts_have_all_parameters_once():
 def test_operations_are_two_for_each_weight_and_row():
     model = build_small("large, same width + bart")
     step = Step(3, 1000, 7)
-    frames, rows = 3 * sequence_lengths(model, 1000)[-1], 21
+    frames = 3 * sequence_lengths(model, 1000)[-1]
+    rows = 21
     encoder = sum(
         p.numel() for block in model.encoder.blocks for p in block.parameters() if p.ndim > 1
     )
@@ -112,7 +114,8 @@ def test_sharing_saves_what_it_should():
 
 
 def test_time_follows_the_machine():
-    model, step = build_small("base + bert").to("meta"), Step(3, 1000, 7)
+    model = build_small("base + bert").to("meta")
+    step = Step(3, 1000, 7)
     slow, fast = (
         scale.estimate_seconds(model, step, Machine(flops=f), 1, False) for f in (1e12, 2e12)
     )

@@ -135,7 +135,8 @@ def test_validation_set_has_all_lengths_and_no_leading_zero(folder: Path):
 
 
 def test_a_bad_cut_loses_a_part_or_runs_into_the_next_take():
-    take, next_take = np.arange(100.0), np.arange(1000.0, 1100.0)
+    take = np.arange(100.0)
+    next_take = np.arange(1000.0, 1100.0)
     kinds = set()
     for seed in range(200):
         x = cut_badly(take, next_take, np.random.default_rng(seed))
@@ -206,7 +207,8 @@ def test_manifests_follow_from_the_seed_and_leave_a_speaker_out(
 def test_an_augmentation_can_be_left_out(folder: Path, tmp_path: Path):
     plain = spoken_numbers.parse_conditions('{"strength": 0, "people": 1, "speed": 0, "cut": 0}')
     prepare(folder, tmp_path, count=30, most=1, conditions=plain)
-    recordings, said = Recordings([folder], "train"), set()
+    recordings = Recordings([folder], "train")
+    said = set()
     for row in lines(tmp_path / "train.jsonl"):
         if row["language"] == "verbatim" and row["text"]:
             waveform = audio.load_audio(tmp_path / row["audio"], RATE)
@@ -228,7 +230,8 @@ def test_an_augmentation_can_be_left_out(folder: Path, tmp_path: Path):
 def test_utterances_may_begin_and_end_with_the_word(folder: Path):
     recordings = Recordings([folder], "train")
     how = Conditions(strength=0.0, people=1.0, speed=0.0, clean=1.0)
-    loose, tight = [], []
+    loose = []
+    tight = []
     for seed in range(20):
         for found, share in ((loose, 0.0), (tight, 1.0)):
             rng = np.random.default_rng(seed)
@@ -308,7 +311,8 @@ def test_the_recipe_runs_and_its_model_is_packed_for_transformers(numbers: Path,
     values, mask = loaded.prepare([wave])
     ids = theirs.generate(values, attention_mask=mask, max_length=9, num_beams=2)
     assert torch.equal(loaded.model.generate(values, mask, max_length=9, num_beams=2), ids)
-    spelling, text = transformers.AutoTokenizer.from_pretrained(packed), spell((2, 4, 7), "fr")
+    spelling = transformers.AutoTokenizer.from_pretrained(packed)
+    text = spell((2, 4, 7), "fr")
     assert [spelling.pad_token, spelling.bos_token, spelling.eos_token] == ["<pad>", "<s>", "</s>"]
     ids = loaded.tokenizer.encode(text)
     assert (
@@ -334,7 +338,8 @@ def test_score_counts_what_is_exactly_right(folder: Path, monkeypatch):
 
     monkeypatch.setattr(spoken_numbers, "decode_memory", decode)
     items = draw_validation_set(Recordings([folder], "dev"), 8, seed=1)
-    items[0], items[1] = ((1,), items[0][1]), ((1,), items[1][1])
+    items[0] = ((1,), items[0][1])
+    items[1] = ((1,), items[1][1])
     ones = sum(digits == (1,) for digits, _ in items)
     shares = spoken_numbers.compute_scores(Deaf(), items)
     assert shares["exact"] == shares["de"] == ones / 8 and set(shares) == {"exact", *LANGUAGES}

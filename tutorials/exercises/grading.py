@@ -26,7 +26,9 @@ from exercises.exercise import Exercise, ExerciseError
 from exercises.loading import load_functions
 from exercises.targets import package_function, replace_functions, short_name, source_location
 
-OK, TODO, FAIL = "ok", "todo", "FAIL"
+OK = "ok"
+TODO = "todo"
+FAIL = "FAIL"
 
 
 @dataclass
@@ -111,7 +113,8 @@ def check_function(exercise: Exercise, target: str, function: Callable) -> None:
             sentence = diagnose(exercise, target, probe, answers, case, right[case])
         if not sentence.startswith(name):
             sentence = f"{name}: {sentence}"
-        raise ExerciseError(sentence, own_traceback(probe.error) if probe.error else "")
+        detail = own_traceback(probe.error) if probe.error else ""
+        raise ExerciseError(sentence, detail)
 
     if probe.changed:
         raise ExerciseError(f"{name}: the values are right, but it changes its arguments in place")

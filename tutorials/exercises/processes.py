@@ -110,6 +110,7 @@ def run_child(folder: str, ids: list[str]) -> None:
     torch.set_num_threads(1)
 
     print(file=results, flush=True)
+    work = Path(folder) if folder else None
     for exercise in select_exercises(ids):
-        result = grade_exercise(exercise, Path(folder) if folder else None)
+        result = grade_exercise(exercise, work)
         print(json.dumps(vars(result)), file=results, flush=True)

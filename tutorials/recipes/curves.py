@@ -76,14 +76,10 @@ def draw(panels: Panels, path: Path) -> None:
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (metric, curves) in zip(row, panels.items()):
         for label, (steps, values) in curves.items():
-            axes.plot(
-                steps,
-                values,
-                linestyle="--" if label.endswith(", dev") else "-",
-                marker="." if len(steps) < 50 else "",
-                color=colours[label.removesuffix(", dev")],
-                label=label,
-            )
+            line_style = "--" if label.endswith(", dev") else "-"
+            marker = "." if len(steps) < 50 else ""
+            colour = colours[label.removesuffix(", dev")]
+            axes.plot(steps, values, line_style, marker=marker, color=colour, label=label)
         axes.set(title=metric.replace("_", " "), xlabel="step")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)

@@ -46,6 +46,7 @@ def draw_digits(rng: np.random.Generator, max_digits: int) -> Digits:
         return ()
     if count > 1 and rng.random() < 0.15:
         return tuple(int(digit) for digit in rng.integers(0, 10, count))
-    first = rng.integers(0 if count == 1 else 1, 10)
+    smallest = 0 if count == 1 else 1
+    first = rng.integers(smallest, 10)
     others = rng.integers(0, 10, count - 1)
     return (int(first), *(int(digit) for digit in others))

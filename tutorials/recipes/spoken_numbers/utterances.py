@@ -139,11 +139,14 @@ def join_takes(
     if conditions.speed:
         speed = np.exp(rng.uniform(-conditions.speed, conditions.speed))
     pause = conditions.pause * rng.choice([0.3, 1.0, 2.5])
-    starts_tight, ends_tight = False, False
+    starts_tight = False
+    ends_tight = False
     if conditions.tight and digits:
         starts_tight, ends_tight = rng.random(2) < conditions.tight
 
-    parts = [silence(rng.uniform(0.02, 0.5 if digits else 5.0))]
+    # Without digits the utterance is one longer silence.
+    longest = 0.5 if digits else 5.0
+    parts = [silence(rng.uniform(0.02, longest))]
     for digit in digits:
         parts.append(draw_take(speaker[digit], speed, rng, conditions))
         parts.append(silence(min(rng.exponential(pause), 0.8)))
@@ -186,7 +189,8 @@ def draw_validation_set(
     for i in range(count):
         rng = np.random.default_rng((seed, i, 1))
         size = i % max_digits + 1
-        first = rng.integers(0 if size == 1 else 1, 10)
+        smallest = 0 if size == 1 else 1
+        first = rng.integers(smallest, 10)
         others = rng.integers(0, 10, size - 1)
         digits = tuple(int(digit) for digit in (first, *others))
         items.append((digits, draw_utterance(digits, recordings, rng, conditions)))
