@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nanos2t import checkpoint, pretrained, remap
+from nanos2t import checkpoint, halves, pretrained, remap
 from nanos2t.decoder import Decoder, DecoderConfig
 from nanos2t.files import first_line
 from nanos2t.generate import Generated, generate
@@ -155,17 +155,27 @@ class SpeechEncoderDecoder(nn.Module):
         decoder_start_token_id: int | None = None,
         eos_token_id: int | list[int] | None = None,
         pad_token_id: int | None = None,
+        **options,
     ) -> "SpeechEncoderDecoder":
         """Join a speech encoder and a text decoder, each from a folder or hub repository.
 
         Each may be a bare model, one with any head, or half of a pair. What neither has
-        (cross-attention, the bridge, the head of a decoder without one) is initialised, and listed
-        on the logger "nanos2t". Ids that are passed override those of the decoder's files.
-        Raises ValueError as `from_pretrained` does.
+        (cross-attention, the bridge, an adapter, the head of a decoder without one) is initialised,
+        and listed on the logger "nanos2t". Ids that are passed override those of the decoder's
+        files.
+
+        options: fields of the halves' config.json in transformers' names, after "encoder_" or
+        "decoder_", such as encoder_add_adapter=True or decoder_num_hidden_layers=6; and options of
+        generation, such as num_beams=5.
+
+        Raises ValueError as `from_pretrained` does, and for an unknown option.
         """
         pretrained.check_dtype(dtype)
-        encoder_half = pretrained.read_half(checkpoint.find_folder(encoder), "encoder")
-        decoder_half = pretrained.read_half(checkpoint.find_folder(decoder), "decoder")
+        encoder_fields, decoder_fields, generation = halves.split_options(options)
+        encoder_half = halves.read_half(checkpoint.find_folder(encoder), "encoder")
+        decoder_half = halves.read_half(checkpoint.find_folder(decoder), "decoder")
+        encoder_half = halves.change_half(encoder_half, encoder_fields)
+        decoder_half = halves.change_half(decoder_half, decoder_fields)
 
         # The decoder's files say how to build it, and give the ids that are not passed.
         ids = {
@@ -173,12 +183,15 @@ class SpeechEncoderDecoder(nn.Module):
             "eos_token_id": eos_token_id,
             "pad_token_id": pad_token_id,
         }
-        configs = pretrained.join_configs(encoder_half, decoder_half, ids)
+        for name, value in ids.items():
+            if value is not None:
+                generation[name] = value
+        configs = pretrained.join_configs(encoder_half, decoder_half, generation)
         model = cls.build_empty(configs)
 
         # The bridge is in neither file, cross-attention in few.
-        state = pretrained.read_half_weights(encoder_half, model.state_dict())
-        state |= pretrained.read_half_weights(decoder_half, model.state_dict())
+        state = halves.read_half_weights(encoder_half, model.state_dict())
+        state |= halves.read_half_weights(decoder_half, model.state_dict())
         pretrained.fill_model(model, state, configs.source)
         return model.to(device, dtype).eval()
 

@@ -23,11 +23,11 @@ from nanos2t.checkpoint import read_tensors
 from nanos2t.decoder import DecoderConfig, DecoderTraining
 from nanos2t.files import read_json
 from nanos2t.generation_config import GenerationConfig
+from nanos2t.halves import MODEL_TYPE, Half
 from nanos2t.initialize import initialize_weights
-from nanos2t.remap import Table, TensorRow
+from nanos2t.remap import TensorRow
 from nanos2t.wav2vec2 import EncoderConfig, EncoderTraining
 
-MODEL_TYPE = "speech-encoder-decoder"  # of a pair
 MAX_LAYERS = 999  # more are a damaged file, and would take minutes to build
 log = logging.getLogger("nanos2t")
 
@@ -41,24 +41,6 @@ class ModelConfigs:
     generation: GenerationConfig | None = None
     families: tuple[str, ...] = ()  # model_type of encoder and decoder
     source: str = "the configs"  # where they come from, for messages
-
-
-@dataclass(frozen=True)
-class Half:
-    """The encoder or the decoder in a folder, which holds it alone or in a pair."""
-
-    part: str  # "encoder" or "decoder"
-    folder: Path
-    config: Any  # what config.json says about this half: a dict, unless the file is damaged
-    pair_config: dict[str, Any] | None = None  # the whole config.json of a pair
-
-    @property
-    def where(self) -> str:
-        """The beginning of an error message about a key of the config."""
-        path = self.folder / "config.json"
-        if self.pair_config is None:
-            return f"{path}: "
-        return f"{path}: {self.part}."
 
 
 # Reading configs
@@ -82,28 +64,27 @@ def parse_configs(config: dict[str, Any], folder: Path) -> ModelConfigs:
     return join_configs(encoder, decoder)
 
 
-def read_half(folder: Path, part: str) -> Half:
-    """Read the config of an encoder or decoder that is alone in its folder, or half of a pair."""
-    config = read_json(folder / "config.json")
-    # In a pair, the config of each half is an object inside that of the pair.
-    if config.get("model_type") == MODEL_TYPE:
-        return Half(part, folder, config.get(part), config)
-    return Half(part, folder, config)
-
-
 def join_configs(
-    encoder: Half, decoder: Half, ids: Mapping[str, Any] | None = None
+    encoder: Half, decoder: Half, options: Mapping[str, Any] | None = None
 ) -> ModelConfigs:
     """Translate the configs of two halves to ours.
 
-    `ids` (decoder_start_token_id and the like) override those of the decoder's folder.
+    `options` of generation, ids among them, override those of the decoder's folder.
     Raises ValueError naming the file, key and value for one that is not implemented.
     """
+    # An id may be an option or a changed value of the decoder's config.
+    options = dict(options or {})
+    ids = {}
+    for name, value in [*decoder.changes.items(), *options.items()]:
+        if name.endswith("_token_id"):
+            ids[name] = value
+
     encoder_family, encoder_config = read_part(encoder.config, "encoder", encoder.where)
     decoder_family, decoder_config = read_part(decoder.config, "decoder", decoder.where)
     generation = read_generation(
-        decoder, ids or {}, decoder_config.pad_token_id, remap.read_table(decoder_family).ids
+        decoder, ids, decoder_config.pad_token_id, remap.read_table(decoder_family).ids
     )
+    generation = generation.override(options)
 
     # Both halves of a pair come from one folder: name it once.
     folders = dict.fromkeys((str(encoder.folder), str(decoder.folder)))
@@ -121,10 +102,7 @@ def read_part(config: Any, part: str, where: str) -> tuple[str, EncoderConfig | 
 
     `where` begins the messages of errors: "config.json: encoder.".
     """
-    family = None
-    if isinstance(config, dict):
-        family = config.get("model_type")
-    table = read_family_table(family, part, where)
+    table = remap.read_family_table(config, part, where)
     fields = remap_config.read_config(table.config, config, where)
 
     # "training.layerdrop" is the field `layerdrop` of the nested config.
@@ -133,24 +111,8 @@ def read_part(config: Any, part: str, where: str) -> tuple[str, EncoderConfig | 
         if name.startswith("training."):
             training[name.removeprefix("training.")] = fields.pop(name)
     if part == "encoder":
-        return family, EncoderConfig(**fields, training=EncoderTraining(**training))
-    return family, DecoderConfig(**fields, training=DecoderTraining(**training))
-
-
-def read_family_table(family: Any, part: str, where: str) -> Table:
-    """Read the table of a family of encoders or decoders: it is all that makes a family known."""
-    if isinstance(family, str) and family in remap.find_tables():
-        table = remap.read_table(family)
-        if table.part == part:
-            return table
-    raise ValueError(f"{where}model_type is {family!r}, expected one of {find_families(part)}")
-
-
-def find_families(part: str) -> list[str]:
-    """List the families of encoders, or of decoders; base tables first."""
-    tables = {name: remap.read_table(name) for name in sorted(remap.find_tables())}
-    families = [name for name, table in tables.items() if table.part == part]
-    return sorted(families, key=lambda name: tables[name].base)
+        return table.name, EncoderConfig(**fields, training=EncoderTraining(**training))
+    return table.name, DecoderConfig(**fields, training=DecoderTraining(**training))
 
 
 def read_generation(
@@ -300,53 +262,6 @@ def read_weights(
     return path, remap.import_state(table_rows(families), theirs, ours, str(path))
 
 
-def read_half_weights(half: Half, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Read the tensors of one half by their names in our pair. `ours`: those of the whole pair.
-
-    A half alone need not have cross-attention nor, without a head, the output matrix: these may
-    be absent. Raises ValueError as `read_weights` does, and for a part of the cross-attention.
-    """
-    path, theirs = read_tensors(half.folder)
-    table = remap.read_table(half.config["model_type"])
-    prefix = f"{half.part}."
-
-    # Name the half's tensors as inside a pair, without "encoder." or "decoder." before them.
-    is_bare = False
-    if half.pair_config is not None:
-        theirs = select_prefix(theirs, prefix)
-    else:
-        is_bare = not any(name.startswith(f"{table.prefix}.") for name in theirs)
-        theirs = remap.inside_pair(theirs, table)
-
-    # What a half alone need not have may be absent; all else of it must be there.
-    rows = []
-    for row in table.tensors:
-        is_new = ".cross_attn" in row.ours or (is_bare and row.ours.startswith("head."))
-        if is_new:
-            row = row.as_optional()
-        rows.append(row)
-    half_of_ours = select_prefix(ours, prefix)
-    state = remap.import_state(rows, theirs, half_of_ours, str(path))
-
-    # All of the cross-attention is there, or none of it.
-    cross_attention = [name for name in half_of_ours if ".cross_attn" in name]
-    missing = [name for name in cross_attention if name not in state]
-    if missing and len(missing) < len(cross_attention):
-        raise ValueError(
-            f"{path}: cross-attention is there, but without {remap_config.shorten(missing)}"
-        )
-    return {prefix + name: value for name, value in state.items()}
-
-
-def select_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Select the tensors whose name begins with `prefix`, and remove it."""
-    return {
-        name.removeprefix(prefix): value
-        for name, value in tensors.items()
-        if name.startswith(prefix)
-    }
-
-
 def fill_model(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Put the tensors of `state` into an empty model; initialise and list those that it lacks."""
     # Missing weights need memory of their own.
@@ -408,7 +323,7 @@ def describe_part(
     for name, value in vars(fields.pop("training")).items():
         fields[f"training.{name}"] = value
 
-    families = sorted(find_families(part), key=lambda family: family not in own_families)
+    families = sorted(remap.find_families(part), key=lambda family: family not in own_families)
     lost_fields = {}
     for family in families:
         rows = remap.read_table(family).config

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, cat, equal
 
@@ -72,6 +72,7 @@ class Table:
     tensors: list[TensorRow] = field(default_factory=list)
     config: dict[str, ConfigRow] = field(default_factory=dict)
     ids: dict[str, list[str]] = field(default_factory=dict)
+    name: str = ""  # that of the file: a model_type of theirs, except for the pair's table
     part: str = ""  # what `config` is about: encoder, decoder or generation
     base: str = ""  # the table that is included
     prefix: str = ""  # "bert": begins the names of a model with a head, not those of a bare model
@@ -90,7 +91,29 @@ def read_table(name: str) -> Table:
     if name not in tables:
         raise ValueError(f"weights_map has no table {name!r}, expected one of {sorted(tables)}")
     path = tables[name]
-    return parse_table(path.read_text(encoding="utf-8"), str(path))
+    table = parse_table(path.read_text(encoding="utf-8"), str(path))
+    table.name = name
+    return table
+
+
+def read_family_table(config: Any, part: str, where: str) -> Table:
+    """Read the table of a config's family: it is all that makes an encoder or decoder known.
+
+    Raises ValueError, beginning with `where`, for another model_type than those of this `part`.
+    """
+    family = config.get("model_type") if isinstance(config, dict) else None
+    if isinstance(family, str) and family in find_tables():
+        table = read_table(family)
+        if table.part == part:
+            return table
+    raise ValueError(f"{where}model_type is {family!r}, expected one of {find_families(part)}")
+
+
+def find_families(part: str) -> list[str]:
+    """List the families of encoders, or of decoders; base tables first."""
+    tables = {name: read_table(name) for name in sorted(find_tables())}
+    families = [name for name, table in tables.items() if table.part == part]
+    return sorted(families, key=lambda name: tables[name].base)
 
 
 def parse_table(text: str, where: str = "table") -> Table:
@@ -293,7 +316,12 @@ def find_required(matches: Iterable[Match], ours: Iterable[str]) -> dict[str, st
 
 def find_unknown(rows: Iterable[TensorRow], names: Iterable[str]) -> list[str]:
     """Find the names of theirs that no row allows to skip."""
-    patterns = [compile_pattern(row.theirs) for row in rows if row.is_dropped or row.is_optional]
+    return find_uncovered([row for row in rows if row.is_dropped or row.is_optional], names)
+
+
+def find_uncovered(rows: Iterable[TensorRow], names: Iterable[str]) -> list[str]:
+    """Find the names of theirs that no row covers, whatever the sizes of the model."""
+    patterns = [compile_pattern(row.theirs) for row in rows]
     return [name for name in names if not any(pattern.fullmatch(name) for pattern in patterns)]
 
 

@@ -164,7 +164,9 @@ def check_value(row: ConfigRow, value: Any, where: str) -> None:
         is_valid = row.default is None or is_of_type(value, type(row.default))
         expected = describe_type(type(row.default))
     if not is_valid:
-        raise ValueError(f"{where}{row.theirs} is {json.dumps(value)}, expected {expected}")
+        raise ValueError(
+            f"{where}{row.theirs} is {json.dumps(value, default=str)}, expected {expected}"
+        )
 
 
 def is_of_type(value: Any, kind: type) -> bool:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from helpers.half_files import decoder_file, encoder_file, halves, initialised  # noqa: F401
 from helpers.numbers import assert_same_numbers, batch
-from helpers.pairs import DECODERS, ENCODERS, IDS, spread_, tiny_pair
+from helpers.pairs import DECODERS, ENCODERS, IDS, tiny_pair
 from helpers.vocabularies import mbart50
 from safetensors.torch import load_file, save_file
 
@@ -22,26 +23,6 @@ from nanos2t.transcription import vocabularies
 
 hf = pytest.importorskip("transformers")
 CHECKPOINTS = (Path(__file__).parents[1] / "tutorials" / "checkpoints.md").read_text()
-
-
-def encoder_file(kind: str, encoder: str, folder: Path):
-    """A bare encoder, or one below a head, saved by transformers; returns the bare one."""
-    name, config = ENCODERS[encoder]
-    config = hf.AutoConfig.for_model(name, **config)
-    model = spread_(getattr(hf, kind)(config).double().eval())
-    model.save_pretrained(folder)
-    return getattr(model, model.base_model_prefix, model)
-
-
-def decoder_file(kind: str, decoder: str, folder: Path, **changes):
-    name, config = DECODERS[decoder]
-    config = hf.AutoConfig.for_model(name, **{**config, **IDS, **changes})
-    model = spread_(getattr(hf, kind)(config).double().eval())
-    for part in model.modules():  # the two biases of a head are one
-        if hasattr(part, "decoder") and isinstance(getattr(part, "bias", None), torch.nn.Parameter):
-            part.bias.data.copy_(part.decoder.bias.data)
-    model.save_pretrained(folder)
-    return model
 
 
 ENCODER_FILES = {
@@ -62,18 +43,6 @@ DECODER_FILES = {
     "BartForConditionalGeneration": "bart", "BartForCausalLM": "bart",
     "MBartForConditionalGeneration": "mbart", "MBartModel": "mbart",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def halves(tmp_path_factory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("halves")
-    encoder_file("Wav2Vec2ForCTC", "base", folder / "encoder")
-    decoder_file("BertForMaskedLM", "bert", folder / "decoder", is_decoder=False)
-    return folder / "encoder", folder / "decoder"
-
-
-def initialised(text: str) -> list[str]:
-    return text.partition("not in the file: ")[2].split("\n")[0].split(", ")
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -61,7 +61,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command line, by default that of this process, and return its exit code."""
     try:
         with terminable(), warnings.catch_warnings():
-            options = build_parser().parse_args(arguments)
+            parser = build_parser()
+            options, unknown = parser.parse_known_args(arguments)
+            # `train` has flags for all fields of a config.json, which no parser lists.
+            if unknown and options.command == "train":
+                train.add_config_changes(options, unknown)
+            elif unknown:
+                parser.error(f"unrecognized arguments: {' '.join(unknown)}")
             return options.run(options)
     except CommandError as error:
         if str(error):

@@ -9,7 +9,10 @@ from nanos2t.training import config as train_config
 def add_command(commands) -> None:
     """Add the command to the subparsers of the command line."""
     parser = commands.add_parser(
-        "train", help="train a model, or two halves of one, on a manifest of audio and text"
+        "train",
+        help="train a model, or two halves of one, on a manifest of audio and text",
+        epilog="--encoder-KEY VALUE and --decoder-KEY VALUE change a field of the config.json of a "
+        "half, in transformers' names: --encoder-add-adapter, --encoder-num-adapter-layers 2",
     )
     parser.set_defaults(run=run)
     parser.add_argument(
@@ -17,6 +20,13 @@ def add_command(commands) -> None:
     )
     parser.add_argument("--resume", metavar="DIR", help="continue the run in this folder")
     train_config.add_flags(parser)
+
+
+def add_config_changes(options: argparse.Namespace, words: list[str]) -> None:
+    """Add the fields of config.json in the words that no flag of the parser is for."""
+    with exit_with(USAGE):
+        changes = train_config.parse_config_changes(words)
+    vars(options).update(changes)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -38,6 +38,10 @@ class TrainConfig:
         "halves whose weights are drawn at random: of them only config.json is read",
         choices=("none", "encoder", "decoder", "both"),
     )
+    config_changes: dict | None = option(
+        None,
+        "fields of the halves' config.json: the flags --encoder-KEY VALUE and --decoder-KEY VALUE",
+    )
     vocabulary: str = option(
         "decoder",
         "the decoder's own, or a new one built from the texts of --train",
@@ -142,6 +146,9 @@ class TrainConfig:
     )
 
 
+# Flags that begin so change a field of a half's config.json.
+CHANGE_FLAGS = ("--encoder-", "--decoder-")
+
 # A resumed run keeps the values that it started with.
 FIXED_OPTIONS = frozenset(
     (
@@ -149,6 +156,7 @@ FIXED_OPTIONS = frozenset(
         "decoder",
         "model",
         "random",
+        "config_changes",
         "vocabulary",
         "vocab_size",
         "dtype",
@@ -174,6 +182,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each field of TrainConfig. Unused flags stay out of the namespace."""
     for option in fields(TrainConfig):
         value_type = option_type(option)
+        if value_type is dict:
+            continue  # see parse_config_changes
         if value_type is bool:
             action = {"action": argparse.BooleanOptionalAction}
         else:
@@ -184,6 +194,48 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         if value_type is not bool and option.default not in (None, ""):
             text += f"; default: {option.default}"
         parser.add_argument(flag_name(option.name), default=argparse.SUPPRESS, help=text, **action)
+
+
+def parse_config_changes(words: list[str]) -> dict[str, Any]:
+    """Parse flags such as --encoder-add-adapter and --decoder-num-hidden-layers 6.
+
+    A value is written as in JSON, or is a word; a flag without one is true. Raises ValueError for
+    a word that belongs to no such flag.
+    """
+    changes: dict[str, Any] = {}
+    name = ""
+    for word in words:
+        flag, has_value, value = word.partition("=")
+        if flag.startswith(CHANGE_FLAGS):
+            name = flag.removeprefix("--").replace("-", "_")
+            changes[name] = parse_value(value) if has_value else True
+        elif name and not word.startswith("--") and changes[name] is True:
+            changes[name] = parse_value(word)
+        else:
+            raise ValueError(f"unrecognized arguments: {' '.join(words)}")
+    return changes
+
+
+def parse_value(text: str) -> Any:
+    """Parse a value as JSON writes it; a word may lack its quotes."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def gather_config_changes(options: dict[str, Any]) -> dict[str, Any]:
+    """Move the options encoder_* and decoder_* into the one option `config_changes`."""
+    gathered: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
+    for name, value in options.items():
+        if name.startswith(("encoder_", "decoder_")):
+            changes[name] = value
+        else:
+            gathered[name] = value
+    if changes:
+        gathered["config_changes"] = (gathered.get("config_changes") or {}) | changes
+    return gathered
 
 
 def read_config_file(path: str | Path) -> dict:
@@ -223,7 +275,7 @@ def resolve_config(flags: dict, file: str | None = None, resume: str | None = No
     if file:
         requested = read_config_file(file)
     requested = {name.replace("-", "_"): value for name, value in requested.items()}
-    requested |= flags
+    requested = gather_config_changes(requested | flags)
 
     check_options(saved | requested, file or resume)
     check_fixed_options(saved, requested, resume)
@@ -235,6 +287,11 @@ def resolve_config(flags: dict, file: str | None = None, resume: str | None = No
     has_pair = bool(config.model)
     if bool(config.encoder) == has_pair or bool(config.decoder) == has_pair:
         raise ValueError("expected --encoder and --decoder, or --model")
+    if config.config_changes and has_pair and config.random == "none":
+        flags_of_changes = ", ".join(flag_name(name) for name in config.config_changes)
+        raise ValueError(
+            f"{flags_of_changes}: expected --encoder and --decoder in place of --model"
+        )
     return config
 
 

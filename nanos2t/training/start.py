@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nanos2t import checkpoint, files, pretrained
+from nanos2t import checkpoint, files, halves, pretrained
 from nanos2t.decoder import DecoderConfig
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.initialize import initialize_weights
@@ -80,7 +80,7 @@ def prepare_transcriber(
 
 def warn_about_features(encoder_folder: Path) -> None:
     """Warn if the encoder was trained with SpecAugment over features, which is not implemented."""
-    encoder = pretrained.read_half(encoder_folder, "encoder")
+    encoder = halves.read_half(encoder_folder, "encoder")
     if rate := encoder.config.get("mask_feature_prob"):
         log.warning(
             "%s: mask_feature_prob is %s, but features are not masked here", encoder_folder, rate
@@ -113,8 +113,9 @@ def load_start(
     A half that `config.random` names is drawn, and its folder needs no weights. What a half alone
     does not have is drawn, too, and listed.
     """
-    encoder = pretrained.read_half(encoder_folder, "encoder")
-    decoder = pretrained.read_half(decoder_folder, "decoder")
+    encoder_fields, decoder_fields, _ = halves.split_options(config.config_changes or {})
+    encoder = halves.change_half(halves.read_half(encoder_folder, "encoder"), encoder_fields)
+    decoder = halves.change_half(halves.read_half(decoder_folder, "decoder"), decoder_fields)
     configs = pretrained.join_configs(encoder, decoder)
     model = SpeechEncoderDecoder.build_empty(configs)
     ours = model.state_dict()
@@ -127,7 +128,7 @@ def load_start(
                 if name.startswith(f"{half.part}."):
                     drawn[name] = torch.empty(tensor.shape)
         else:
-            state |= pretrained.read_half_weights(half, ours)
+            state |= halves.read_half_weights(half, ours)
 
     pretrained.fill_model(model, state | drawn, configs.source)
     model.to(getattr(torch, config.dtype)).eval()

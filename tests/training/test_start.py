@@ -11,12 +11,14 @@ import torch
 from helpers.pairs import ADAPTER, DECODERS, ENCODERS, tiny_pair
 from helpers.training import RATE, TINY, config_folder, config_of, corpus
 
+from nanos2t.cli import train
+from nanos2t.cli.main import build_parser
 from nanos2t.decoder import DecoderConfig
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import load_tokenizer
 from nanos2t.training import manifest
 from nanos2t.training import start as train_start
-from nanos2t.training.config import TrainConfig
+from nanos2t.training.config import TrainConfig, resolve_config
 
 
 @pytest.fixture
@@ -236,3 +238,23 @@ def test_an_adapter_comes_along(tmp_path: Path):
     assert same(found, model.state_dict(), "encoder.") and any(
         "adapter.layers" in name for name in found
     )
+
+
+def test_fields_of_the_halves_change(tmp_path: Path, caplog):
+    encoder, decoder, wanted = halves(tmp_path)
+    flags = ["--encoder", str(encoder), "--decoder", str(decoder), "--train", "a", "--output", "b"]
+    changes = ["--encoder-add-adapter", "--encoder-num-adapter-layers=2",
+               "--encoder-layerdrop", "0.0", "--decoder-hidden-act", "gelu_new"]  # fmt: skip
+    options, unknown = build_parser().parse_known_args(["train", *flags, *changes])
+    train.add_config_changes(options, unknown)
+    flags = {name: value for name, value in vars(options).items() if name not in ("command", "run")}
+    flags = {name: value for name, value in flags.items() if name not in ("config", "resume")}
+    config = resolve_config(flags)
+
+    model = train_start.load_start(config, encoder, decoder)
+    assert model.encoder.config.adapter_layers == 2
+    assert model.encoder.config.training.layerdrop == 0.0
+    assert model.decoder.config.activation == "gelu_tanh"
+    assert "initialised, not in the file: encoder.adapter.layers.0.conv.weight" in caplog.text
+    state = {name: value for name, value in model.state_dict().items() if "adapter" not in name}
+    assert same(state, wanted, "encoder.") and same(state, wanted, "decoder.")
