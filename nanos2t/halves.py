@@ -150,8 +150,9 @@ def read_half_weights(half: Half, ours: Mapping[str, Tensor]) -> dict[str, Tenso
         del new_parts["the head"]
     rows = []
     for row in table.tensors:
-        is_new = any(mark in f".{row.ours}" for mark in new_parts.values())
-        rows.append(row.as_optional() if is_new else row)
+        if any(mark in f".{row.ours}" for mark in new_parts.values()):
+            row = row.as_optional()
+        rows.append(row)
     state = remap.import_state(rows, theirs, half_of_ours, str(path))
 
     # All of a part is there, or none of it.
