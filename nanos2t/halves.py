@@ -178,12 +178,10 @@ def leave_out_heads(theirs: Mapping[str, Tensor], table: Table, path: Path) -> d
     heads = [name for name in theirs if not name.startswith(base)]
     foreign = set(remap.find_uncovered(table.tensors, heads))
     if foreign:
-        names = [name for name in theirs if name in foreign]
+        # Their modules, without ".weight" and ".bias".
+        modules = dict.fromkeys(name.rpartition(".")[0] or name for name in sorted(foreign))
         log.warning(
-            "%s: not read, outside the base model (%s*): %s",
-            path,
-            base,
-            remap_config.shorten(names),
+            "%s: not read, outside the base model (%s*): %s", path, base, ", ".join(modules)
         )
     return {name: tensor for name, tensor in theirs.items() if name not in foreign}
 

@@ -14,7 +14,7 @@ from torch import Tensor, cat, equal
 
 from nanos2t.remap_config import ConfigRow, parse_config_row, shorten
 
-FLAGS = {"copy", "transpose", "alias", "optional", "legacy", "drop"}
+FLAGS = {"copy", "transpose", "alias", "optional", "legacy", "drop", "fallback", "override"}
 
 
 # Tables and their rows
@@ -46,6 +46,16 @@ class TensorRow(NamedTuple):
     def is_legacy(self) -> bool:
         """An older name of theirs: read, never written."""
         return "legacy" in self.flags
+
+    @property
+    def is_fallback(self) -> bool:
+        """A second name that is read only if the first one is absent."""
+        return "fallback" in self.flags
+
+    @property
+    def is_override(self) -> bool:
+        """A second name whose tensor counts if the first one's differs."""
+        return "override" in self.flags
 
     @property
     def is_dropped(self) -> bool:
@@ -281,13 +291,15 @@ def import_state(
         shapes = [ours[name] for name in names]
         parts = unfuse(unread.pop(right), shapes, row, f"{where}: {right}")
         for name, part in zip(names, parts, strict=True):
+            if name not in state or row.is_override:
+                state[name] = part
+                continue
             # A second name is allowed to hold the same numbers.
-            is_equal_alias = row.is_alias and name in state and equal(state[name], part)
-            if name in state and not is_equal_alias:
+            is_equal_alias = row.is_alias and equal(state[name], part)
+            if not is_equal_alias and not row.is_fallback:
                 raise ValueError(
                     f"{where}: {right} is a second tensor for our {name}, expected one"
                 )
-            state.setdefault(name, part)
 
     # Nothing is skipped in silence, on either side.
     required = find_required(matches, ours)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from helpers.half_files import decoder_file, encoder_file, halves, initialised  # noqa: F401
+from helpers.half_files import decoder_file, encoder_file, initialised
+from helpers.half_files import halves as halves  # a fixture
 from helpers.numbers import assert_same_numbers, batch
 from helpers.pairs import DECODERS, ENCODERS, IDS, tiny_pair
 from helpers.vocabularies import mbart50
