@@ -167,7 +167,7 @@ def read_half_weights(half: Half, ours: Mapping[str, Tensor]) -> dict[str, Tenso
 
 
 def leave_out_heads(theirs: Mapping[str, Tensor], table: Table, path: Path) -> dict[str, Tensor]:
-    """Leave out what lies outside the base model and has no row in the table; the log names it.
+    """Leave out what lies outside the base model, unless a row reads it; the log names it.
 
     In a file of a model with a head, the names of the base model begin with the table's prefix:
     all others belong to heads, of which the table has the language model's.
@@ -176,7 +176,8 @@ def leave_out_heads(theirs: Mapping[str, Tensor], table: Table, path: Path) -> d
     if not any(name.startswith(base) for name in theirs):
         return dict(theirs)
     heads = [name for name in theirs if not name.startswith(base)]
-    foreign = set(remap.find_uncovered(table.tensors, heads))
+    rows = [row for row in table.tensors if not row.is_dropped]
+    foreign = set(remap.find_uncovered(rows, heads))
     if foreign:
         # Their modules, without ".weight" and ".bias".
         modules = dict.fromkeys(name.rpartition(".")[0] or name for name in sorted(foreign))
