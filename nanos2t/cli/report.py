@@ -1,10 +1,18 @@
 """`nanos2t report`: a page for a browser that shows how a recording becomes text."""
 
 import argparse
+import math
 from pathlib import Path
 
 from nanos2t import files
-from nanos2t.cli.console import FAILED, USAGE, exit_with, open_source
+from nanos2t.cli.console import (
+    FAILED,
+    USAGE,
+    CommandError,
+    exit_with,
+    log_stderr,
+    open_source,
+)
 from nanos2t.cli.options import add_model_options, load_transcriber, parse_count
 
 
@@ -21,6 +29,13 @@ def add_command(commands) -> None:
         metavar="PAGE",
         help="a page that was written before, to show next to this one",
     )
+    for name, default in ("start", "the beginning"), ("end", "as much as a page should hold"):
+        parser.add_argument(
+            f"--{name}",
+            type=parse_seconds,
+            metavar="SECONDS",
+            help=f"{name} of the part that is shown; default: {default}",
+        )
     parser.add_argument(
         "--num-beams",
         type=parse_count,
@@ -30,9 +45,25 @@ def add_command(commands) -> None:
     add_model_options(parser)
 
 
+def parse_seconds(text: str) -> float:
+    """Return a time in seconds, as argparse wants a type to do."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}, expected seconds, 0 or more")
+    return seconds
+
+
 def run(options: argparse.Namespace) -> int:
     """Write the page, and return the exit code."""
     from nanos2t.inspection import report
+
+    start = options.start or 0.0
+    if options.end is not None and options.end <= start:
+        message = f"--end is {options.end:g} s, expected more than --start, {start:g} s"
+        raise CommandError(message, USAGE)
 
     # Read the other page first: it may be the one that is written.
     other_runs = []
@@ -44,7 +75,13 @@ def run(options: argparse.Namespace) -> int:
     title = Path(options.file).name
     source = open_source(options.file)
     with exit_with(FAILED, f"{options.file}: "):
-        this_run = report.analyse_recording(stt, source, title, options.language, options.num_beams)
+        this_run = report.analyse_recording(
+            stt, source, title, options.language, options.num_beams, start, options.end
+        )
+    # Say what is left out if its end was not chosen.
+    part = report.describe_part(this_run)
+    if part and options.end is None:
+        log_stderr(f"{options.file}: {part}: --start and --end choose another part")
 
     with exit_with(FAILED):
         files.write_text(options.output, report.render_page([this_run, *other_runs]))

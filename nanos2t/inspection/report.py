@@ -13,6 +13,7 @@ Shapes: L samples, S frames, T tokens that were written, W of them text, N heads
 import base64
 import io
 import json
+import math
 import zlib
 from pathlib import Path
 
@@ -37,8 +38,8 @@ from nanos2t.transcription.transcriber import SpeechToText
 # The version of the JSON: raised when a name in it changes or goes.
 VERSION = 1
 
-# Seconds of a recording: the page grows with them.
-MAX_SECONDS = 300
+# Seconds of a recording that are shown unless an end is chosen: the page grows with them.
+DEFAULT_SECONDS = 300.0
 
 # Bytes that each kind of attention may take for a second of sound.
 BYTES_PER_SECOND = 40_000
@@ -60,34 +61,40 @@ CLOSING = "</script>"
 
 @torch.no_grad()
 def analyse_recording(
-    stt: SpeechToText, source, title: str, language: str | None = None, num_beams: int | None = None
+    stt: SpeechToText,
+    source,
+    title: str,
+    language: str | None = None,
+    num_beams: int | None = None,
+    start: float = 0.0,
+    end: float | None = None,
 ) -> dict:
     """Collect all that the page shows of a recording, in JSON's types.
 
-    `source` is what `SpeechToText.load_audio` takes. ValueError: the audio cannot be read or is
-    longer than MAX_SECONDS, the language is unknown, the model is damaged.
+    `source` is what `SpeechToText.load_audio` takes. Of a longer recording, the part from `start`
+    to `end` seconds is shown; without an end, DEFAULT_SECONDS from the start. ValueError: the audio
+    cannot be read, has no such part, the language is unknown, the model is damaged.
     """
     if num_beams is None:
         num_beams = max(stt.model.generation.num_beams, MIN_BEAMS)
     options = {"num_beams": num_beams, "num_return_sequences": 1, "do_sample": False}
     options, config, language = stt.resolve_generation(language, options)
-
-    waveform = stt.load_audio(source)
-    seconds = len(waveform) / stt.sample_rate
-    if seconds > MAX_SECONDS:
-        raise ValueError(f"{seconds:.0f} s of sound, expected {MAX_SECONDS} s at most")
+    waveform, total_seconds = load_part(stt, source, start, end)
 
     # The last piece is empty. A constant one is silence.
     *parts, _ = split_recording([waveform], stt.sample_rate, stt.limits)
     pieces = []
     for first_sample, part in parts:
         if part.min() < part.max():
-            start = first_sample / stt.sample_rate
-            pieces.append(analyse_piece(stt, start, part, options, config, language))
+            piece_start = first_sample / stt.sample_rate
+            pieces.append(analyse_piece(stt, piece_start, part, options, config, language))
 
+    # The times of the pieces and their words count from `start`.
     return {
         "title": title,
-        "seconds": seconds,
+        "start": start,
+        "seconds": len(waveform) / stt.sample_rate,
+        "total_seconds": total_seconds,
         "rate": stt.sample_rate,
         "pieces": pieces,
         "audio": encode_wav(waveform, stt.sample_rate),
@@ -96,6 +103,41 @@ def analyse_recording(
         "num_beams": num_beams,
         "length_penalty": config.length_penalty,
     }
+
+
+def load_part(
+    stt: SpeechToText, source, start: float, end: float | None
+) -> tuple[np.ndarray, float]:
+    """Load the part of a recording that is shown (L,), and measure the recording in seconds.
+
+    All of it is decoded, but only the part is kept in memory.
+    """
+    if end is None:
+        end = start + DEFAULT_SECONDS
+    if not 0 <= start < end < math.inf:
+        raise ValueError(f"the part from {start} s to {end} s, expected 0 <= start < end")
+    first = round(start * stt.sample_rate)
+    last = round(end * stt.sample_rate)
+
+    blocks = []
+    num_samples = 0
+    for block in stt.read_blocks(source):
+        shown = block[max(0, first - num_samples) : max(0, last - num_samples)]
+        if len(shown):
+            blocks.append(shown)
+        num_samples += len(block)
+    seconds = num_samples / stt.sample_rate
+    if not blocks:
+        raise ValueError(f"the part begins at {start} s, expected less than {seconds:.2f} s")
+    return np.concatenate(blocks), seconds
+
+
+def describe_part(run: dict) -> str:
+    """Say which part of its recording a run shows; "" if it shows all of it."""
+    end = run["start"] + run["seconds"]
+    if run["seconds"] >= run["total_seconds"]:
+        return ""
+    return f"{run['start']:.2f} s to {end:.2f} s of {run['total_seconds']:.2f} s are shown"
 
 
 def encode_wav(waveform: np.ndarray, rate: int) -> str:

@@ -54,8 +54,11 @@ def trace_tensors(stt: SpeechToText, waveform: np.ndarray, tokens: Tensor) -> li
     """Run the model on a waveform (L,) and a decoder input (1, T), and describe every tensor.
 
     The first are the waveform and what `prepare` makes of it. The last are the likeliest next
-    tokens.
+    tokens. The times are those of a second call: the first one for a length allocates and compiles.
     """
+    input_values, _ = stt.prepare([waveform])  # (1, L)
+    stt.model(input_values, decoder_input_ids=tokens)
+
     # From the waveform to the input of the model
     started = time.perf_counter()
     input_values, _ = stt.prepare([waveform])  # (1, L)

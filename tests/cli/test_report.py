@@ -4,6 +4,7 @@
 from helpers.report import SAMPLE, content
 
 from nanos2t.cli import main as cli
+from nanos2t.inspection import report
 
 
 def test_command(capsys, tmp_path):
@@ -29,3 +30,31 @@ def test_command(capsys, tmp_path):
         out, err = capsys.readouterr()
         assert out == "" and text in err and err.count("\n") == 1
     assert sorted(tmp_path.iterdir()) == [page, pair]
+
+
+def test_a_part(capsys, tmp_path, monkeypatch):
+    """A line says what is left out, unless the end was chosen; the page says it in any case."""
+    page = tmp_path / "a.html"
+    arguments = ["report", str(SAMPLE), "-o", str(page)]
+    assert cli.main([*arguments, "--start", "0.9", "--end", "1.9"]) == 0
+    assert capsys.readouterr() == ("", "")
+    [run] = content(page.read_text("utf-8"))["runs"]
+    assert (run["start"], run["seconds"]) == (0.9, 1) and run["total_seconds"] > 3
+    assert [piece["text"] for piece in run["pieces"]] == ["four"]
+
+    monkeypatch.setattr(report, "DEFAULT_SECONDS", 2.0)
+    assert cli.main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert out == "" and "0.00 s to 2.00 s of 3.31 s are shown: --start" in err
+
+    for options, code, text in [
+        (["--start", "x"], 2, "--start: 'x', expected seconds"),
+        (["--end", "nan"], 2, "--end: 'nan', expected seconds"),
+        (["--start", "-1"], 2, "--start"),
+        (["--end", "inf"], 2, "--end: 'inf'"),
+        (["--start", "2", "--end", "2"], 2, "--end is 2 s, expected more than --start"),
+        (["--start", "50"], 1, "begins at 50.0 s, expected less than 3.31 s"),
+    ]:
+        assert cli.main([*arguments, *options]) == code
+        out, err = capsys.readouterr()
+        assert out == "" and text in err and err.count("\n") == 1

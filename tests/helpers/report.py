@@ -67,3 +67,21 @@ def hostile(run: dict) -> dict:
     for i, word in enumerate(piece["words"]):
         word["word"] = EVIL[i]
     return run
+
+
+def chosen(page) -> dict[str, int]:
+    """What is lit up: how many of each kind."""
+    kinds = {
+        "text": ".text button",
+        "region": ".region",
+        "label": ".lane button",
+        "row": ".rows button",
+        "branch": ".tree .node",
+        "sure": ".sure li",
+        "bands": ".band",
+    }
+    return {name: page.locator(f"{kind}.chosen").count() for name, kind in kinds.items()}
+
+
+ONE = {"text": 1, "region": 1, "label": 1, "row": 1, "branch": 1, "sure": 1, "bands": 3}
+NONE = dict.fromkeys(ONE, 0)

@@ -167,7 +167,7 @@ def test_without_a_tokenizer_and_without_languages(tmp_path):
     assert set(piece["spelled"].values()) == set(map(str, piece["spelled"]))
 
 
-def test_silence_pieces_and_lengths(stt, monkeypatch):
+def test_silence_pieces_and_lengths(stt):
     assert report.analyse_recording(stt, as_wav(np.zeros(30000, "f4")), "a")["pieces"] == []
     assert report.analyse_recording(stt, as_wav(np.zeros(3000, "f4")), "a")["pieces"] == []
     clip = stt.load_audio(SAMPLE)
@@ -177,9 +177,41 @@ def test_silence_pieces_and_lengths(stt, monkeypatch):
     ]
     assert [piece["text"] for piece in found] == ["two four seven"] * 2
     assert found[1]["start"] == pytest.approx(found[0]["start"] + len(clip) / 8000 + 2, abs=0.5)
-    monkeypatch.setattr(report, "MAX_SECONDS", 3)
-    with pytest.raises(ValueError, match="^3 s of sound, expected 3 s at most$"):
-        report.analyse_recording(stt, SAMPLE, "a")
+
+
+def test_a_part_is_shown_if_the_recording_is_long(stt, monkeypatch):
+    """Without an end so much of it; the run says which part it is, and its times count from it."""
+    clip = stt.load_audio(SAMPLE)
+    long = as_wav(np.concatenate([clip, np.zeros(8000, "f4")] * 3))  # 4.3 s each
+    whole = report.analyse_recording(stt, long, "a")
+    assert (whole["start"], whole["seconds"]) == (0, whole["total_seconds"])
+    assert report.describe_part(whole) == "" and len(whole["pieces"]) == 3
+
+    monkeypatch.setattr(report, "DEFAULT_SECONDS", 5.0)
+    first = report.analyse_recording(stt, long, "a")
+    assert (first["start"], first["seconds"]) == (0, 5)
+    assert first["total_seconds"] == whole["total_seconds"]
+    total = f"{whole['total_seconds']:.2f}"
+    assert report.describe_part(first) == f"0.00 s to 5.00 s of {total} s are shown"
+
+    second = clip.size / 8000 + 1
+    part = report.analyse_recording(stt, long, "a", start=second, end=second + 5)
+    assert part["pieces"][0]["text"] == "two four seven" and part["seconds"] == 5
+    expected = whole["pieces"][0]["words"][0]["start"]
+    assert part["pieces"][0]["words"][0]["start"] == pytest.approx(expected, abs=0.02)
+    everything = report.analyse_recording(stt, long, "a", end=1e6)
+    assert everything["seconds"] == whole["total_seconds"]
+    last = report.analyse_recording(stt, long, "a", start=2 * second)
+    assert report.describe_part(last).startswith(f"{2 * second:.2f} s to {total} s of")
+
+
+@pytest.mark.parametrize("start, end", [
+    (-1.0, None), (2.0, 2.0), (3.0, 1.0), (float("nan"), None), (0.0, float("inf")),
+    (float("inf"), None), (99.0, None),
+])  # fmt: skip
+def test_no_such_part(stt, start: float, end: float | None):
+    with pytest.raises(ValueError, match="^the part .* expected "):
+        report.analyse_recording(stt, SAMPLE, "a", start=start, end=end)
 
 
 # the file

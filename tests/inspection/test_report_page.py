@@ -2,78 +2,17 @@
 """The page of nanos2t/inspection/report.py in a browser, with playwright and chromium."""
 
 import re
-import shutil
 
 import numpy as np
 import pytest
 from helpers.pairs import spread_
-from helpers.report import EVIL, SAMPLE, as_wav, hostile, unpack
+from helpers.report import EVIL, NONE, ONE, SAMPLE, as_wav, chosen, hostile, unpack
 
 import nanos2t
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.inspection import report
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.transcription.transcriber import SpeechToText
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync_api = pytest.importorskip(
-        "playwright.sync_api", reason="needs playwright, which is not installed"
-    )
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("needs chromium, which is not installed: apt-get install chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def show(browser, tmp_path):
-    """Opens a page of runs from disk; at the end nothing was loaded, and nothing complained of."""
-    contexts, complaints, file = [], [], tmp_path / "page.html"
-
-    def show(*runs: dict, width: int = 1180, **media):
-        file.write_text(report.render_page(list(runs)), "utf-8")
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, offline=True, **media
-        )
-        contexts.append(context)
-        context.set_default_timeout(120_000)
-        context.on("request", lambda request: complaints.append(request.url[:99]))
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: complaints.append(dialog.message))
-        page.goto(file.as_uri())
-        for article in page.locator("article").all():
-            page.wait_for_function("node => node.dataset.ready", arg=article.element_handle())
-        return page
-
-    yield show
-    for context in contexts:
-        context.close()
-    assert {text for text in complaints if not text.startswith("data:audio/wav")} == {file.as_uri()}
-
-
-def chosen(page) -> dict[str, int]:
-    """What is lit up: how many of each kind."""
-    kinds = {
-        "text": ".text button",
-        "region": ".region",
-        "label": ".lane button",
-        "row": ".rows button",
-        "branch": ".tree .node",
-        "sure": ".sure li",
-        "bands": ".band",
-    }
-    return {name: page.locator(f"{kind}.chosen").count() for name, kind in kinds.items()}
-
-
-ONE = {"text": 1, "region": 1, "label": 1, "row": 1, "branch": 1, "sure": 1, "bands": 3}
-NONE = dict.fromkeys(ONE, 0)
 
 
 def test_a_word_lights_up_all_that_is_its_own(show, sample_run):
@@ -99,26 +38,35 @@ def test_a_word_lights_up_all_that_is_its_own(show, sample_run):
     assert chosen(page) == ONE and page.locator(".text .chosen").inner_text() == "two"
 
 
-def test_the_keyboard_is_enough(show, sample_run):
-    page = show(sample_run)
-    right, left = "ArrowRight", "ArrowLeft"
-    for key, word in [
-        *[(right, "two"), (right, "four"), (left, "two"), (left, "two"), ("Escape", None)],
-        *[(left, "seven"), (right, "seven"), ("Escape", None), (right, "two"), ("Escape", None)],
-    ]:
-        page.keyboard.press(key)
-        assert chosen(page) == (ONE if word else NONE)
-        assert word is None or page.locator(".text .chosen").inner_text() == word
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "two"
-    page.keyboard.press("Enter")
-    assert chosen(page) == ONE
-    names = page.evaluate(
-        "[...document.querySelectorAll('button, input, canvas[role], svg[role]')]"
-        ".filter(node => !node.ariaHidden)"
-        ".map(node => node.ariaLabel || node.textContent || node.closest('label')?.textContent)"
-    )
-    assert all(names) and len(names) > 40
+def test_tables_scroll_on_a_phone(show, sample_run):
+    """By touch, and by arrow keys once Tab reaches them; a table that fits is no stop."""
+    page = show(sample_run, width=390)
+    tables = page.locator(".table")
+    assert tables.count() == 3
+    for table in tables.all():
+        table.focus()
+        assert table.evaluate("node => document.activeElement === node")
+        table.evaluate("node => node.scrollTo({left: 999})")
+        left, room = table.evaluate(
+            "node => [node.scrollLeft, node.scrollWidth - node.clientWidth]"
+        )
+        assert left == pytest.approx(room, abs=1) and room > 0
+        cell = table.locator("tbody tr").first.locator("td").last.bounding_box()
+        assert cell["x"] + cell["width"] <= 390
+    assert show(sample_run).locator(".table[tabindex]").count() == 0
+
+
+def test_a_part_of_a_recording_says_so(show, sample_run, stt):
+    part = report.analyse_recording(stt, SAMPLE, "sample.wav", start=0.9, end=1.9)
+    page = show(part)
+    assert "This page shows 0.90 s to 1.90 s of the 3.31 s" in page.locator("header").inner_text()
+    assert page.locator(".axis span").first.inner_text() == "0.9"
+    assert page.locator(".bar .number").first.inner_text() == "0.90 of 1.90 s"
+    assert show(sample_run).locator(".part").count() == 0
+
+    # Pages of older versions have neither a start nor a total.
+    old = {name: sample_run[name] for name in sample_run if name not in ("start", "total_seconds")}
+    assert show(old).locator(".part").count() == 0
 
 
 def test_the_slider_ranks_again(show, sample_run):
