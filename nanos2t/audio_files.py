@@ -18,6 +18,8 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
+from nanos2t.audio_channels import mix_blocks
+
 AudioSource = str | os.PathLike | bytes | BinaryIO
 
 # Of a folder, the files with these names are taken for audio.
@@ -153,7 +155,7 @@ def rewind_stream(stream: BinaryIO) -> BinaryIO:
 def decode_file(file: AudioFile) -> Iterator[np.ndarray]:
     """Yield a whole file as mono blocks (L,) at its own rate, then check that none is missing."""
     decoded = 0
-    for block in decode_blocks(file):
+    for block in mix_blocks(decode_blocks(file), file.samplerate, file.label):
         decoded += len(block)
         yield block
     check_decoded(file, decoded)
@@ -178,7 +180,7 @@ def decode_part(file: AudioFile, start: float, end: float | None) -> Iterator[np
     # Decode only the part.
     file.seek(first)
     decoded = 0
-    for block in decode_blocks(file, last - first):
+    for block in mix_blocks(decode_blocks(file, last - first), file.samplerate, file.label):
         decoded += len(block)
         yield block
 
@@ -191,7 +193,7 @@ def decode_part(file: AudioFile, start: float, end: float | None) -> Iterator[np
 
 
 def decode_blocks(file: soundfile.SoundFile, samples: int | None = None) -> Iterator[np.ndarray]:
-    """Yield the next `samples`, or all that follow, as mono blocks (L,).
+    """Yield the next `samples`, or all that follow, as blocks (L, C).
 
     Raises ValueError for NaN and infinity.
     """
@@ -200,13 +202,13 @@ def decode_blocks(file: soundfile.SoundFile, samples: int | None = None) -> Iter
         count = BLOCK_SAMPLES
         if samples is not None:
             count = min(BLOCK_SAMPLES, samples - decoded)
-        block = file.read(count, dtype="float32", always_2d=True)  # (L, C)
+        block = file.read(count, dtype="float32", always_2d=True)
         if len(block) == 0:
             return
         if not np.isfinite(block).all():
             raise ValueError("expected finite samples, found NaN or infinity")
         decoded += len(block)
-        yield block.mean(axis=1)  # (L,)
+        yield block
 
 
 # Step 3: recognise files that were cut short.

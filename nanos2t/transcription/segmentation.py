@@ -10,7 +10,8 @@
 `split_recording` does this block by block, and keeps in memory only what is undecided: a block and
 a chunk at most.
 
-Shape letters: L samples, F frames. Decibels are relative to full scale.
+Shape letters: L samples, F frames. Decibels are relative to the loudest frame of the recording so
+far, so that a quiet recording is split as a loud one is.
 """
 
 from collections.abc import Iterable, Iterator
@@ -44,8 +45,10 @@ MAX_THRESHOLD = 6.0
 # Decibels from the background to the loudest frames: with less it is noise, a hum or nothing.
 MIN_CONTRAST = 10.0
 
-# Decibels: quieter frames are digital silence, where only the last of 16 bits changes.
-DIGITAL_SILENCE = -85.0
+# Decibels below the loudest frame: quieter frames are digital silence, no background. All that is
+# quieter than the second number is alike.
+DIGITAL_SILENCE = -70.0
+FLOOR = -100.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ def split_recording(
     The last item is the length of the recording and an empty chunk.
     """
     hop = round(FRAME * sample_rate)
+    loudest = -np.inf
     min_samples = MIN_SPLIT_SECONDS * sample_rate
     pending = np.zeros(0, np.float32)
     first = 0  # the first sample of `pending` in the recording
@@ -79,9 +83,13 @@ def split_recording(
         if len(pending) < min_samples:
             continue
 
+        decibels = measure_loudness(pending, hop)  # (F,)
+        loudest = max(loudest, decibels.max())
+        decibels = np.maximum(decibels - loudest, FLOOR)
+
         # What ends less than a pause before the end of the block may go on in the next block.
         undecided = len(pending) // hop - limits.pause
-        for start, end in find_chunks(measure_loudness(pending, hop), limits):
+        for start, end in find_chunks(decibels, limits):
             if end > undecided:
                 undecided = min(start, undecided)
                 break
@@ -91,7 +99,9 @@ def split_recording(
 
     # What is pending at the end is decided, too.
     if first > 0 or len(pending) >= min_samples:
-        for start, end in find_chunks(measure_loudness(pending, hop), limits):
+        decibels = measure_loudness(pending, hop)
+        loudest = max(loudest, decibels.max(initial=-np.inf))
+        for start, end in find_chunks(np.maximum(decibels - loudest, FLOOR), limits):
             yield first + start * hop, pending[start * hop : end * hop]
     else:
         yield 0, pending
@@ -102,11 +112,11 @@ def measure_loudness(waveform: np.ndarray, hop: int) -> np.ndarray:
     """Return the decibels (F,) of each frame of a waveform (L,); the last frame may be shorter.
 
     They are of the variance within a frame, so that a constant offset or a rumble below 100 Hz
-    hardly counts.
+    hardly counts. Relative to full scale; a constant frame has -300.
     """
     padded = np.pad(waveform, (0, -len(waveform) % hop), mode="edge")
     frames = padded.reshape(-1, hop)  # (F, hop)
-    return 10 * np.log10(frames.var(axis=1) + 1e-12)
+    return 10 * np.log10(frames.var(axis=1, dtype=np.float64) + 1e-30)
 
 
 def smooth(x: np.ndarray, window: int) -> np.ndarray:

@@ -142,6 +142,22 @@ def test_no_piece_is_longer_than_allowed():
         assert max(b - a for a, b in spans) <= seconds + 0.01 and spans[-2][1] >= 40.0
 
 
+@pytest.mark.parametrize("peak", [10.0, 1.0, 1e-2, 1e-3, 1e-5, 1e-8, 1e-10])
+@pytest.mark.parametrize("background", [0.0, 1e-3])
+def test_the_level_does_not_matter(peak: float, background: float):
+    parts = 0.5, 2.0, 0.5, 40.0, 0.5, 1.4, 0.5, 35.0, 0.5
+    waveform = recording(*parts, loud=1.0, background=background)
+    assert cut(waveform * np.float32(peak), block=10.0) == cut(waveform, block=10.0)
+    assert len(cut(waveform * np.float32(peak), block=10.0)) == 5
+
+
+def test_silence_is_relative_to_what_was_louder():
+    """After speech, sounds 80 dB below it are the last bits of what is silence."""
+    waveform = recording(0.5, 3.0, 0.5, 3.0, 0.5)
+    assert len(cut(np.concatenate([waveform, waveform * np.float32(1e-4)]))) == 3
+    assert len(cut(np.concatenate([waveform, waveform * np.float32(0.01)]))) == 5
+
+
 @pytest.mark.parametrize("block", [2.0, 3.3, 7.0, 1000.0])
 def test_blocks_do_not_matter(block: float):
     parts = [part for i in range(40) for part in (0.5, (0.2, 0.3, 1.4)[i % 3])]
