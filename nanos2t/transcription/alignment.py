@@ -199,7 +199,8 @@ def find_onsets(
     focus = []
     for row, peak in zip(weights, peaks.tolist()):
         first = max(0, peak - reach)
-        near = row[first : peak + reach + 1]
+        # A path may lead through frames without any attention: then all of them count.
+        near = row[first : peak + reach + 1] + 1e-9
         focus.append(near.sum() / row.sum())
 
         # The share that has passed at the edge of each frame, from 0 to 1

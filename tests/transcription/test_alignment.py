@@ -193,6 +193,14 @@ def test_onsets_are_before_the_peak_by_the_spread_of_the_attention():
     assert focus == pytest.approx([1, 1, 0.6], abs=0.01)
 
 
+def test_an_onset_where_no_attention_is():
+    """The path may leave a token with a frame whose weight is 0."""
+    weights = np.eye(31)[[15]]
+    onsets, focus = alignment.find_onsets(weights, np.array([3]), 0.04)
+    assert onsets == pytest.approx([0.9 * 0.04 - alignment.LEAD], abs=1e-6)
+    assert focus == pytest.approx([0], abs=1e-6)
+
+
 def test_tokens_without_a_peak_have_the_time_of_the_one_before():
     times = np.array([[0.1, 0.2], [0.5, 0.6]])
     has_peak = np.array([False, True, False, False, True, False])
