@@ -96,7 +96,8 @@ def test_no_file_is_left_open(tmp_path):
     ("kind", "subtype"), [("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III"), ("FLAC", "PCM_16")]
 )
 def test_decoding_in_blocks_is_decoding_at_once(kind, subtype):
-    # The second block ends within the last page of the Ogg: there Opus is wrong by 0.3 if soundfile seeks.
+    # The second block ends within the last page of the Ogg, where Opus is wrong by 0.3 if soundfile
+    # seeks.
     data = encode(noise(2 * 65_536 + 100), 48_000, kind, subtype)
     with soundfile.SoundFile(io.BytesIO(data)) as file:
         once = file.read(dtype="float32")
@@ -296,7 +297,7 @@ def test_ogg_with_a_hole_and_with_a_tag_behind():
 
 
 def mp3(sound: np.ndarray, mode: str) -> tuple[bytes, bytes]:
-    """An MP3, and the same without its first frame, which holds the length (as "Xing", or "Info")."""
+    """Return an MP3, and the same without its first frame, which has its length."""
     data = encode(sound, 44_100, "MP3", "MPEG_LAYER_III", bitrate_mode=mode, compression_level=0.5)
     return data, data[data.index(data[:2], 4) :]
 

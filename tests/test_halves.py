@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 from helpers.half_files import decoder_file, encoder_file, initialised
-from helpers.half_files import halves as halves  # a fixture
+from helpers.half_files import halves as halves  # noqa: PLC0414, a fixture
 from helpers.numbers import assert_same_numbers, batch
 from helpers.pairs import DECODERS, ENCODERS, IDS, tiny_pair
 from helpers.vocabularies import mbart50

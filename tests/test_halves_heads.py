@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.half_files import decoder_file, drawn_parts, encoder_file, read_with_transformers
-from helpers.half_files import halves as halves  # a fixture
+from helpers.half_files import halves as halves  # noqa: PLC0414, a fixture
 from helpers.numbers import assert_same_numbers
 from helpers.pairs import spread_
 from safetensors.torch import load_file, save_file

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.half_files import decoder_file, drawn_parts, encoder_file, read_with_transformers
-from helpers.half_files import halves as halves  # a fixture
+from helpers.half_files import halves as halves  # noqa: PLC0414, a fixture
 from helpers.numbers import assert_same_numbers
 from helpers.pairs import spread_
 from safetensors.torch import load_file, save_file
@@ -106,7 +106,7 @@ def test_layers_that_a_changed_config_removes_are_listed(halves, tmp_path, caplo
     [
         ({"encoder_add_adaptor": True}, r"no field for encoder_add_adaptor, expected one of "
          r"encoder_activation_dropout, .*encoder_add_adapter, .*encoder_num_adapter_layers"),
-        ({"decoder_d_model": 3}, r"decoder/config.json: has no field for decoder_d_model, expected"),
+        ({"decoder_d_model": 3}, r"decoder/config.json: has no field for decoder_d_model, "),
         ({"encoder_model_type": "hubert"}, "no field for encoder_model_type"),
         ({"decoder_": 1}, "no field for decoder_,"),
         ({"encoder_layerdrop": "much"}, r"config.json: with encoder_layerdrop: layerdrop is "

@@ -46,7 +46,10 @@ def command_lines(page: Path) -> list[str]:
 
 
 def arguments_of(line: str) -> list[str]:
-    """The words of a command. A shell's variable is a valid choice after an option, else nothing."""
+    """Return the words of a command.
+
+    A variable of the shell becomes a valid choice after an option, else nothing.
+    """
     words = []
     for word in shlex.split(line):
         if not word.startswith("$"):

@@ -1,5 +1,5 @@
 # pytest tests/test_stepping_through.py
-"""The session of tutorials/stepping_through.md, typed into a real debugger, shows what the guide says."""
+"""A real debugger shows what tutorials/stepping_through.md says of its session."""
 
 import re
 import subprocess
@@ -37,7 +37,9 @@ def test_ten_breakpoints_stop_in_the_order_of_the_data():
 def test_attention_written_out_can_be_stepped_into():
     switch = re.search(r"^    (from nanos2t import wav2vec2)\n\n    (.*)$", GUIDE, re.MULTILINE)
     script = SCRIPT.replace("pdb.Pdb", f"{switch[1]}\n{switch[2]}\npdb.Pdb")
-    lines = debug(script, "tbreak nanos2t.wav2vec2.attention_weights", "c", "n", "n", "p scores.shape")
+    lines = debug(
+        script, "tbreak nanos2t.wav2vec2.attention_weights", "c", "n", "n", "p scores.shape"
+    )
     assert "torch.Size([1, 6, 77, 77])" in lines
 
 

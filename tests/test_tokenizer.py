@@ -1,5 +1,5 @@
 # pytest tests/test_tokenizer.py
-"""The tokenizers that need `tokenizers` alone; test_vocabularies.py compares them with transformers'."""
+"""The tokenizers by hand; test_vocabularies.py compares them with those of transformers."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from nanos2t.transcription import vocabularies
 
 
 def test_word_pieces_by_hand(tmp_path: Path):
-    words = "[PAD] [UNK] [CLS] [SEP] two ##fold , fold".split()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "two", "##fold", ",", "fold"]
     ours = tokenizer.load_tokenizer(write(tmp_path, vocab__txt="\n".join(words) + "\n"))
     assert ours.encode("Twofold, fold three") == [2, 4, 5, 6, 7, 1, 3]
     assert ours.decode(torch.tensor([2, 4, 5, 6, 7, 3])) == "twofold, fold"

@@ -51,7 +51,10 @@ def noise(samples: int, seed: int = 0) -> np.ndarray:
 def encode(
     sound: np.ndarray, rate: int, kind: str = "WAV", subtype: str = "PCM_16", **options
 ) -> bytes:
-    """The bytes of a file of `sound`, (L,) or (L, C). A long Vorbis written at once crashes libsndfile."""
+    """Return the bytes of a file of `sound`, (L,) or (L, C).
+
+    libsndfile crashes if a long Vorbis is written at once.
+    """
     channels = 1 if sound.ndim == 1 else sound.shape[1]
     data = io.BytesIO()
     with soundfile.SoundFile(data, "w", rate, channels, subtype, format=kind, **options) as file:

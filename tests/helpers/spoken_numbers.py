@@ -51,6 +51,12 @@ def split_german(digits: list[int]) -> list[tuple[str, list[int]]]:
         if digit:
             parts += [(UNITS[digit], [index]), (name, [])]
 
+    return parts + split_german_below_hundred(tens, units, count)
+
+
+def split_german_below_hundred(tens: int, units: int, count: int) -> list[tuple[str, list[int]]]:
+    """Return the parts for the last two of `count` digits, as `split_german` does."""
+    parts = []
     below_hundred = 10 * tens + units
     if below_hundred in (11, 12):
         parts.append((TEENS[below_hundred], [count - 2, count - 1]))

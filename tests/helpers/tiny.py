@@ -18,7 +18,8 @@ tokenizers = pytest.importorskip("tokenizers")
 
 RATE = 8000
 
-PIECES = "<pad> <s> </s> <en> <de> zwei größer".split() + [f"w{i}" for i in range(7, 40)]
+PIECES = ["<pad>", "<s>", "</s>", "<en>", "<de>", "zwei", "größer"]
+PIECES += [f"w{i}" for i in range(7, 40)]
 
 LANGUAGES = {"en": 3, "de": 4}
 

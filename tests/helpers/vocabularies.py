@@ -39,7 +39,10 @@ def in_order(vocab: dict[str, int]) -> list[str]:
 
 
 def bert(folder: Path, lowercase: bool | None = None) -> Path:
-    """bert-base-uncased's vocab.txt, or with `lowercase` false -cased's, and its tokenizer_config.json."""
+    """Write the vocab.txt of bert-base-uncased, or of -cased with `lowercase` False.
+
+    With either value, there is a tokenizer_config.json, too.
+    """
     trained = tokenizers.BertWordPieceTokenizer(lowercase=lowercase is not False)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     trained.train_from_iterator(
@@ -77,7 +80,7 @@ def gpt2(folder: Path) -> Path:
 
 
 def bart(folder: Path) -> Path:
-    """BART's and RoBERTa's vocabularies have GPT-2's <|endoftext|> too, as a token like any other."""
+    """Write the vocabulary of BART and RoBERTa, with GPT-2's <|endoftext|> as any other token."""
     first, last = ["<s>", "<pad>", "</s>", "<unk>"], ["<|endoftext|>", "madeupword0000", "<mask>"]
     return byte_level(folder, first, last, tokenizer_config={"model_max_length": 1024})
 
@@ -135,7 +138,7 @@ def learn_fast_bpe() -> tuple[list[tuple[str, str, str]], list[str]]:
 
 
 def fast_bpe(folder: Path, columns: int = 3) -> Path:
-    """The files of facebook/s2t-wav2vec2-large-en-de; merges.txt with the counts in it or without."""
+    """Write the files of facebook/s2t-wav2vec2-large-en-de; merges.txt with or without counts."""
     merges, tokens = learn_fast_bpe()
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
     return write(

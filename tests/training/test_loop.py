@@ -47,7 +47,8 @@ def test_a_killed_run_ends_in_the_same_bits(tmp_path: Path):
     whole = toy(12, tmp_path / "whole")
     code = f"import sys; sys.path[:0] = {sys.path!r}; from training import test_loop; "
     code += f"test_loop.toy(12, test_loop.Path({str(tmp_path / 'killed')!r}), die_at=10)"
-    assert subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL).returncode == 9
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 9
     assert torch.load(tmp_path / "killed" / "state.pt", weights_only=True)["step"] == 8
     assert torch.equal(toy(12, tmp_path / "killed"), whole)
 

@@ -1,5 +1,5 @@
 # pytest tests/transcription/test_batches.py
-"""nanos2t/transcription/transcriber.py, transcribe_many: batches, order, failures and threads change no result."""
+"""SpeechToText.transcribe_many: batches, order, failures and threads change no result."""
 
 import threading
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_the_batch_changes_nothing_of_the_bundled_model():
 
 
 def test_sources_are_read_as_they_are_needed(stt: SpeechToText):
-    """One at a time, each when the one before is done; else some batches ahead, to be sorted by length."""
+    """One at a time if the batch size is 1; else some batches ahead, to be sorted by length."""
     read = []
 
     def sources():
@@ -139,7 +139,8 @@ def test_want_of_memory_fails_one_batch(stt: SpeechToText, monkeypatch):
     monkeypatch.setattr(SpeechToText, "transcribe_batch", small)
     outcomes = list(stt.transcribe_many(SOUNDS, 2, sample_rate=RATE, return_errors=True))
     failed = [isinstance(outcome, ValueError) for outcome in outcomes]
-    # of the first four, sorted, the second is with the fourth; of the others the seventh with the sixth
+    # Sorted by length, the second of the first four shares a batch with the fourth, and of the
+    # others the seventh with the sixth.
     assert failed == [False, True, False, True, False, True, True, False]
     with pytest.raises(ValueError, match="not enough memory"):
         list(stt.transcribe_many(SOUNDS, 1, sample_rate=RATE))
@@ -163,7 +164,7 @@ def test_one_file_is_no_list_of_files(stt: SpeechToText, sources):
 
 
 def test_threads_share_a_model(stt: SpeechToText, tmp_path: Path):
-    """Each asks for something else; a second model that is loaded and used meanwhile disturbs neither."""
+    """Each asks for something else; a second model that is loaded meanwhile disturbs none."""
     other, failures = save_tiny(tmp_path, seed=7), []
     second = nanos2t.load(other, dtype="float64")
     wishes = [

@@ -1,5 +1,5 @@
 # pytest tests/transcription/test_loading.py
-"""A transcriber from a folder: device, dtype, preprocessor, languages, missing files, and saving it again."""
+"""A transcriber from a folder: device, dtype, preprocessor, languages, missing files, saving."""
 
 import json
 import logging
@@ -114,7 +114,8 @@ def test_limits_stand_there_too(tmp_path: Path):
 @pytest.mark.parametrize("content", [
     "{", "[]", '{"sampling_rate": "8000"}', '{"sampling_rate": 0}', '{"sampling_rate": true}',
     '{"sampling_rate": 8000000}',
-    '{"sampling_rate": null}', '{"do_normalize": "false"}', '{"feature_extractor": {"sampling_rate": null}}',
+    '{"sampling_rate": null}', '{"do_normalize": "false"}',
+    '{"feature_extractor": {"sampling_rate": null}}',
 ])  # fmt: skip
 def test_a_broken_preprocessor_is_named(model: Path, tmp_path: Path, content: str):
     shutil.copytree(model, tmp_path, dirs_exist_ok=True)

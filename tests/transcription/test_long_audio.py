@@ -18,7 +18,7 @@ from nanos2t.transcription.transcriber import SpeechToText
 
 
 def digits(times: list[float], seconds: float) -> tuple[np.ndarray, np.ndarray]:
-    """The bundled sample at these times in silence: the recording (L,), and the sample by itself."""
+    """Return a recording (L,) with the bundled sample at these times in silence, and the sample."""
     one = load_bundled().load_audio(BUNDLED.parent / "sample.wav")
     waveform = np.zeros(round(seconds * RATE), np.float32)
     for time in times:

@@ -1,5 +1,5 @@
 # pytest tests/transcription/test_segmentation.py
-"""nanos2t/transcription/segmentation.py: where recordings of bursts, whose places are known, are cut."""
+"""nanos2t/transcription/segmentation.py: where recordings with bursts at known places are cut."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ ALL = Limits()
 
 
 def recording(*parts: float, loud: float = 0.1, background: float = 0.0) -> np.ndarray:
-    """Seconds of sound, of silence, of sound ...: a buzz of three syllables a second, and noise: (L,)."""
+    """Return seconds of sound, of silence, of sound ... (L,), with three syllables a second."""
     random, sounds = np.random.default_rng(0), []
     for i, seconds in enumerate(parts):
         time = np.arange(round(seconds * RATE)) / RATE

@@ -90,7 +90,7 @@ def test_a_tokenizer_that_normalises_loses_nothing(tmp_path: Path, text: str):
 
 @pytest.mark.parametrize("kind", ["gpt2", "bart", "mbart50", "bert"])
 def test_all_scripts(tmp_path: Path, kind: str):
-    """Vocabularies that were learned from texts spell them, and the words are those of the texts."""
+    """Vocabularies that were learned from texts spell them, with the words of the texts."""
     tokenizer = vocabularies.load_tokenizer(getattr(samples, kind)(tmp_path))
     for _, text in samples.LINES:
         tokens = spelling.encode_text(tokenizer, text)

@@ -1,5 +1,5 @@
 # pytest tests/transcription/test_transcriber.py
-"""nanos2t/transcription/transcriber.py: results against the model's own generate; sources, languages, options."""
+"""SpeechToText: results against the model's own generate; sources, languages, options."""
 
 import io
 import json
@@ -228,7 +228,7 @@ def test_prepare(stt: SpeechToText, model: Path, tmp_path: Path):
 
 
 def test_languages(stt: SpeechToText):
-    assert stt.languages == ("en", "de") or stt.languages == ("de", "en")
+    assert stt.languages in (("en", "de"), ("de", "en"))
     texts = set()
     for language, token in LANGUAGES.items():
         result = stt.transcribe(SOUNDS[1], sample_rate=RATE, language=language)
@@ -294,7 +294,7 @@ def test_the_bundled_sample():
     sample = BUNDLED.parent / "sample.wav"
     if not sample.exists():
         pytest.skip("there is no sample yet")
-    digits = set("zero one two three four five six seven eight nine".split())
+    digits = {"zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"}
     result = load_bundled().transcribe(sample, language="verbatim", words=True)
     assert result.text and set(result.text.split()) <= digits
     starts = [word.start for word in result.words]

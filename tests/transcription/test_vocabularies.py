@@ -1,8 +1,8 @@
 # pytest tests/transcription/test_vocabularies.py
 """Ids and text are those of the checkpoint's own tokenizer, with transformers' as the oracle.
 
-Vocabularies are trained on tests/data/scripts.txt, text in some twenty-five scripts, and stand in folders
-that have the files of the published checkpoints.
+Vocabularies are trained on tests/data/scripts.txt, text in some twenty-five scripts, and are in
+folders that have the files of the published checkpoints.
 """
 
 import json
@@ -106,7 +106,7 @@ def varint(message: bytes, at: int) -> tuple[int, int]:
 
 
 def field(message: bytes, wanted: int) -> bytes:
-    """A field of a protobuf message, so that the oracle gets sentencepiece's normaliser without protobuf."""
+    """Return a field of a protobuf message: the oracle needs sentencepiece's normaliser."""
     at = 0
     while at < len(message):
         key, at = varint(message, at)
@@ -244,7 +244,7 @@ def test_byte_level_bpe_adds_a_space_in_front_where_told(tmp_path: Path):
 
 
 def test_mbart50_gives_transformers_ids_and_text(tmp_path: Path):
-    """Equal but for white space at the end, of which transformers 5 makes a token, sentencepiece none."""
+    """Equal but for white space at the end, of which only transformers 5 makes a token."""
     ours, theirs = vocabularies.load_tokenizer(mbart50(tmp_path)), hf_mbart50(tmp_path)
     blank, special, rows, trailing = (
         theirs.convert_tokens_to_ids("▁"),
@@ -379,7 +379,21 @@ def test_speech_to_text_2_joins_whatever_is_generated(tmp_path: Path):
 
 def test_speech_to_text_2_by_hand(tmp_path: Path):
     """A vocabulary as fairseq's, which lacks what only lies on the way to a longer piece."""
-    tokens = "<s> <pad> </s> <unk> hel@@ lo low@@ er w o l@@ e@@ ##".split()
+    tokens = [
+        "<s>",
+        "<pad>",
+        "</s>",
+        "<unk>",
+        "hel@@",
+        "lo",
+        "low@@",
+        "er",
+        "w",
+        "o",
+        "l@@",
+        "e@@",
+        "##",
+    ]
     merges = "#version: 0.2\nl o\nh e\nhe l\nl o</w>\nlo w\ne r</w>\n"
     write(tmp_path, vocab__json={token: i for i, token in enumerate(tokens)}, merges__txt=merges)
     ours = vocabularies.load_tokenizer(tmp_path)
@@ -393,7 +407,7 @@ def test_speech_to_text_2_by_hand(tmp_path: Path):
 
 
 def test_speech_to_text_2_without_merges_only_decodes(tmp_path: Path):
-    tokens = "<s> <pad> </s> <unk> Gu@@ ten Tag".split()
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "Gu@@", "ten", "Tag"]
     write(tmp_path, vocab__json={token: i for i, token in enumerate(tokens)})
     ours = vocabularies.load_tokenizer(tmp_path)
     assert ours.batch_decode([[2, 4, 5, 6, 2], [6, 2, 1, 1, 1]]) == ["Guten Tag", "Tag"]
