@@ -7,13 +7,17 @@ What is special about containers, and how damaged files are recognised, is in au
 Shape letters: B batch, L samples. Rates are in Hz.
 """
 
+import math
 from collections.abc import Iterable, Iterator
+from numbers import Real
 
 import numpy as np
 import torch
 
 from nanos2t import audio_files
 from nanos2t.audio_files import AudioSource
+
+MAX_RATE = 10_000_000  # Hz: a higher rate is a mistake
 
 
 def load_audio(
@@ -25,7 +29,8 @@ def load_audio(
 
     Returns a mono waveform (L,), float32, in [-1, 1), at `sample_rate` Hz.
     Raises ValueError, in one line that names the source, if it is missing, not audio, damaged, cut
-    short, empty, not finite, or shorter than `end`. A WAV whose data chunk is cut short is loaded
+    short, empty, not finite, or shorter than `end` (by more than some milliseconds), or if a number
+    is not one of Hz or seconds. A WAV whose data chunk is cut short is loaded
     with a warning.
     """
     return np.concatenate(list(read_blocks(source, sample_rate, start, end)))
@@ -38,6 +43,10 @@ def read_blocks(
 
     Raises ValueError as `load_audio` does; damage is found after the blocks that precede it.
     """
+    check_rate(sample_rate)
+    check_seconds(start, "start")
+    if end is not None:
+        check_seconds(end, "end")
     with audio_files.open_audio(source) as file:
         if start == 0 and end is None:
             blocks = audio_files.decode_file(file)
@@ -55,8 +64,11 @@ def from_array(
     and the middle of an unsigned type becomes 0.
 
     Raises ValueError for another type or shape, no samples, NaN or infinity, or a rate that is not
-    above 0.
+    a number of Hz.
     """
+    check_rate(sample_rate)
+    check_rate(target_rate)
+
     # From here on it is an array in numpy.
     if isinstance(waveform, torch.Tensor):
         waveform = waveform.detach().cpu()
@@ -87,19 +99,32 @@ def from_array(
     return np.concatenate(list(resample_blocks([samples], sample_rate, target_rate)))
 
 
+def check_rate(sample_rate: float) -> None:
+    """Raise ValueError unless `sample_rate` is a number of Hz, from 1 to MAX_RATE."""
+    if not is_number(sample_rate) or not 1 <= sample_rate <= MAX_RATE:
+        raise ValueError(
+            f"sample_rate: expected a number of Hz, 1 to {MAX_RATE}, found {sample_rate!r:.40}"
+        )
+
+
+def check_seconds(seconds: float, name: str) -> None:
+    """Raise ValueError that names the argument unless `seconds` is finite and not negative."""
+    if not is_number(seconds) or not 0 <= seconds < math.inf:
+        raise ValueError(f"{name}: expected seconds, 0 or more, found {seconds!r:.40}")
+
+
+def is_number(value: object) -> bool:
+    """Check whether a value is a real number; True and False, and arrays of one number, are not."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def resample_blocks(
     blocks: Iterable[np.ndarray], sample_rate: int, target_rate: int
 ) -> Iterator[np.ndarray]:
     """Resample a waveform that comes in blocks (L,), with soxr at high quality (HQ).
 
-    The result does not depend on where the blocks end. Raises ValueError unless both rates are
-    above 0.
+    The result does not depend on where the blocks end.
     """
-    has_rates = bool(sample_rate and target_rate)
-    if not has_rates or min(sample_rate, target_rate) <= 0:
-        raise ValueError(
-            f"sample_rate: expected Hz above 0, found {sample_rate} (to {target_rate})"
-        )
     if sample_rate == target_rate:
         yield from blocks
         return

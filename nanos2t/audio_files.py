@@ -31,6 +31,7 @@ FORMATS = "WAV, FLAC, Ogg, MP3, AIFF, AU or CAF (convert others: ffmpeg -i FILE 
 BLOCK_SAMPLES = 65_536  # decoded at a time: some seconds, so that long files need little memory
 MIN_RATE = 1000  # Hz: a lower rate is damage, and resampling from 1 Hz would fill the memory
 UNKNOWN_LENGTH = 2**62  # libsndfile's number of samples is above this if a file does not say it
+END_TOLERANCE = 0.05  # seconds: times in a manifest are rounded, and may be those of another format
 MP3_FRAME = 1152  # samples of an MPEG frame, 576 up to 24 kHz: some encoders count one too many
 
 
@@ -164,7 +165,8 @@ def decode_file(file: AudioFile) -> Iterator[np.ndarray]:
 def decode_part(file: AudioFile, start: float, end: float | None) -> Iterator[np.ndarray]:
     """Yield the part from `start` to `end` seconds as mono blocks (L,) at the file's own rate.
 
-    Raises ValueError if the file is shorter, or if fewer samples can be decoded.
+    An `end` up to END_TOLERANCE after the file's end is the file's end. Raises ValueError if the
+    file is shorter, or if fewer samples can be decoded.
     """
     first = round(start * file.samplerate)
     if end is None:
@@ -172,6 +174,8 @@ def decode_part(file: AudioFile, start: float, end: float | None) -> Iterator[np
         part = f"the part from {start:g} s to its end"
     else:
         last = round(end * file.samplerate)
+        if last <= file.frames + END_TOLERANCE * file.samplerate:
+            last = min(last, file.frames)
         part = f"the part from {start:g} s to {end:g} s"
     if not 0 <= first < last <= file.frames:
         seconds = file.frames / file.samplerate

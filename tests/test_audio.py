@@ -98,12 +98,32 @@ def test_blocks_read_only_what_they_need():
     assert stream.tell() < 12 * RATE * 2  # bytes
 
 
-@pytest.mark.parametrize("rate", [0, -16_000])
+@pytest.mark.parametrize(
+    "rate",
+    [0, -16_000, 0.5, 1e30, 10**400, np.inf, -np.inf, np.nan, "16000", b"8", None, True, [1], 1j],
+)
 def test_rate_out_of_range(rate):
     with pytest.raises(ValueError, match="rate"):
         audio.load_audio(encode(sine(RATE), RATE), rate)
     with pytest.raises(ValueError, match="rate"):
         audio.from_array(np.ones(10), rate, RATE)
+    with pytest.raises(ValueError, match="rate: expected a number of Hz") as caught:
+        audio.from_array(np.ones(10), RATE, rate)
+    assert len(str(caught.value)) < 120
+
+
+@pytest.mark.parametrize("rate", [8_000.0, np.float32(8_000), np.int64(8_000), np.uint16(8_000)])
+def test_a_rate_may_be_any_number(rate):
+    assert len(audio.from_array(np.ones(80), rate, RATE)) == 160
+
+
+@pytest.mark.parametrize("seconds", [-1, np.inf, -np.inf, np.nan, "1", True])
+def test_time_that_is_no_time(seconds):
+    data = encode(sine(RATE), RATE)
+    with pytest.raises(ValueError, match="start: expected seconds, 0 or more"):
+        audio.load_audio(data, RATE, start=seconds)
+    with pytest.raises(ValueError, match="end: expected seconds, 0 or more"):
+        audio.load_audio(data, RATE, end=seconds)
 
 
 # load: files that are refused

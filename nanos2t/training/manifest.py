@@ -8,7 +8,6 @@ be left out.
 
 import json
 import logging
-import math
 import os
 import re
 from dataclasses import dataclass, fields
@@ -20,7 +19,7 @@ from nanos2t.audio import load_audio
 
 log = logging.getLogger("nanos2t")
 
-MAX_SECONDS = 1e9  # a later start is a mistake
+MAX_SECONDS = 1e9  # a later time is a mistake
 
 
 @dataclass(frozen=True)
@@ -96,11 +95,12 @@ def make_item(row: dict, folder: Path, place: str) -> Item:
 
     # `type` instead of isinstance: true and false are numbers in Python. NaN fails the comparison.
     start = row.get("start", 0.0)
-    end = row.get("end", math.inf)
+    end = row.get("end", MAX_SECONDS)
     is_number = type(start) in (int, float) and type(end) in (int, float)
-    if not is_number or not 0 <= start < min(end, MAX_SECONDS):
+    if not is_number or not 0 <= start < end <= MAX_SECONDS:
+        end = row.get("end", "its end")
         raise ValueError(
-            f"{place}: from {start!r} to {end!r}, expected 0 <= start < end, in seconds"
+            f"{place}: from {start!r:.40} to {end!r:.40}, expected 0 <= start < end, in seconds"
         )
 
     row["audio"] = os.path.join(folder, row["audio"])

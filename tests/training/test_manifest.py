@@ -45,12 +45,19 @@ def test_lines_become_items_with_paths_beside_the_manifest(tmp_path: Path):
         ({"audio": "a.wav", "text": "a", "language": 3}, "line 2: language is 3"),
         (
             {"audio": "a.wav", "text": "a", "start": -1},
-            "line 2: from -1 to inf, expected 0 <= start < end",
+            "line 2: from -1 to 'its end', expected 0 <= start < end",
         ),
         ({"audio": "a.wav", "text": "a", "start": 2, "end": 2}, "line 2: from 2 to 2"),
         ({"audio": "a.wav", "text": "a", "end": True}, "line 2: from 0.0 to True"),
         ('{"audio": "a.wav", "text": "a", "start": NaN}', "line 2: from nan"),
         ({"audio": "a.wav", "text": "a", "start": 10**400}, "line 2: from 1000"),
+        ({"audio": "a.wav", "text": "a", "end": 10**400}, "line 2: from 0.0 to 1000"),
+        ({"audio": "a.wav", "text": "a", "end": 1e300}, r"line 2: from 0.0 to 1e\+300"),
+        ({"audio": "a.wav", "text": "a", "end": -1}, "line 2: from 0.0 to -1"),
+        ({"audio": "a.wav", "text": "a", "end": "2"}, "line 2: from 0.0 to '2'"),
+        ('{"audio": "a.wav", "text": "a", "end": Infinity}', "line 2: from 0.0 to inf"),
+        ('{"audio": "a.wav", "text": "a", "start": -Infinity}', "line 2: from -inf"),
+        ('{"audio": "a.wav", "text": "a", "start": 1, "end": NaN}', "line 2: from 1 to nan"),
         (
             '{"audio": "a.wav", "text": "a\\ud800"}',
             "line 2: text is 'a.ud800', expected whole characters",
@@ -92,7 +99,17 @@ def test_load_reads_the_part_that_is_meant(tmp_path: Path):
     assert len(manifest.load_item(Item(str(file), "", None, 0.5, 1.25), 2000)) == 1500
 
 
-@pytest.mark.parametrize(("start", "end"), [(0.0, 4.1), (4.0, None), (5.0, 6.0)])
+@pytest.mark.parametrize("end", [4.001, 4.01, 4.05])
+def test_an_end_some_milliseconds_late_is_the_end_of_the_file(tmp_path: Path, end: float):
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 4000).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, 1000, subtype="FLOAT")
+    loaded = manifest.load_item(Item(str(tmp_path / "a.wav"), "", None, 3.0, end), 1000)
+    np.testing.assert_array_equal(loaded, samples[3000:])
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [(0.0, 4.1), (4.0, None), (4.0, 4.02), (5.0, 6.0), (0.0, 1e9)]
+)
 def test_a_part_behind_the_end_is_refused(tmp_path: Path, start, end):
     file = tmp_path / "a.wav"
     soundfile.write(file, np.zeros(4000), 1000)
