@@ -17,9 +17,10 @@ def process_logits(scores: Tensor, tokens: Tensor, config: GenerationConfig) -> 
 
     `scores` are logits in greedy search, log-probabilities in beam search. They are not modified.
     """
-    # To add a score processor: write a function that returns new scores, and call it here, in
-    # transformers' order. Its option needs a field and a rule in generation_config.py, and a row in
-    # weights_map/speech-encoder-decoder.txt.
+    # To add a score processor: write a function that returns new scores, and call it here (or in
+    # warp_logits if it is only for sampling), in transformers' order. Its option needs a field and
+    # a rule in generation_config.py, and a row in weights_map/speech-encoder-decoder.txt, in place
+    # of the row that refuses it, if there is one. CONTRIBUTING.md lists all steps.
     scores = penalize_repetition(scores, tokens, config.repetition_penalty)
     scores = ban_repeated_ngrams(scores, tokens, config.no_repeat_ngram_size)
     scores = ban_bad_words(scores, tokens, config)

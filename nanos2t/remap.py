@@ -85,6 +85,7 @@ class Table:
     name: str = ""  # that of the file: a model_type of theirs, except for the pair's table
     part: str = ""  # what `config` is about: encoder, decoder or generation
     base: str = ""  # the table that is included
+    own_fields: set[str] = field(default_factory=set)  # names of `config` that are not included
     prefix: str = ""  # "bert": begins the names of a model with a head, not those of a bare model
 
 
@@ -143,6 +144,7 @@ def parse_table(text: str, where: str = "table") -> Table:
                 (_, base) = columns
                 table = read_table(base)
                 table.base = base
+                table.own_fields.clear()
             else:
                 add_row(table, section, columns)
         except ValueError as error:
@@ -164,6 +166,9 @@ def add_row(table: Table, section: str, columns: list[str]) -> None:
     else:
         # [encoder], [decoder] or [generation]: the name of the section says what the table is for.
         row = parse_config_row(columns)
+        if row.name in table.own_fields:
+            raise ValueError(f"the table has another row for {row.name}, expected one")
+        table.own_fields.add(row.name)
         table.config[row.name] = row
         table.part = section
 
@@ -204,7 +209,7 @@ def prefix_rows(rows: Iterable[TensorRow], prefix: str) -> list[TensorRow]:
 
 
 def inside_pair(theirs: Mapping[str, Tensor], table: Table) -> dict[str, Tensor]:
-    """Name the tensors of a half alone as inside a pair."""
+    """Rename the tensors of a standalone encoder or decoder to their names inside a pair."""
     prefix = f"{table.prefix}."
     # Inside a pair, an encoder never has the prefix, and a decoder always has it.
     if table.part == "encoder":
@@ -302,18 +307,32 @@ def import_state(
                 )
 
     # Nothing is skipped in silence, on either side.
-    required = find_required(matches, ours)
-    missing = [f"{right} (our {name})" for name, right in required.items() if name not in state]
-    if missing:
-        raise ValueError(f"{where}: missing {shorten(missing)}")
+    check_complete(state, find_required(matches, ours), where)
     if unknown := find_unknown(rows, unread):
         raise ValueError(f"{where}: no place in the model for {shorten(unknown)}")
     return state
 
 
-def find_required(matches: Iterable[Match], ours: Iterable[str]) -> dict[str, str]:
-    """Find the tensors of ours that must be filled, each with the name of theirs that fills it."""
-    required = dict.fromkeys(ours, "any row of the table")
+def check_complete(
+    state: Mapping[str, Tensor], required: Mapping[str, str | None], where: str
+) -> None:
+    """Raise ValueError, beginning with `where`, if a tensor of `find_required` is missing."""
+    missing = []
+    for name, right in required.items():
+        if name not in state and right is None:
+            raise ValueError(f"{where}: no row of the table fills our {name}")
+        if name not in state:
+            missing.append(f"{right} (our {name})")
+    if missing:
+        raise ValueError(f"{where}: missing {shorten(missing)}")
+
+
+def find_required(matches: Iterable[Match], ours: Iterable[str]) -> dict[str, str | None]:
+    """Find the tensors of ours that must be filled, each with the name of theirs that fills it.
+
+    The name is None for a tensor that no row of the table fills.
+    """
+    required: dict[str, str | None] = dict.fromkeys(ours)
     for names, right, row in matches:
         # Other names of theirs may be there or not.
         if row.is_alias or row.is_legacy:
@@ -327,7 +346,7 @@ def find_required(matches: Iterable[Match], ours: Iterable[str]) -> dict[str, st
 
 
 def find_unknown(rows: Iterable[TensorRow], names: Iterable[str]) -> list[str]:
-    """Find the names of theirs that no row allows to skip."""
+    """Find the names of theirs that no row lets us skip."""
     return find_uncovered([row for row in rows if row.is_dropped or row.is_optional], names)
 
 
@@ -352,7 +371,7 @@ def export_state(
             continue
         tensor = fuse([ours[name] for name in names], row)
         if row.is_alias:
-            # A file of safetensors can not hold one tensor under two names.
+            # A file of safetensors cannot hold one tensor under two names.
             tensor = tensor.clone()
         state[right] = tensor
         for name in names:

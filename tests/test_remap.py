@@ -54,6 +54,19 @@ embed.tokens                        shared                      alias legacy
 """).tensors
 
 
+def test_a_table_refuses_two_rows_of_one_name():
+    rows = "[generation]\ntop_h top_h null\n- top_h null"
+    with pytest.raises(ValueError, match="table, line 3: invalid row .*another row for top_h"):
+        parse_table(rows)
+
+    # A row may replace an included one, once.
+    row = "\nembed_norm - false"
+    table = parse_table("include bart\n[decoder]" + row)
+    assert table.config["embed_norm"].default is False
+    with pytest.raises(ValueError, match="another row for embed_norm"):
+        parse_table("include bart\n[decoder]" + 2 * row)
+
+
 def zeros(model: nn.Module) -> dict[str, Tensor]:
     """Names and shapes of a model on the meta device, as tensors with values but without memory."""
     return {name: torch.zeros(()).expand(part.shape) for name, part in model.state_dict().items()}

@@ -34,6 +34,16 @@ def test_ten_breakpoints_stop_in_the_order_of_the_data():
     assert [shape[1] for shape in shapes if shape] == [shape for _, _, shape in ROWS]
 
 
+def test_one_breakpoint_after_the_other():
+    """Each is typed where the one before it stopped, in a file that may not import nanos2t."""
+    import_line = re.search(r"^    \(Pdb\) (.*import nanos2t)$", GUIDE, re.MULTILINE)[1]
+    commands = []
+    for name, expression, _ in ROWS:
+        commands += [import_line, f"tbreak {name}", "c", f"p tuple({expression}.shape)"]
+    lines = debug(SCRIPT, *commands)
+    assert [line for line in lines if line.startswith("(")] == [shape for _, _, shape in ROWS]
+
+
 def test_attention_written_out_can_be_stepped_into():
     switch = re.search(r"^    (from nanos2t import wav2vec2)\n\n    (.*)$", GUIDE, re.MULTILINE)
     script = SCRIPT.replace("pdb.Pdb", f"{switch[1]}\n{switch[2]}\npdb.Pdb")

@@ -21,11 +21,11 @@ from nanos2t.wav2vec2 import Encoder
 def optimise_model(
     model: SpeechEncoderDecoder, dtype: torch.dtype = torch.float32
 ) -> SpeechEncoderDecoder:
-    """Return `model` with its modules replaced by fast ones.
+    """Replace the modules of `model` by fast ones, in place, and return it.
 
-    dtype: torch.int8 for a float32 model on a CPU, which cannot be trained or saved afterwards.
-    With any other dtype, the parameters stay as they are: float32 on a CPU becomes faster, and
-    everything else is computed as in the core.
+    dtype: torch.int8 quantises a float32 model on a CPU, which cannot be trained or saved
+    afterwards. Any other value changes only the speed, that of float32 on a CPU, and does nothing
+    if torch has no oneDNN.
     """
     if dtype == torch.int8:
         quantise_modules(model)
