@@ -18,6 +18,7 @@ from torch import Tensor
 from nanos2t.beams import IMPOSSIBLE, Beams, demote, initial_beams
 from nanos2t.decoder import Decoder
 from nanos2t.generation_config import GenerationConfig
+from nanos2t.inputs import check_waveforms
 from nanos2t.logits_processing import process_logits, warp_logits
 from nanos2t.search_trace import Candidate, record_candidates
 from nanos2t.wav2vec2 import valid_frames
@@ -349,10 +350,8 @@ def generate(
     to which every Candidate of the search is appended. With return_dict_in_generate, the result is
     a Generated, with scores. ValueError for an unknown or wrong option, or a missing token id.
     """
-    if len(input_values) == 0:
-        raise ValueError("input_values: expected at least one waveform, found none")
-
-    # Options are checked before the encoder's long work.
+    # Arguments are checked before the encoder's long work.
+    check_waveforms(input_values)
     model.generation.override(options, model.decoder.config.vocab_size)
     memory, frame_lengths = model.encode(input_values, attention_mask)
     result = decode_memory(model, memory, frame_lengths, options, trace)

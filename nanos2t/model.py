@@ -12,17 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nanos2t import checkpoint, halves, pretrained, remap
+from nanos2t import checkpoint, halves, inputs, pretrained, remap
 from nanos2t.decoder import Decoder, DecoderConfig
 from nanos2t.files import first_line
 from nanos2t.generate import Generated, generate
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.initialize import initialize_weights
+from nanos2t.inputs import IGNORED
 from nanos2t.pretrained import ModelConfigs, SkipInit
 from nanos2t.search_trace import Candidate
 from nanos2t.wav2vec2 import Encoder, EncoderConfig, valid_frames
-
-IGNORED = -100  # a label at a position that the loss leaves out
 
 
 class Output(NamedTuple):
@@ -206,9 +205,7 @@ class SpeechEncoderDecoder(nn.Module):
         encoder = pretrained.describe_part(self.encoder.config, "encoder", self.families)
         decoder = pretrained.describe_part(self.decoder.config, "decoder", self.families)
         generation = pretrained.describe_generation(self.generation)
-        config = pretrained.describe_model(
-            encoder, decoder, generation, dtype=self.encoder.norm.weight.dtype
-        )
+        config = pretrained.describe_model(encoder, decoder, generation, dtype=self.dtype)
         pretrained.warn_about_bridge(self.encoder.config, self.decoder.config)
 
         # A tied output matrix is written once, as the embedding.
@@ -234,7 +231,13 @@ class SpeechEncoderDecoder(nn.Module):
         attention_mask: (B, L), 1 for real samples, 0 for padding on the right.
         mask_time_indices: see `Encoder.forward`.
         Also returns frame_lengths (B,), the number of real frames, or None if all are real.
+        Raises ValueError for an argument of another type or shape.
         """
+        inputs.check_waveforms(input_values)
+        if mask_time_indices is not None:
+            inputs.check_frame_mask(mask_time_indices, input_values, self.encoder.config)
+
+        # Without padding no lengths are needed.
         sample_lengths = None
         if attention_mask is not None:
             sample_lengths = count_real_samples(input_values, attention_mask)  # (B,) or None
@@ -266,7 +269,18 @@ class SpeechEncoderDecoder(nn.Module):
         labels: (B * K, T), IGNORED where the loss is not computed; they give the loss and, shifted
         right, the decoder input. decoder_input_ids: (B * K, T), used instead of shifted labels.
         Without both, only memory is computed. mask_time_indices: see `Encoder.forward`.
+        Raises ValueError for an argument of another type or shape and, on the CPU, for a token
+        that the vocabulary lacks.
         """
+        # Wrong arguments are found before the encoder's long work.
+        inputs.check_waveforms(input_values)
+        num_utterances = len(input_values)
+        vocab_size = self.decoder.config.vocab_size
+        if labels is not None:
+            inputs.check_labels(labels, num_utterances, vocab_size)
+        if decoder_input_ids is not None:
+            inputs.check_decoder_input(decoder_input_ids, labels, num_utterances, vocab_size)
+
         memory, frame_lengths = self.encode(
             input_values, attention_mask, mask_time_indices
         )  # (B, S, H), (B,)
@@ -315,6 +329,16 @@ class SpeechEncoderDecoder(nn.Module):
             **options,
         )
 
+    @property
+    def device(self) -> torch.device:
+        """The device of the weights, where inputs must be, too."""
+        return self.encoder.norm.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights and, except under autocast, of the waveforms."""
+        return self.encoder.norm.weight.dtype
+
     def freeze_feature_encoder(self) -> None:
         """Exclude the convolutions from training (wav2vec 2.0, section 4.2)."""
         self.encoder.feature_encoder.requires_grad_(False)
@@ -325,11 +349,7 @@ def count_real_samples(input_values: Tensor, attention_mask: Tensor) -> Tensor |
 
     Raises ValueError if the shapes differ, or if padding is not on the right.
     """
-    if attention_mask.shape != input_values.shape:
-        raise ValueError(
-            f"attention_mask has shape {tuple(attention_mask.shape)}, "
-            f"expected that of input_values {tuple(input_values.shape)}"
-        )
+    inputs.check_attention_mask(attention_mask, input_values)
     if (attention_mask[:, 1:] > attention_mask[:, :-1]).any():
         raise ValueError("attention_mask has a 1 after a 0, expected padding on the right only")
     sample_lengths = attention_mask.sum(1)  # (B,)

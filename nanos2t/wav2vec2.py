@@ -483,6 +483,10 @@ class PositionalConv(nn.Module):
         size = config.hidden_size
         kernel = config.position_kernel
         self.groups = config.position_groups
+        if self.groups < 1 or size % self.groups:
+            raise ValueError(
+                f"hidden_size is {size}, expected a multiple of position_groups ({self.groups})"
+            )
         self.gain = nn.Parameter(torch.empty(1, 1, kernel))
         self.direction = nn.Parameter(torch.empty(size, size // self.groups, kernel))
         self.bias = nn.Parameter(torch.empty(size))

@@ -188,7 +188,7 @@ def rebuild_model(
         if tensor.shape == shapes.get(name):
             state[name] = tensor
     pretrained.fill_model(rebuilt, state, "training")
-    return rebuilt.to(model.encoder.norm.weight.dtype).eval()
+    return rebuilt.to(model.dtype).eval()
 
 
 def build_vocabulary(
