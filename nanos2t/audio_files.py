@@ -19,6 +19,7 @@ import numpy as np
 import soundfile
 
 from nanos2t.audio_channels import mix_blocks
+from nanos2t.audio_media import FORMATS, LENGTH_TOLERANCE, MediaFile, find_signature
 
 AudioSource = str | os.PathLike | bytes | BinaryIO
 
@@ -26,7 +27,6 @@ AudioSource = str | os.PathLike | bytes | BinaryIO
 SUFFIXES = frozenset(
     [".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"]
 )
-FORMATS = "WAV, FLAC, Ogg, MP3, AIFF, AU or CAF (convert others: ffmpeg -i FILE out.wav)"
 
 BLOCK_SAMPLES = 65_536  # decoded at a time: some seconds, so that long files need little memory
 MIN_RATE = 1000  # Hz: a lower rate is damage, and resampling from 1 Hz would fill the memory
@@ -84,7 +84,7 @@ class AudioFile(soundfile.SoundFile):
 
 
 @contextmanager
-def open_audio(source: AudioSource) -> Iterator[AudioFile]:
+def open_audio(source: AudioSource) -> Iterator[AudioFile | MediaFile]:
     """Open a path, bytes or a stream at its beginning, as a context manager.
 
     Raises ValueError, in one line that begins with the source's label, if it can not be opened;
@@ -95,7 +95,7 @@ def open_audio(source: AudioSource) -> Iterator[AudioFile]:
         with open_stream(source) as stream:
             if not hasattr(stream, "read") or stream.read(0) != b"":
                 raise ValueError(f"expected a path, bytes or binary file, found {type(source)}")
-            with AudioFile(rewind_stream(stream), label) as file:
+            with open_decoder(rewind_stream(stream), label) as file:
                 if file.samplerate < MIN_RATE:
                     raise ValueError(f"expected {MIN_RATE} Hz or more, found {file.samplerate} Hz")
                 yield file
@@ -107,6 +107,14 @@ def open_audio(source: AudioSource) -> Iterator[AudioFile]:
         raise ValueError(f"{label}: {error.strerror or error}, expected an audio file") from None
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from None
+
+
+def open_decoder(stream: BinaryIO, label: str) -> AudioFile | MediaFile:
+    """Open a stream with libsndfile, or with av if its format is one that only av reads."""
+    signature = find_signature(stream)
+    if signature is not None:
+        return MediaFile(stream, label, signature)
+    return AudioFile(stream, label)
 
 
 def label_source(source: AudioSource) -> str:
@@ -153,7 +161,7 @@ def rewind_stream(stream: BinaryIO) -> BinaryIO:
 # Step 2: decode.
 
 
-def decode_file(file: AudioFile) -> Iterator[np.ndarray]:
+def decode_file(file: AudioFile | MediaFile) -> Iterator[np.ndarray]:
     """Yield a whole file as mono blocks (L,) at its own rate, then check that none is missing."""
     decoded = 0
     for block in mix_blocks(decode_blocks(file), file.samplerate, file.label):
@@ -162,7 +170,9 @@ def decode_file(file: AudioFile) -> Iterator[np.ndarray]:
     check_decoded(file, decoded)
 
 
-def decode_part(file: AudioFile, start: float, end: float | None) -> Iterator[np.ndarray]:
+def decode_part(
+    file: AudioFile | MediaFile, start: float, end: float | None
+) -> Iterator[np.ndarray]:
     """Yield the part from `start` to `end` seconds as mono blocks (L,) at the file's own rate.
 
     An `end` up to END_TOLERANCE after the file's end is the file's end. Raises ValueError if the
@@ -189,14 +199,20 @@ def decode_part(file: AudioFile, start: float, end: float | None) -> Iterator[np
         yield block
 
     # The header may announce samples that are not there any more.
-    tolerance = MP3_FRAME if file.format == "MP3" else 0
+    tolerance = 0
+    if file.format == "MP3":
+        tolerance = MP3_FRAME
+    elif isinstance(file, MediaFile):
+        tolerance = LENGTH_TOLERANCE * file.samplerate
     if decoded == 0 or decoded + tolerance < last - first:
         raise ValueError(
             f"cut short or damaged, found {decoded} of {last - first} samples of {part}"
         )
 
 
-def decode_blocks(file: soundfile.SoundFile, samples: int | None = None) -> Iterator[np.ndarray]:
+def decode_blocks(
+    file: soundfile.SoundFile | MediaFile, samples: int | None = None
+) -> Iterator[np.ndarray]:
     """Yield the next `samples`, or all that follow, as blocks (L, C).
 
     Raises ValueError for NaN and infinity.
@@ -218,7 +234,7 @@ def decode_blocks(file: soundfile.SoundFile, samples: int | None = None) -> Iter
 # Step 3: recognise files that were cut short.
 
 
-def check_decoded(file: AudioFile, decoded: int) -> None:
+def check_decoded(file: AudioFile | MediaFile, decoded: int) -> None:
     """Compare the number of decoded samples with what the container announces.
 
     Raises ValueError if samples are missing; for a WAV it is a warning, since its samples are not
@@ -226,6 +242,9 @@ def check_decoded(file: AudioFile, decoded: int) -> None:
     """
     if decoded == 0:
         raise ValueError("expected samples, found none")
+    if isinstance(file, MediaFile):
+        file.check_decoded(decoded)
+        return
     check_header_length(file, decoded)
     if file.format == "OGG" and not ends_with_whole_page(file.stream):
         raise ValueError(f"cut short, found {decoded} samples and part of a page")

@@ -1,4 +1,4 @@
-# python -m pytest tests/test_audio_channels.py
+# pytest tests/test_audio_channels.py
 """nanos2t/audio_channels.py: channels that cancel each other, and channels that hide others."""
 
 import io
