@@ -11,9 +11,8 @@ import torch
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = (
-        "1"  # and of what it starts: sums of two threads have other bits
-    )
+    # Also for the processes that tests start: sums of two threads have other bits.
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)
@@ -26,13 +25,14 @@ def seeds():
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> Path:
-    """The folder of a tiny model that writes two languages."""
+    """Return the folder of a tiny model that writes two languages."""
     from helpers.tiny import LANGUAGES, save_tiny
 
     return save_tiny(tmp_path_factory.mktemp("model"), lang_to_id=LANGUAGES, forced_bos_token_id=4)
 
 
 def pytest_collection_modifyitems(items):
+    """Skip the tests that need what is not here, with the reason."""
     reasons = {}
     if not torch.cuda.is_available():
         reasons["gpu"] = "needs a CUDA device, torch sees none"

@@ -63,6 +63,7 @@ class Worker:
         if answer:
             return json.loads(answer)
 
+        # Without an answer the process has died.
         code = self.process.wait()
         self.errors.seek(0)
         return describe_failure(f"the process died with {code}: {self.errors.read()[-3000:]}")
@@ -103,6 +104,7 @@ def fuzz(
     output: Path, indices: list[int], seed: int, seconds: float, megabytes: float
 ) -> Iterator[dict]:
     """Yield the result of each input, tried now or before. Failures are kept."""
+    # Seeds that were interrupted while they were written are written again.
     output.mkdir(parents=True, exist_ok=True)
     if not (output / "seeds").exists():
         build_seeds(output / "half")
@@ -121,12 +123,15 @@ def fuzz(
                 worker = Worker(output, seed)
                 worker.ask(-1, 600)  # what it imports does not count
 
+            # Try the input, and check what it took.
             mutant = mutants[index]
             result = worker.ask(index, seconds)
             is_too_much = result["seconds"] > seconds or result["megabytes"] > megabytes
             if result["outcome"] != "failed" and is_too_much:
                 result["outcome"] = "failed"
                 result["why"] = f"too long or too large: {result['why']}"
+
+            # Write the result before the next input: the worker may take the machine down.
             file = f"{mutant.base}/{mutant.file}"
             result = {"index": index, "kind": mutant.kind, "file": file, **result}
             if result["outcome"] == "failed":

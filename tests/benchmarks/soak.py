@@ -102,11 +102,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         samples, rounds, audio_seconds = soak(stt, Path(folder), options.minutes)
 
-    # Compare the minutes after the warm-up.
-    medians = []
-    for minute, megabytes in samples.items():
-        if minute >= options.minutes / 5:
-            medians.append(statistics.median(megabytes))
+    # Compare the minutes after the warm-up. (A run of less than a minute has only that.)
+    warm_minutes = [minute for minute in samples if minute >= options.minutes / 5]
+    medians = [statistics.median(samples[minute]) for minute in warm_minutes or samples]
     spread = max(medians) / min(medians) - 1
     summary = {
         "minutes": options.minutes,

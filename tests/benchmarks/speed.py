@@ -164,11 +164,13 @@ class Bench:
 
     def encode(self) -> list[Row]:
         """Encode the waveform."""
-        theirs = self.theirs.encoder(self.waveform).last_hidden_state
+        theirs = self.theirs.encoder(self.waveform).last_hidden_state  # (1, S, H)
         sides = {"transformers": lambda: self.theirs.encoder(self.waveform)}
         for mode, stt in self.ours.items():
             waveform = self.waveform.to(self.weight_dtype(mode))
             sides[mode] = partial(stt.model.encode, waveform)
+
+            # int8 and bfloat16 are allowed to differ.
             if mode in ("core", "fast"):
                 error = (sides[mode]()[0] - theirs).abs().max().item()
                 assert error < 1e-3 < theirs.std(), f"{mode}: encoders differ by {error}"
@@ -179,7 +181,8 @@ class Bench:
         """Decode the waveform's memory to TOKENS tokens."""
         from transformers.modeling_outputs import BaseModelOutput
 
-        memory = self.ours["core"].model.encode(self.waveform)[0]
+        # Both decode the same memory, so that the encoder is not timed.
+        memory = self.ours["core"].model.encode(self.waveform)[0]  # (1, S, H)
         search = {"num_beams": beams, "max_new_tokens": TOKENS, "min_new_tokens": TOKENS}
 
         def run_theirs() -> torch.Tensor:
@@ -190,6 +193,8 @@ class Bench:
         for mode, stt in self.ours.items():
             mode_memory = memory.to(self.weight_dtype(mode))
             sides[mode] = partial(decode_memory, stt.model, mode_memory, None, search)
+
+            # Only int8 and bfloat16 may choose other tokens.
             if mode in ("core", "fast"):
                 tokens = sides[mode]().sequences
                 assert tokens.shape[1] == TOKENS + 1, f"{mode}: {tokens.shape[1]} tokens"
@@ -226,6 +231,7 @@ class Bench:
         for mode, stt in self.ours.items():
             sides[mode] = partial(run_ours, stt)
 
+        # The first utterances, each against transformers' tokens for it alone.
         for mode in "core", "fast":
             ours = sides[mode]()
             for i in range(3):
