@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Lower than any sum of log-probabilities, and finite: a sum of several is still no NaN.
+# Lower than any sum of log-probabilities. It is finite, so that hypotheses that are demoted keep
+# their order, and a softmax over them is not NaN.
 IMPOSSIBLE = -1e9
 
 

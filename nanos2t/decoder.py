@@ -326,16 +326,16 @@ class Block(nn.Module):
         cache: this block's keys and values of past tokens; those of x are added. None: no past.
         """
         if self.pre_norm:  # GPT-2, mBART
-            x = x + self.attend_past(self.self_attn_norm(x), cache)
+            x = x + self.attend_tokens(self.self_attn_norm(x), cache)
             x = x + self.attend_memory(self.cross_attn_norm(x), cross_keys_values, memory_mask)
             x = x + self.mlp(self.mlp_norm(x))
         else:  # BERT, BART
-            x = self.self_attn_norm(x + self.attend_past(x, cache))
+            x = self.self_attn_norm(x + self.attend_tokens(x, cache))
             x = self.cross_attn_norm(x + self.attend_memory(x, cross_keys_values, memory_mask))
             x = self.mlp_norm(x + self.mlp(x))
         return x  # (B * K, T, H)
 
-    def attend_past(self, x: Tensor, cache: KVCache | None) -> Tensor:
+    def attend_tokens(self, x: Tensor, cache: KVCache | None) -> Tensor:
         """Attend from each new token of x (B * K, T, H) to itself and to all tokens before it."""
         T = x.shape[1]
         past_length = 0
@@ -352,7 +352,8 @@ class Block(nn.Module):
         if past_length == 0:
             return self.self_attn(x, keys, values, is_causal=True)
 
-        # Case 3. Several new tokens after past ones need a mask of their own.
+        # Case 3, for callers that pass several tokens to a cache; no search here does. They need a
+        # mask of their own.
         mask = causal_mask(T, past_length, x.device)  # (T, P + T)
         return self.self_attn(x, keys, values, mask)
 

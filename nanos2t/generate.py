@@ -21,7 +21,7 @@ from nanos2t.generation_config import GenerationConfig
 from nanos2t.inputs import check_waveforms
 from nanos2t.logits_processing import process_logits, warp_logits
 from nanos2t.search_trace import Candidate, record_candidates
-from nanos2t.wav2vec2 import valid_frames
+from nanos2t.wav2vec2 import mask_padding
 
 NextLogits = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -56,10 +56,7 @@ class DecoderSession:
         """
         self.decoder = decoder
         self.cross_keys_values = decoder.project_memory(memory)
-        self.memory_mask = None
-        if frame_lengths is not None:
-            is_real = valid_frames(frame_lengths, memory.shape[1])  # (B, S)
-            self.memory_mask = is_real[:, None, None, :]  # (B, 1, 1, S)
+        self.memory_mask = mask_padding(frame_lengths, memory.shape[1])  # (B, 1, 1, S) or None
         self.caches = decoder.new_caches(rows, min(max_length, decoder.config.max_positions))
 
     def __call__(self, tokens: Tensor, parent_rows: Tensor | None) -> Tensor:
@@ -175,22 +172,23 @@ def beam_search(
         candidates, parent_beams = best_continuations(running, logits, config)  # (B, C) both
         all_ended = candidates.ended.all()
 
-        # STEP 2: the K best candidates that have not ended run on. All others are dropped here,
-        # unless they finish in STEP 3.
+        # STEP 2: the K best candidates that have not ended run on. Hypotheses are dropped in three
+        # places: beyond the C candidates in STEP 1; here, unless they finish in STEP 3; and when
+        # better ones push them out of the finished hypotheses.
         running_scores, kept = demote(candidates.scores, candidates.ended).topk(K)  # (B, K) both
         running = candidates.select(kept)
         running.scores = running_scores
         parent_rows = (first_rows + parent_beams.gather(1, kept)).flatten()  # (B * K,)
 
         # STEP 3: candidates that have ended compete with the finished hypotheses for K places.
-        is_running = can_improve  # (B, 1)
+        is_searching = can_improve  # (B, 1)
         if stop_when_full:
-            is_running = is_running & ~finished.ended.all(dim=1, keepdim=True)
+            is_searching = is_searching & ~finished.ended.all(dim=1, keepdim=True)
         if trace is not None:
             record_candidates(
-                trace, candidates, parent_beams, kept, is_running[:, 0], config.length_penalty
+                trace, candidates, parent_beams, kept, is_searching[:, 0], config.length_penalty
             )
-        finished = update_finished(finished, candidates, is_running, config)
+        finished = update_finished(finished, candidates, is_searching, config)
 
         # STEP 4: stop when no utterance can get a better result.
         can_improve = can_improve & can_beat_finished(running, finished, config)
@@ -243,11 +241,11 @@ def best_continuations(
 
 
 def update_finished(
-    finished: Beams, candidates: Beams, is_running: Tensor, config: GenerationConfig
+    finished: Beams, candidates: Beams, is_searching: Tensor, config: GenerationConfig
 ) -> Beams:
     """Return the K best of the finished hypotheses and the candidates that end in this step.
 
-    is_running: (B, 1), False for utterances whose result is final.
+    is_searching: (B, 1), False for utterances whose result is final.
     """
     K = config.num_beams
     length = candidates.tokens.shape[2] - 1
@@ -260,7 +258,7 @@ def update_finished(
 
     # Finished hypotheses have different lengths: they are compared by score per length.
     scores = candidates.scores / length**config.length_penalty  # (B, C)
-    scores = demote(scores, ~is_running)
+    scores = demote(scores, ~is_searching)
     scores = demote(scores, ~ended)
     endings = Beams(candidates.tokens, candidates.logprobs, scores, ended)
 

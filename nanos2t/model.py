@@ -21,7 +21,7 @@ from nanos2t.initialize import initialize_weights
 from nanos2t.inputs import IGNORED
 from nanos2t.pretrained import ModelConfigs, SkipInit
 from nanos2t.search_trace import Candidate
-from nanos2t.wav2vec2 import Encoder, EncoderConfig, valid_frames
+from nanos2t.wav2vec2 import Encoder, EncoderConfig, mask_padding
 
 
 class Output(NamedTuple):
@@ -246,16 +246,6 @@ class SpeechEncoderDecoder(nn.Module):
         )  # (B, S, encoder width), (B,)
         return self.bridge(frames), frame_lengths  # (B, S, H), (B,)
 
-    def memory_mask(self, memory: Tensor, frame_lengths: Tensor | None) -> Tensor | None:
-        """Mark the frames of memory (B, S, H) that a decoder may attend to: (B, 1, 1, S) bool.
-
-        frame_lengths: (B,), or None if all are real; then there is no mask.
-        """
-        if frame_lengths is None:
-            return None
-        mask = valid_frames(frame_lengths, memory.shape[1])  # (B, S)
-        return mask[:, None, None]  # (B, 1, 1, S)
-
     def forward(
         self,
         input_values: Tensor,
@@ -293,7 +283,7 @@ class SpeechEncoderDecoder(nn.Module):
 
         logits = None
         if decoder_input_ids is not None:
-            mask = self.memory_mask(memory, frame_lengths)  # (B, 1, 1, S)
+            mask = mask_padding(frame_lengths, memory.shape[1])  # (B, 1, 1, S)
             cross_keys_values = self.decoder.project_memory(memory)
             logits = self.decoder(decoder_input_ids, cross_keys_values, mask)  # (B * K, T, V)
 

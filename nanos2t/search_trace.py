@@ -26,13 +26,13 @@ def record_candidates(
     candidates: Beams,
     parent_beams: Tensor,
     kept: Tensor,
-    is_running: Tensor,
+    is_searching: Tensor,
     length_penalty: float,
 ) -> None:
     """Append all candidates of a step to `trace`, the best of each utterance first.
 
     parent_beams: (B, C), the beams that they continue. kept: (B, K), the candidates that become the
-    next running beams. is_running: (B,), False for utterances whose search is over.
+    next running beams. is_searching: (B,), False for utterances whose search is over.
     """
     step = candidates.tokens.shape[2] - 1
     num_beams = kept.shape[1]
@@ -41,7 +41,7 @@ def record_candidates(
     scores = candidates.scores / step**length_penalty  # (B, C)
 
     # An utterance whose search is over has no more candidates that count.
-    for row in is_running.nonzero().flatten().tolist():
+    for row in is_searching.nonzero().flatten().tolist():
         kept_places = kept[row].tolist()
         for place, parent in enumerate(parent_beams[row].tolist()):
             beam = None

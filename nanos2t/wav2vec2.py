@@ -14,11 +14,11 @@ Papers: wav2vec 2.0 (Baevski et al. 2020, section 2), HuBERT (Hsu et al. 2021), 
 models/wav2vec2/modeling_wav2vec2.py.
 
 Padding never influences real frames: an utterance gives the same frames alone and in a batch. Every
-operation that mixes time steps is masked, in one of three ways:
+operation that mixes time steps is masked, in one of these ways:
 
     zero_padding        before the feature encoder, the positional convolution, each adapter layer
     masked_group_norm   in the first layer of the feature encoder, if its norm is over time
-    valid_frames        the mask of self-attention
+    mask_padding        in self-attention, and in the decoder's cross-attention to the frames
 
 All of them get the number of real samples or frames of each item, `sample_lengths` or
 `frame_lengths` (B,). None means that nothing is padded: then no mask is built.
@@ -63,6 +63,7 @@ class EncoderTraining:
 class EncoderConfig:
     """Sizes and variants of the encoder. The defaults are those of facebook/wav2vec2-base.
 
+    Those of `training` are the defaults of transformers' Wav2Vec2Config.
     The comment above a field names the class that reads it, and the models with another value.
     """
 
@@ -172,6 +173,16 @@ def conv_output_lengths(lengths: Tensor | None, conv: nn.Conv1d) -> Tensor | Non
 def valid_frames(lengths: Tensor, total: int) -> Tensor:
     """Return a mask (B, total) for lengths (B,): True for real frames, False for padding."""
     return torch.arange(total, device=lengths.device) < lengths[:, None]
+
+
+def mask_padding(lengths: Tensor | None, total: int) -> Tensor | None:
+    """Return a mask (B, 1, 1, total) for attention to items with lengths (B,).
+
+    True for real frames, False for padding, the same for each head and query. None for None.
+    """
+    if lengths is None:
+        return None
+    return valid_frames(lengths, total)[:, None, None]  # (B, 1, 1, total)
 
 
 def zero_padding(x: Tensor, lengths: Tensor | None) -> Tensor:
@@ -439,10 +450,13 @@ class FeatureEncoder(nn.Module):
 
     def forward(self, x: Tensor, sample_lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return frames (B, T, C) and frame_lengths (B,) of x (B, L) and sample_lengths (B,)."""
-        # A clip that is shorter than one frame is filled up with zeros, and counts as one frame. No
-        # other real frame sees padding, as these convolutions add none at the ends.
+        # A clip that is shorter than one frame is filled up with zeros, and counts as one frame.
+        # The convolutions are not padded, so any other real frame sees only real samples.
         x = zero_padding(x[:, :, None], sample_lengths)  # (B, L, 1)
-        x = x[:, None, :, 0]  # (B, 1, L); after `transpose`, convolutions are slower
+
+        # One channel. Indexing gives (B, 1, L) with other strides than `transpose`, whose
+        # convolutions are slower.
+        x = x[:, None, :, 0]  # (B, 1, L)
         missing = self.min_samples - x.shape[2]
         if missing > 0:
             x = F.pad(x, (0, missing))  # (B, 1, min_samples)
@@ -579,11 +593,12 @@ class Encoder(nn.Module):
         x, frame_lengths = self.feature_encoder(input_values, sample_lengths)  # (B, T, C), (B,)
         x = self.feature_projection(x)  # (B, T, H)
 
-        # SpecAugment, in training.
+        # SpecAugment, in training: the model must guess masked frames from those around them.
         if mask_time_indices is not None:
             x = torch.where(mask_time_indices[:, :, None], self.masked_spec_embed, x)  # (B, T, H)
 
-        # Add positions. Their convolution reaches over 128 frames, and must not see padding.
+        # Add positions. Their convolution reaches over position_kernel frames: it must not see
+        # padding.
         x = zero_padding(x, frame_lengths)
         x = x + self.positions(x)
         if not self.config.pre_norm:
@@ -591,9 +606,7 @@ class Encoder(nn.Module):
         x = self.dropout(x)
 
         # No frame may attend to padding.
-        mask = None
-        if frame_lengths is not None:
-            mask = valid_frames(frame_lengths, x.shape[1])[:, None, None]  # (B, 1, 1, T)
+        mask = mask_padding(frame_lengths, x.shape[1])  # (B, 1, 1, T)
 
         # Layerdrop (Fan et al. 2020): in training, blocks are skipped at random.
         for block in self.blocks:

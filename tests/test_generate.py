@@ -13,7 +13,7 @@ from nanos2t import decoder
 from nanos2t.generate import DecoderSession, Generated, beam_search, generate, greedy_search
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder
-from nanos2t.wav2vec2 import valid_frames
+from nanos2t.wav2vec2 import mask_padding
 
 
 def test_generate_returns_tokens_or_all_of_it():
@@ -59,7 +59,7 @@ class Uncached:
     def __init__(
         self, model: SpeechEncoderDecoder, memory: Tensor, frame_lengths: Tensor, num_beams: int
     ):
-        is_real = valid_frames(frame_lengths, memory.shape[1])[:, None, None, :]
+        is_real = mask_padding(frame_lengths, memory.shape[1])  # (B, 1, 1, S)
         self.decoder = model.decoder
         self.memory_mask = is_real.repeat_interleave(num_beams, 0)
         self.cross_keys_values = model.decoder.project_memory(

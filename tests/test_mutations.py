@@ -175,7 +175,7 @@ GENERATION = [
     ),
     Mistake(
         "generate.py",
-        "scores = demote(scores, ~is_running)",
+        "scores = demote(scores, ~is_searching)",
         "pass",
         "test_beam_search.py::test_what_is_decided_stays_decided_while_the_batch_goes_on",
     ),

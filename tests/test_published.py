@@ -155,7 +155,7 @@ def test_hidden_states_of_a_real_bert(minilm, small_encoder):
     x = ours.embed(ids, 0)
     assert torch.allclose(x, states[0], rtol=0, atol=1e-10)
     for block, expected in zip(ours.blocks, states[1:], strict=True):
-        x = block.self_attn_norm(x + block.attend_past(x, None))
+        x = block.self_attn_norm(x + block.attend_tokens(x, None))
         x = block.mlp_norm(x + block.mlp(x))
         assert torch.allclose(x, expected, rtol=0, atol=1e-10)
     assert x.std() > 0.1

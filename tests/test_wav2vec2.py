@@ -263,11 +263,18 @@ def test_layerdrop_never_changes_the_number_of_frames(variant):
 # Attention
 
 
+def test_mask_padding():
+    mask = wav2vec2.mask_padding(torch.tensor([3, 1]), 3)
+    assert mask.dtype == torch.bool and mask.shape == (2, 1, 1, 3)
+    assert mask[:, 0, 0].tolist() == [[True, True, True], [True, False, False]]
+    assert wav2vec2.mask_padding(None, 3) is None
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_attention_weights_are_those_of_attend(masked):
     queries = torch.randn(2, 3, 4, 5, dtype=torch.float64)
     keys, values = torch.randn(2, 2, 3, 7, 5, dtype=torch.float64)
-    mask = wav2vec2.valid_frames(torch.tensor([7, 4]), 7)[:, None, None] if masked else None
+    mask = wav2vec2.mask_padding(torch.tensor([7, 4]) if masked else None, 7)
     weights = wav2vec2.attention_weights(queries, keys, mask)
     assert largest(weights.sum(3), torch.ones(2, 3, 4, dtype=torch.float64)) < TOLERANCE
     assert largest(weights @ values, wav2vec2.attend(queries, keys, values, mask)) < TOLERANCE
@@ -290,7 +297,7 @@ def test_attend_step_by_step_is_attend(kind, dropout):
     keys, values = torch.randn(2, 2, 3, 7, 5, dtype=torch.float64)
     options = {"dropout": dropout}
     if kind == "masked":
-        options["mask"] = wav2vec2.valid_frames(torch.tensor([7, 4]), 7)[:, None, None]
+        options["mask"] = wav2vec2.mask_padding(torch.tensor([7, 4]), 7)
     if kind == "causal":
         options["is_causal"] = True
     outputs = []

@@ -25,6 +25,7 @@ from nanos2t.model import IGNORED, cross_entropy, shift_right
 from nanos2t.training.config import TrainConfig
 from nanos2t.training.schedule import decay_groups, learning_rate
 from nanos2t.transcription import alignment
+from nanos2t.wav2vec2 import mask_padding
 
 plt.rcParams.update(
     {"figure.constrained_layout.use": True, "axes.spines.top": False, "axes.spines.right": False}
@@ -181,7 +182,7 @@ for step in range(STEPS):
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, plan)
     batch = torch.randint(len(said), (32,))
-    mask = model.memory_mask(memory[batch], frames[batch])
+    mask = mask_padding(frames[batch], memory.shape[1])
     inputs = shift_right(labels[batch], START, PAD)
     logits = model.decoder(inputs, model.decoder.project_memory(model.bridge(memory[batch])), mask)
     loss = cross_entropy(logits, labels[batch])

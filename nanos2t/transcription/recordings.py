@@ -8,6 +8,7 @@ import ctypes
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,19 +16,24 @@ from nanos2t.generation_config import GenerationConfig
 from nanos2t.transcription.results import Result
 
 
+class ResolvedOptions(NamedTuple):
+    """How a call generates: checked options."""
+
+    options: dict  # those of the call itself
+    config: GenerationConfig  # these and the model's defaults
+    language: str | None  # the code of the language that `config` forces
+
+
 @dataclass(frozen=True)
 class Request:
-    """What one call of `transcribe_many` asks for, checked and resolved once.
+    """What one call of `transcribe_many` asks for.
 
-    options: the call's own options of generation. config: these and the model's defaults.
-    language: the code of the language that `config` forces, or None.
+    words: also find word times. progress: called with the seconds of audio that were done.
     """
 
     words: bool
     progress: Callable[[float], None] | None
-    options: dict
-    config: GenerationConfig
-    language: str | None
+    generation: ResolvedOptions
 
     def report_progress(self, seconds: float) -> None:
         if self.progress is not None:
@@ -39,9 +45,8 @@ class Recording:
     """A source and the results of its chunks so far, each by the chunk's first sample."""
 
     source: object
-    open_chunks: int = (
-        1  # chunks without a result, and one more until the source is read to its end
-    )
+    # Chunks without a result, and one more until the source is read to its end.
+    open_chunks: int = 1
     results: dict[int, Result] = field(default_factory=dict)
     error: ValueError | None = None
 

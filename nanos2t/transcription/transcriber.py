@@ -4,7 +4,7 @@
 sorts chunks by length, and for each batch: prepares it, encodes it, searches for the best tokens,
 and makes a result of each chunk's. The results of a recording's chunks are joined to one.
 
-Shape letters: B chunks of a batch, L samples, S source frames, H hidden_size, K hypotheses of a
+Shapes: B chunks of a batch, L samples, S source frames, H hidden_size, K hypotheses of a
 chunk (num_return_sequences), T tokens, start token first.
 """
 
@@ -13,7 +13,6 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +22,6 @@ from nanos2t import audio
 from nanos2t.audio_files import AudioSource
 from nanos2t.files import copy_file
 from nanos2t.generate import Generated, decode_memory
-from nanos2t.generation_config import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.tokenizer import Tokenizer
 from nanos2t.transcription import alignment
@@ -33,6 +31,7 @@ from nanos2t.transcription.recordings import (
     Chunk,
     Recording,
     Request,
+    ResolvedOptions,
     record_errors,
     release_memory,
 )
@@ -60,16 +59,8 @@ BLOCK_SECONDS = 30.0
 # Batches that are read ahead, so that chunks of similar length share a batch.
 READ_AHEAD_BATCHES = 4
 
-# Chunks after which memory is returned to the system: for fewer it would take too much of the time.
+# Release memory after at least this many chunks; more often would cost too much time.
 MANY_CHUNKS = 16
-
-
-class ResolvedOptions(NamedTuple):
-    """A call's options of generation, these with the model's defaults, and their language."""
-
-    options: dict
-    config: GenerationConfig
-    language: str | None
 
 
 class SpeechToText:
@@ -248,10 +239,10 @@ class SpeechToText:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         if isinstance(sources, (str, bytes, os.PathLike)):
             raise ValueError(f"sources: found {str(sources)[:99]!r}, expected a list of files")
-        options, config, code = self.resolve_generation(language, generation)
-        request = Request(words, progress, options, config, code)
+        request = Request(words, progress, self.resolve_generation(language, generation))
 
-        # With a batch size of 1 a chunk waits for no other.
+        # Read ahead up to READ_AHEAD_BATCHES batches, fewer when batches are small: with a batch
+        # size of 1, each chunk is transcribed as soon as it is read.
         max_waiting = batch_size * min(batch_size, READ_AHEAD_BATCHES)
         recordings: deque[Recording] = deque()
         waiting: list[Chunk] = []
@@ -283,6 +274,8 @@ class SpeechToText:
                     yield Chunk(recording, first, waveform, seconds)
                 else:
                     request.report_progress(seconds)  # silence at the end
+
+        # The source is read to its end: only chunks keep the recording open now.
         recording.open_chunks -= 1
 
     def transcribe_chunks(self, waiting: list[Chunk], batch_size: int, request: Request) -> None:
@@ -316,8 +309,10 @@ class SpeechToText:
                 yield recording.error
                 continue
 
-            count = request.config.num_return_sequences
-            result = join_results(recording.results, self.sample_rate, request.language, count)
+            count = request.generation.config.num_return_sequences
+            result = join_results(
+                recording.results, self.sample_rate, request.generation.language, count
+            )
             warn_about_loops(recording, result)
             yield result
 
@@ -331,7 +326,7 @@ class SpeechToText:
         # Encode the batch and search for the best tokens of each chunk.
         input_values, attention_mask = self.prepare(waveforms)  # 2 x (B, L)
         memory, frame_lengths = self.model.encode(input_values, attention_mask)  # (B, S, H), (B,)
-        generated = decode_memory(self.model, memory, frame_lengths, request.options)
+        generated = decode_memory(self.model, memory, frame_lengths, request.generation.options)
         scores = generated.sequences_scores  # (B * K,)
         if not scores.isfinite().all():
             raise ValueError(f"scores are {scores.min()}, not finite: the model is damaged")
@@ -340,8 +335,8 @@ class SpeechToText:
         results = []
         for i, waveform in enumerate(waveforms):
             if waveform.min() == waveform.max():
-                nbest = [""] * request.config.num_return_sequences
-                results.append(Result("", 0.0, [], [], request.language, nbest=nbest))
+                nbest = [""] * request.generation.config.num_return_sequences
+                results.append(Result("", 0.0, [], [], request.generation.language, nbest=nbest))
                 continue
             num_frames = memory.shape[1] if frame_lengths is None else frame_lengths[i]
             item_memory = memory[i : i + 1, :num_frames]  # (1, S, H)
@@ -361,7 +356,7 @@ class SpeechToText:
         waveform: (L,). memory: its real frames (1, S, H).
         """
         # Beams come best first, but samples are in the order in which they were drawn.
-        config = request.config
+        config = request.generation.config
         scores = generated.sequences_scores.tolist()  # B * K
         first_row = item * config.num_return_sequences
         rows = range(first_row, first_row + config.num_return_sequences)
@@ -382,7 +377,9 @@ class SpeechToText:
         seconds = len(waveform) / self.sample_rate
         words = []
         if request.words and text:
-            timing = alignment.choose_options(request.config, request.language)
+            timing = alignment.choose_options(
+                request.generation.config, request.generation.language
+            )
             words = alignment.find_words(
                 self.model, self.tokenizer, tokens, logprobs, memory, seconds, timing
             )
@@ -390,7 +387,9 @@ class SpeechToText:
         if text:
             segments.append(Segment(0.0, seconds, text, tuple(words), repeated))
         score = scores[rows[0]]
-        return Result(text, score, tokens, logprobs, request.language, segments, words, nbest)
+        return Result(
+            text, score, tokens, logprobs, request.generation.language, segments, words, nbest
+        )
 
 
 def warn_about_loops(recording: Recording, result: Result) -> None:

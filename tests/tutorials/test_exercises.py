@@ -249,16 +249,17 @@ def test_some_functions_of_an_exercise(folder):
 
 
 def test_functions_in_place_are_taken_out_again():
-    from nanos2t import model, wav2vec2
+    from nanos2t import wav2vec2
+    from nanos2t.training import examples
 
-    valid_frames = wav2vec2.valid_frames
+    lengths = wav2vec2.conv_output_lengths
     split_heads = wav2vec2.Attention.split_heads
-    other = {"wav2vec2:valid_frames": min, "wav2vec2:Attention.split_heads": max}
+    other = {"wav2vec2:conv_output_lengths": min, "wav2vec2:Attention.split_heads": max}
     with pytest.raises(ZeroDivisionError), replace_functions(other):
-        assert wav2vec2.valid_frames is model.valid_frames is min
+        assert wav2vec2.conv_output_lengths is examples.conv_output_lengths is min
         assert wav2vec2.Attention.split_heads is max
         raise ZeroDivisionError
-    assert wav2vec2.valid_frames is model.valid_frames is valid_frames
+    assert wav2vec2.conv_output_lengths is examples.conv_output_lengths is lengths
     assert wav2vec2.Attention.split_heads is split_heads
 
 

@@ -238,7 +238,7 @@ CROSS_ATTENTION = Exercise(
         Then write the whole decoder block: self-attention, cross-attention and MLP, each with a
         residual connection and a norm.
 
-        The module has `self.cross_attn(x, keys, values, mask)`; `self.attend_past(x, cache)`,
+        The module has `self.cross_attn(x, keys, values, mask)`; `self.attend_tokens(x, cache)`,
         the causal self-attention; `self.attend_memory(x, cross_keys_values, memory_mask)`,
         which you write; `self.mlp`; `self.self_attn_norm`, `self.cross_attn_norm`,
         `self.mlp_norm`; and `self.pre_norm`.""",

@@ -16,7 +16,7 @@ class Block:
         nothing = (same, same, same)
         pre = norms if self.pre_norm else nothing
         post = nothing if self.pre_norm else norms
-        x = post[0](x + self.attend_past(pre[0](x), cache))
+        x = post[0](x + self.attend_tokens(pre[0](x), cache))
         x = post[1](x + self.attend_memory(pre[1](x), memory, memory_mask))
         x = post[2](x + self.mlp(pre[2](x)))
         return x
