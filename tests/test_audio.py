@@ -1,4 +1,4 @@
-# python -m pytest tests/test_audio.py
+# pytest tests/test_audio.py
 """nanos2t/audio.py. Files are made here by soundfile; damaged ones: test_audio_files.py."""
 
 import io
