@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nanos2t import checkpoint, halves, inputs, pretrained, remap
+from nanos2t import checkpoint, halves, inputs, pretrained, remap, remap_config
 from nanos2t.decoder import Decoder, DecoderConfig
 from nanos2t.files import first_line
 from nanos2t.generate import Generated, generate
@@ -201,6 +201,8 @@ class SpeechEncoderDecoder(nn.Module):
         written elsewhere first, then moved: no file is ever half there. Raises ValueError if the
         folder cannot be written, or if no model_type of transformers can express our configs.
         """
+        self.check_names()
+
         # What transformers calls our configs: families, keys and values of theirs.
         encoder = pretrained.describe_part(self.encoder.config, "encoder", self.families)
         decoder = pretrained.describe_part(self.decoder.config, "decoder", self.families)
@@ -219,6 +221,17 @@ class SpeechEncoderDecoder(nn.Module):
             {"config.json": config, "generation_config.json": generation},
             max_shard_size,
         )
+
+    def check_names(self) -> None:
+        """Raise ValueError if modules were put into the model that no checkpoint has a place for."""
+        configs = ModelConfigs(self.encoder.config, self.decoder.config, self.generation)
+        expected = self.build_empty(configs).state_dict().keys()
+        strange = [name for name in self.state_dict() if name not in expected]
+        if strange:
+            raise ValueError(
+                f"the model has {remap_config.shorten(strange)}, expected only tensors of a "
+                "SpeechEncoderDecoder: merge LoRA layers first (peft: merge_and_unload)"
+            )
 
     def encode(
         self,

@@ -152,6 +152,7 @@ def read_generation(
     try:
         generation = GenerationConfig(**fields)
         generation.validate()
+        check_distinct_ids(generation, id_rules)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return generation
@@ -161,12 +162,33 @@ def resolve_ids(options: dict[str, Any], id_rules: Mapping[str, list[str]], fold
     """Fill in the ids that no config file gives, by the rules of [ids], then the pad by the EOS."""
     for key, rules in id_rules.items():
         for rule in rules:
-            if options[key] is None:
+            if options[key] is None and not rule.startswith("!"):
                 options[key] = resolve_id(rule, options, folder)
 
     # As in transformers: without a pad the first EOS pads.
     if options["pad_token_id"] is None:
         options["pad_token_id"] = first_id(options["eos_token_id"])
+
+
+def check_distinct_ids(generation: GenerationConfig, id_rules: Mapping[str, list[str]]) -> None:
+    """Raise ValueError if two ids are equal that the rules of [ids] forbid to be: "!pad_token_id".
+
+    RoBERTa numbers its positions without the pads. Where the start is a pad, transformers counts
+    in one way in training, and in another one in a search.
+    """
+    for key, rules in id_rules.items():
+        for rule in rules:
+            token_id = getattr(generation, key)
+            other = rule.removeprefix("!")
+            if (
+                rule.startswith("!")
+                and token_id is not None
+                and token_id == getattr(generation, other)
+            ):
+                raise ValueError(
+                    f"{key} is {token_id}, the {other}, which gets no position of its own in this "
+                    f"family, expected another token, such as bos_token_id"
+                )
 
 
 def first_value(sources: Iterable[Mapping[str, Any]], key: str) -> Any:
