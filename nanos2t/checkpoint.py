@@ -3,6 +3,7 @@
 Weights are read from safetensors or pickles, in one file or in shards, and written as safetensors.
 """
 
+import logging
 import pickle
 import re
 import shutil
@@ -12,16 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from nanos2t.files import first_line, format_json, read_json, write_group
+from nanos2t.files import check_downloaded, first_line, format_json, read_json, write_group
 
 # The files of weights, in the order in which they are looked for. An index names the shards.
 SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 WEIGHTS = SAFETENSORS + PICKLES
+MAX_TENSORS = 100_000  # in a file: a longer header is damaged, and would take minutes to read
+
+log = logging.getLogger("nanos2t")
 
 
 # From a name to a folder
@@ -44,9 +48,20 @@ def find_folder(
     if folder.exists() or not is_hub_id:
         raise ValueError(f"{name}: no such folder, expected one with a config.json, or a hub id")
 
+    # "run/best", where there is a folder called run, is a path and not a repository of an owner.
+    owner = folder.parent
+    if owner != Path() and owner.is_dir():
+        beside = ", ".join(sorted(path.name for path in owner.iterdir() if path.is_dir())[:5])
+        raise ValueError(f"{name}: no such folder, {owner} has {beside or 'none'}")
+
     # Imported here: nobody waits for the hub's client who loads a folder.
+    from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError
 
+    # Where the hub is not reached, its client tries for half a minute: a misspelt path is named now.
+    is_cached = try_to_load_from_cache(name, "config.json", revision=revision) is not None
+    if not is_cached and not local_files_only:
+        log.warning("%s: no such folder here, asking the hub: is it meant to be a path?", name)
     try:
         return download(name, revision, local_files_only)
     except (OSError, ValueError, HfHubHTTPError) as error:
@@ -133,7 +148,8 @@ def read_shard_names(index: Path) -> list[str]:
     names = sorted({str(name) for name in weight_map.values()})
     for name in names:
         # A damaged or malicious index could lead out of the folder.
-        if Path(name).name != name:
+        is_tensor_file = Path(name).suffix in (".safetensors", ".bin")
+        if Path(name).name != name or not is_tensor_file:
             raise ValueError(f"{index}: names the file {name!r}, expected one beside it")
     return names
 
@@ -143,8 +159,10 @@ def read_tensor_file(path: Path) -> dict[str, Tensor]:
 
     A pickle that holds anything but tensors is refused, and nothing of it is run.
     """
+    check_downloaded(path)
     try:
         if path.suffix == ".safetensors":
+            check_count(path)
             return load_file(path)
         # Only the zip format, since torch 1.6, can be mapped.
         content = torch.load(
@@ -158,18 +176,28 @@ def read_tensor_file(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: {first_line(error)}, expected a file of tensors") from None
     if not is_state_dict(content):
         raise ValueError(
-            f"{path}: {type(content).__name__}, expected a dict of tensors, none sparse"
+            f"{path}: {type(content).__name__}, expected a dict of names and tensors, none sparse"
         )
     return content
 
 
+def check_count(path: Path) -> None:
+    """Raise ValueError if a .safetensors file lists more tensors than any model has."""
+    with safe_open(path, "pt") as file:
+        count = len(file.keys())
+    if count > MAX_TENSORS:
+        raise ValueError(f"{count} tensors, more than the {MAX_TENSORS} that are read")
+
+
 def is_state_dict(content: Any) -> bool:
-    """Whether this is a dict with at least one tensor, and nothing but dense tensors."""
+    """Whether this is a dict of names with at least one tensor, and nothing but dense tensors."""
     if not isinstance(content, dict) or not content:
         return False
-    return all(
-        isinstance(value, Tensor) and value.layout == torch.strided for value in content.values()
-    )
+    for name, value in content.items():
+        is_dense = isinstance(value, Tensor) and value.layout == torch.strided
+        if not is_dense or not isinstance(name, str):
+            return False
+    return True
 
 
 # From tensors to a folder

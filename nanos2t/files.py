@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # begins the pointers of Git LFS
+
 
 def write_atomically(path: Path, write_part: Callable[[Path], object]) -> None:
     """Write a file whole or not at all: `write_part(part)` writes it beside, then it is renamed.
@@ -83,11 +85,25 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, RecursionError, ValueError) as error:
+        check_downloaded(path)
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{path}: {reason}, expected JSON") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: {type(content).__name__}, expected a JSON object")
     return content
+
+
+def check_downloaded(path: Path) -> None:
+    """Raise ValueError if a file is the pointer that Git LFS puts in the place of a large file."""
+    try:
+        with path.open("rb") as file:
+            is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+    except OSError:
+        return
+    if is_pointer:
+        raise ValueError(
+            f"{path}: is a pointer of Git LFS, expected the file itself: run `git lfs pull` there"
+        )
 
 
 def first_line(error: BaseException) -> str:

@@ -191,7 +191,7 @@ class SpeechEncoderDecoder(nn.Module):
         # The bridge is in neither file, cross-attention in few.
         state = halves.read_half_weights(encoder_half, model.state_dict())
         state |= halves.read_half_weights(decoder_half, model.state_dict())
-        pretrained.fill_model(model, state, configs.source)
+        pretrained.fill_model(model, state, f"{encoder_half.folder}, {decoder_half.folder}")
         return model.to(device, dtype).eval()
 
     def save_pretrained(self, folder: str | Path, max_shard_size: int | str = "5GB") -> None:

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from nanos2t import remap, remap_config
 from nanos2t.checkpoint import read_tensors
 from nanos2t.decoder import DecoderConfig, DecoderTraining
-from nanos2t.files import read_json
+from nanos2t.files import check_downloaded, read_json
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.halves import MODEL_TYPE, Half
 from nanos2t.initialize import initialize_weights
@@ -87,13 +87,13 @@ def join_configs(
     generation = generation.override(options)
 
     # Both halves of a pair come from one folder: name it once.
-    folders = dict.fromkeys((str(encoder.folder), str(decoder.folder)))
+    paths = dict.fromkeys(str(half.folder / "config.json") for half in (encoder, decoder))
     return ModelConfigs(
         encoder_config,
         decoder_config,
         generation,
         (encoder_family, decoder_family),
-        source=", ".join(folders),
+        source=", ".join(paths),
     )
 
 
@@ -221,15 +221,29 @@ def find_token_id(folder: Path, token: str) -> int | None:
     token_ids = {}
     vocab_path = folder / "vocab.txt"
     if vocab_path.exists():
-        tokens = vocab_path.read_text(encoding="utf-8").split("\n")
+        check_downloaded(vocab_path)
+        tokens = vocab_path.read_text(encoding="utf-8", errors="replace").split("\n")
         token_ids = {token: number for number, token in enumerate(tokens)}
 
     # tokenizer.json lists special tokens with their ids; it overrides the older file.
     tokenizer_path = folder / "tokenizer.json"
     if tokenizer_path.exists():
-        for added in read_json(tokenizer_path).get("added_tokens", []):
-            token_ids[added["content"]] = added["id"]
+        token_ids |= read_added_tokens(tokenizer_path)
     return token_ids.get(token)
+
+
+def read_added_tokens(path: Path) -> dict[str, int]:
+    """Read the ids of the added tokens in tokenizer.json. Raises ValueError for another type."""
+    added_tokens = read_json(path).get("added_tokens") or []
+    token_ids = {}
+    try:
+        for added in added_tokens:
+            token_ids[added["content"]] = int(added["id"])
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: added_tokens is no list of objects with content and id ({error!r})"
+        ) from None
+    return token_ids
 
 
 # An empty model, and the weights in it

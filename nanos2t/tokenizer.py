@@ -4,9 +4,11 @@ This file reads tokenizer.json and BERT's vocab.txt; transcription/vocabularies.
 older files of other families.
 """
 
+import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nanos2t import files
@@ -58,8 +60,10 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
     options = read_tokenizer_config(folder)
     file = folder / "tokenizer.json"
     if file.exists():
-        with named_errors(file):
-            return Tokenizer(tokenizers.Tokenizer.from_file(str(file)))
+        with named_errors(file), hold_stderr():
+            loaded = Tokenizer(tokenizers.Tokenizer.from_file(str(file)))
+            try_tokenizer(loaded)
+            return loaded
 
     # BERT's WordPiece. Without strip_accents, lower case decides: that is the library's default.
     file = folder / "vocab.txt"
@@ -82,15 +86,56 @@ def read_tokenizer_config(folder: Path) -> dict:
     return files.read_json(file)
 
 
+def try_tokenizer(loaded: Tokenizer) -> None:
+    """Use a tokenizer once: some broken files are read, but the library in Rust panics later."""
+    # An error is the answer to this text, as where a vocabulary has no token for unknown words.
+    with suppress(Exception):
+        loaded.encode("a b")
+    with suppress(Exception):
+        loaded.decode([0, 1])
+
+
+@contextmanager
+def hold_stderr() -> Iterator[None]:
+    """Hold back what is written to stderr, until the `with` block ends, or drop it on an error.
+
+    The library in Rust itself writes several lines there when it panics.
+    """
+    try:
+        stderr = os.dup(2)
+    except OSError:
+        # There is no stderr.
+        yield
+        return
+
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+        held.seek(0)
+        os.write(2, held.read())
+
+
+def is_error(error: BaseException) -> bool:
+    """Whether this is an error of a library: an Exception, or a panic of Rust, which is none."""
+    return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
 @contextmanager
 def named_errors(file: Path) -> Iterator[None]:
     """Turn every error of the `with` block into a ValueError of one line that names the file.
 
-    The libraries in Rust and C++ raise no narrower class than Exception.
+    The libraries in Rust and C++ raise no narrower class than Exception, and Rust a wider one.
     """
+    files.check_downloaded(file)
     try:
         yield
-    except Exception as error:
+    except BaseException as error:
+        if not is_error(error):
+            raise
         # Some of them name the file themselves.
         line = files.first_line(error)
         if not str(error).startswith(str(file)):

@@ -130,7 +130,7 @@ def load_start(
         else:
             state |= halves.read_half_weights(half, ours)
 
-    pretrained.fill_model(model, state | drawn, configs.source)
+    pretrained.fill_model(model, state | drawn, f"{encoder_folder}, {decoder_folder}")
     model.to(getattr(torch, config.dtype)).eval()
     initialize_weights(model, drawn)
     return model
