@@ -58,7 +58,7 @@ def find_folder(
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError
 
-    # Where the hub is not reached, its client tries for half a minute: a misspelt path is named now.
+    # Where the hub is not reached, its client tries for half a minute: name a misspelt path now.
     is_cached = try_to_load_from_cache(name, "config.json", revision=revision) is not None
     if not is_cached and not local_files_only:
         log.warning("%s: no such folder here, asking the hub: is it meant to be a path?", name)

@@ -122,7 +122,8 @@ def test_budgets_of_statements():
     # 1,800 were planned. The core took in since then what is the one way to do a thing: damaged
     # audio files, channels, joined streams, phones' formats, checks of generation options, files
     # that are whole or not there, the trace.
-    assert total(CORE).statements <= 2500
+    # Wider since halves may be changed, and broken files of every kind are named.
+    assert total(CORE).statements <= 2600
     for path in FILES:
         text = path.read_text(encoding="utf-8")
         # The whole encoder is in one file on purpose: a reader needs no other.
