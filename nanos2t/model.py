@@ -223,7 +223,7 @@ class SpeechEncoderDecoder(nn.Module):
         )
 
     def check_names(self) -> None:
-        """Raise ValueError if modules were put into the model that checkpoints have no place for."""
+        """Raise ValueError for modules in the model that checkpoints have no place for."""
         configs = ModelConfigs(self.encoder.config, self.decoder.config, self.generation)
         expected = self.build_empty(configs).state_dict().keys()
         strange = [name for name in self.state_dict() if name not in expected]

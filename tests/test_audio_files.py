@@ -1,4 +1,4 @@
-# python -m pytest tests/test_audio_files.py
+# pytest tests/test_audio_files.py
 """nanos2t/audio_files.py. Files are made by soundfile; damage is done to their bytes."""
 
 import gc

@@ -1,5 +1,5 @@
 # pytest tests/test_trained_by_transformers.py
-"""Tensors and ids that differ in files that transformers trained, and in models that peft changed."""
+"""Tensors and ids that differ in files that transformers trained and models that peft changed."""
 
 import json
 from pathlib import Path
