@@ -258,7 +258,7 @@ FILES = [
     ),
     Mistake(
         "checkpoint.py",
-        "if Path(name).name != name:",
+        "if Path(name).name != name or not is_tensor_file:",
         "if False:",
         "test_checkpoint.py::test_pickles_in_shards",
     ),
