@@ -4,7 +4,7 @@
 return a mono waveform at the model's sample rate. `normalise` and `pad` make a batch of several.
 What is special about containers, and how damaged files are recognised, is in audio_files.py.
 
-Shape letters: B batch, L samples. Rates are in Hz.
+Shapes: B batch, L samples. Rates are in Hz.
 """
 
 import math
@@ -27,7 +27,8 @@ def load_audio(
 
     source: a path, the bytes of a file, or a binary stream, which is read from its beginning.
 
-    Returns a mono waveform (L,), float32, in [-1, 1), at `sample_rate` Hz.
+    Returns a mono waveform (L,), float32, at `sample_rate` Hz. Integer files are in
+    [-1, 1) before they are resampled.
     Raises ValueError, in one line that names the source, if it is missing, not audio, damaged, cut
     short, empty, not finite, or shorter than `end` (by more than some milliseconds), or if a number
     is not one of Hz or seconds. A WAV whose data chunk is cut short is loaded
@@ -69,7 +70,7 @@ def from_array(
     check_rate(sample_rate)
     check_rate(target_rate)
 
-    # From here on it is an array in numpy.
+    # Convert to a numpy array.
     if isinstance(waveform, torch.Tensor):
         waveform = waveform.detach().cpu()
         if waveform.is_floating_point():
@@ -77,13 +78,13 @@ def from_array(
         waveform = waveform.numpy()
     waveform = np.asarray(waveform)
 
-    # Only one row of numbers is a waveform.
+    # A waveform is one-dimensional.
     kind = waveform.dtype.kind
     if kind not in "fiu" or waveform.ndim != 1 or len(waveform) == 0:
-        raise ValueError(
-            f"waveform: expected numbers (L,), found {waveform.dtype} {waveform.shape}: "
-            "average the channels first"
-        )
+        message = f"waveform: expected numbers (L,), found {waveform.dtype} {waveform.shape}"
+        if waveform.ndim == 2:
+            message += ": average the channels first"
+        raise ValueError(message)
 
     # Scale integers to [-1, 1).
     if kind in "iu":

@@ -5,7 +5,7 @@ The mean of the channels is right for most recordings. It is wrong where channel
 looks at windows of some seconds, one after the other, chooses the channels of each, and warns when
 it leaves one out. A window without a sound that stands out has the channels of the window before.
 
-Shape letters: L samples, C channels, F frames, N frequencies of a frame.
+Shapes: L samples, C channels, F frames, N frequencies of a frame.
 """
 
 import warnings

@@ -4,7 +4,7 @@
 sound as mono blocks. libsndfile decodes most files that were cut short without an error, so that
 `check_decoded` compares what was decoded with what each container announces.
 
-Shape letters: L samples, C channels.
+Shapes: L samples, C channels.
 """
 
 import io
@@ -87,7 +87,7 @@ class AudioFile(soundfile.SoundFile):
 def open_audio(source: AudioSource) -> Iterator[AudioFile | MediaFile]:
     """Open a path, bytes or a stream at its beginning, as a context manager.
 
-    Raises ValueError, in one line that begins with the source's label, if it can not be opened;
+    Raises ValueError, in one line that begins with the source's label, if it cannot be opened;
     errors of the `with` block are given the same label.
     """
     label = label_source(source)
@@ -137,7 +137,7 @@ def open_stream(source: AudioSource):
 def rewind_stream(stream: BinaryIO) -> BinaryIO:
     """Return the stream at its beginning, copied to memory if libsndfile needs that.
 
-    A pipe is copied because it can not seek. So is a WAV whose data chunk has the length 0, as
+    A pipe is copied because it cannot seek. So is a WAV whose data chunk has the length 0, as
     programs that write to a pipe leave it: it gets the greatest length, which libsndfile takes to
     mean that the samples go on to the end of the file.
     """

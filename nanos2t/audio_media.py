@@ -3,7 +3,7 @@
 libsndfile does not read m4a, mp4, 3gp, webm or amr. `av` carries the decoders of FFmpeg, and
 `MediaFile` makes it look like a soundfile.SoundFile, as far as audio_files.py needs one.
 
-Shape letters: L samples, C channels.
+Shapes: L samples, C channels.
 """
 
 import re

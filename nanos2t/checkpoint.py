@@ -212,7 +212,7 @@ def write_checkpoint(
     """Write tensors as model.safetensors, or shards of it, and `configs` as JSON: name to content.
 
     All is written elsewhere first, then moved, config.json at the end. Raises ValueError if the
-    folder can not be written.
+    folder cannot be written.
     """
     from huggingface_hub import save_torch_state_dict
 
@@ -244,4 +244,4 @@ def remove_file(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise ValueError(f"{path}: can not be removed ({first_line(error)})") from None
+        raise ValueError(f"{path}: cannot be removed ({first_line(error)})") from None

@@ -265,7 +265,7 @@ class Embedding(nn.Module):
     def forward(self, tokens: Tensor, past_length: int) -> Tensor:
         """Return x (B * K, T, H) for new tokens (B * K, T) that come after `past_length` others.
 
-        ValueError if there are more tokens than positions.
+        Raises ValueError if there are more tokens than positions.
         """
         end = past_length + tokens.shape[1]
         if end > self.config.max_positions:
@@ -450,7 +450,7 @@ class Decoder(nn.Module):
         cross_keys_values: what `project_memory` returned for B utterances.
         memory_mask: (B, 1, 1, S) bool, True for real frames, or None if all are real.
         caches: what `new_caches` returned. `tokens` are the new ones then, and are added to them.
-        ValueError if there are more tokens than positions.
+        Raises ValueError if there are more tokens than positions.
         """
         past_length = 0 if caches is None else caches[0].length
         x = self.embed(tokens, past_length)  # (B * K, T, H)

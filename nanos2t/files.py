@@ -15,17 +15,17 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # begins the pointers
 def write_atomically(path: Path, write_part: Callable[[Path], object]) -> None:
     """Write a file whole or not at all: `write_part(part)` writes it beside, then it is renamed.
 
-    Whenever the process dies, `path` is a whole file, old or new. Raises ValueError if it can not
+    Whenever the process dies, `path` is a whole file, old or new. Raises ValueError if it cannot
     be written; what was there is kept.
     """
-    # In the same folder, because a file can not be renamed to another disk.
+    # In the same folder, because a file cannot be renamed to another disk.
     part = path.with_name(path.name + ".part")
     try:
         write_part(part)
         os.replace(part, path)
     except (OSError, RuntimeError) as error:
         raise ValueError(
-            f"{path}: can not be written ({find_reason(error)}): what was there is kept"
+            f"{path}: cannot be written ({find_reason(error)}): what was there is kept"
         ) from None
     finally:
         # After a failure the part is left; its folder may be missing, too.
@@ -39,7 +39,7 @@ def write_group(
     """Write files that belong together, each whole or not at all, and return their paths.
 
     `write_parts(partial)` writes all of them into an empty folder inside `folder`, from where they
-    are moved, the one called `last` at the end. Raises ValueError if one can not be written; as
+    are moved, the one called `last` at the end. Raises ValueError if one cannot be written; as
     long as none is moved, all that was there is kept.
     """
     try:
@@ -51,12 +51,12 @@ def write_group(
             for part in parts:
                 os.replace(part, folder / part.name)
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"{folder}: can not write there ({find_reason(error)})") from None
+        raise ValueError(f"{folder}: cannot write there ({find_reason(error)})") from None
     return [folder / part.name for part in parts]
 
 
 def find_reason(error: BaseException) -> str:
-    """Say why a file can not be written. torch's writer has the file's error as its context."""
+    """Say why a file cannot be written. torch's writer has the file's error as its context."""
     for cause in (error, error.__context__):
         if getattr(cause, "strerror", None):
             return cause.strerror

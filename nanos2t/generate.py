@@ -346,7 +346,8 @@ def generate(
     model: a SpeechEncoderDecoder. attention_mask: (B, L), 1 for real samples, 0 for padding.
     options: fields of GenerationConfig, which replace those of `model.generation`. trace: a list
     to which every Candidate of the search is appended. With return_dict_in_generate, the result is
-    a Generated, with scores. ValueError for an unknown or wrong option, or a missing token id.
+    a Generated, with scores. Raises ValueError for an unknown or wrong option, or a missing token
+    id.
     """
     # Arguments are checked before the encoder's long work.
     check_waveforms(input_values)

@@ -121,8 +121,8 @@ class GenerationConfig:
     ) -> "GenerationConfig":
         """Return a checked copy in which the options of a call replace these defaults.
 
-        With `vocab_size`, the token ids in `options` must be below it. ValueError for an unknown
-        option, a wrong value, or two options that contradict each other.
+        With `vocab_size`, the token ids in `options` must be below it. Raises ValueError for an
+        unknown option, a wrong value, or two options that contradict each other.
         """
         names = [field.name for field in fields(self)]
         for name in options:
@@ -155,8 +155,8 @@ class GenerationConfig:
     def fit_to_positions(self, options: dict[str, Any], max_positions: int) -> dict[str, Any]:
         """Return `options` such that no sequence needs more than `max_positions` positions.
 
-        A longer default of the checkpoint is cut; ValueError if `options` ask for more. The last
-        token takes no position, because it is never read.
+        A longer default of the checkpoint is cut; raises ValueError if `options` ask for more. The
+        last token takes no position, because it is never read.
         """
         longest = max_positions + 1
         max_total_length = self.override(options).max_total_length
@@ -170,7 +170,9 @@ class GenerationConfig:
         return {**options, "max_length": longest}
 
     def validate(self, vocab_size: int | None = None) -> None:
-        """Check every option; ValueError names the first wrong one, its value and what is allowed.
+        """Check every option.
+
+        The ValueError names the first wrong one, its value and what is allowed.
 
         With `vocab_size`, token ids must be below it, except EOS and BOS: a checkpoint may name
         ids that its vocabulary lacks. Such an EOS is never predicted, and nothing reads BOS.

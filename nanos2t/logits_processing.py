@@ -3,6 +3,8 @@
 `process_logits` is for every search, `warp_logits` for sampling only. Both follow transformers
 (generation/logits_process.py of 5.23), in its order.
 
+`scores` are logits in greedy search, log-probabilities in beam search. No function modifies them.
+
 Shapes: R rows (sequences), T tokens of each so far, V vocab_size.
 """
 
@@ -13,10 +15,7 @@ from nanos2t.generation_config import GenerationConfig
 
 
 def process_logits(scores: Tensor, tokens: Tensor, config: GenerationConfig) -> Tensor:
-    """Return the scores (R, V) of the token after `tokens` (R, T), changed as the options ask.
-
-    `scores` are logits in greedy search, log-probabilities in beam search. They are not modified.
-    """
+    """Return the scores (R, V) of the token after `tokens` (R, T), changed as the options ask."""
     # To add a score processor: write a function that returns new scores, and call it here (or in
     # warp_logits if it is only for sampling), in transformers' order. Its option needs a field and
     # a rule in generation_config.py, and a row in weights_map/speech-encoder-decoder.txt, in place

@@ -93,7 +93,7 @@ class SpeechEncoderDecoder(nn.Module):
     def build_empty(cls, configs: ModelConfigs) -> "SpeechEncoderDecoder":
         """Build a model on the meta device: shapes without weights.
 
-        Raises ValueError for sizes of which no model can be built.
+        Raises ValueError for sizes that do not make a model.
         """
         # torch raises errors of many kinds for sizes that do not fit together.
         try:

@@ -2,7 +2,7 @@
 
     config.json        read_configs    configs of an encoder, a decoder and a search
     model.safetensors  read_weights    tensors by our names, still memory-mapped
-    our configs        describe_model  config.json
+    our configs        describe_model  config.json, which checkpoint.py writes
 
 `SpeechEncoderDecoder` in model.py builds the model from them. What the names and values of
 transformers ("theirs") mean is in the tables of weights_map, one for each model_type, or "family".
@@ -271,7 +271,7 @@ def check_dtype(dtype: torch.dtype) -> None:
 
 
 def check_sizes(configs: ModelConfigs) -> None:
-    """Raise ValueError for sizes that torch accepts when it builds a model, but not we."""
+    """Raise ValueError for sizes that torch accepts when it builds a model, but we do not."""
     encoder = configs.encoder
     num_layers = max(encoder.num_layers, encoder.adapter_layers, configs.decoder.num_layers)
     if num_layers > MAX_LAYERS or encoder.adapter_stride == 0:
@@ -384,9 +384,9 @@ def describe_part(
 
 
 def warn_about_bridge(encoder: EncoderConfig, decoder: DecoderConfig) -> None:
-    """Warn if transformers would build another bridge: its input has always hidden_size."""
+    """Warn if transformers would build another bridge: its input always has size hidden_size."""
     has_bridge = encoder.output_size != decoder.hidden_size
     if has_bridge and encoder.output_size != encoder.hidden_size:
         log.warning(
-            "transformers can not load this model: its bridge takes hidden_size, not adapter_size"
+            "transformers cannot load this model: its bridge takes hidden_size, not adapter_size"
         )

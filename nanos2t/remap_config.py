@@ -215,7 +215,7 @@ def convert_to_ours(
 def write_config(rows: Mapping[str, ConfigRow], fields: Mapping[str, Any]) -> dict[str, Any]:
     """Translate our fields to their config.
 
-    A value that their keys can not express is left out: whether one was shows when the result is
+    A value that their keys cannot express is left out: whether one was shows when the result is
     read again.
     """
     theirs = {}

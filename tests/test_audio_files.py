@@ -31,7 +31,7 @@ from nanos2t import audio, audio_files
 
 
 class OneWay(io.RawIOBase):
-    """A pipe or a socket: reads on, can not seek."""
+    """A pipe or a socket: reads on, cannot seek."""
 
     def __init__(self, data: bytes) -> None:
         self.data = io.BytesIO(data)

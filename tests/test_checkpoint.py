@@ -32,7 +32,7 @@ def test_a_failed_save_leaves_the_old_files(folder, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(huggingface_hub, "save_torch_state_dict", full)
-    with pytest.raises(ValueError, match="can not write there .*No space left"):
+    with pytest.raises(ValueError, match="cannot write there .*No space left"):
         SpeechEncoderDecoder.from_pretrained(folder).save_pretrained(folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -162,7 +162,7 @@ def test_a_file_where_the_folder_should_be(tmp_path):
     decoder = DecoderConfig.bert(9, hidden_size=28, num_layers=1, num_heads=4)
     with pytest.raises(ValueError, match="file: no such folder"):
         SpeechEncoderDecoder.from_pretrained(tmp_path / "file")
-    with pytest.raises(ValueError, match="file: can not write there"):
+    with pytest.raises(ValueError, match="file: cannot write there"):
         SpeechEncoderDecoder.from_configs(ADAPTER, decoder).save_pretrained(tmp_path / "file")
 
 

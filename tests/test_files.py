@@ -38,13 +38,13 @@ def test_what_can_not_be_written_is_kept(path: Path, error: Exception):
         raise error
 
     with pytest.raises(
-        ValueError, match="a: can not be written .(No space|failed).*what was there is kept"
+        ValueError, match="a: cannot be written .(No space|failed).*what was there is kept"
     ):
         atomic.write_atomically(path, write)
     assert path.read_text() == "old" and os.listdir(path.parent) == ["a"]
-    with pytest.raises(ValueError, match="gone/a: can not be written .No such file"):
+    with pytest.raises(ValueError, match="gone/a: cannot be written .No such file"):
         atomic.write_text(path.parent / "gone" / "a", "new")
-    with pytest.raises(ValueError, match="a: can not be written .No such file"):
+    with pytest.raises(ValueError, match="a: cannot be written .No such file"):
         atomic.copy_file(path.parent / "gone", path)
     assert path.read_text() == "old" and os.listdir(path.parent) == ["a"]
 

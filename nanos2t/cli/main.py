@@ -35,7 +35,7 @@ class Parser(argparse.ArgumentParser):
         raise CommandError(f"{message} ({self.prog} --help tells more)", USAGE)
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        # Find out here whether stdout took the help text.
+        # An unwritable stdout must be an error, also for --help.
         write_stdout("")
         raise CommandError(message or "", status)
 
@@ -60,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line, by default that of this process, and return its exit code."""
     try:
+        # Commands change how warnings are shown: that ends with them.
         with terminable(), warnings.catch_warnings():
             parser = build_parser()
             options, unknown = parser.parse_known_args(arguments)

@@ -27,7 +27,7 @@ MAX_ID = 2**31 - 1
 
 
 def describe_model(folder: Path) -> Iterator[str]:
-    """Describe sizes, languages, ids and files. ValueError if the model cannot be loaded."""
+    """Describe sizes, languages, ids and files. Raises ValueError if the model cannot be loaded."""
     model = SpeechEncoderDecoder.build_empty(pretrained.read_configs(folder))
 
     # Only the names and shapes of the tensors are compared with those of the model.

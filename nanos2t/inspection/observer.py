@@ -81,7 +81,7 @@ def name_decoder_stages(family: str) -> dict[str, str]:
     """Return paths and stages inside a decoder of transformers, from our table of its weights."""
     names = {}
     for row in remap.read_table(family).tensors:
-        # The rows with flags are other names of the same tensors.
+        # Rows without flags are enough: each block has a norm with such a row.
         if row.flags:
             continue
         if row.ours == "norm":
@@ -189,7 +189,8 @@ def observe_attention(
     def keep_weights(
         module: Attention, arguments: tuple, named: dict, output: Tensor | None = None
     ) -> None:
-        # Without `output` torch calls a hook that this thread has removed while another one ran.
+        # If this thread removes the hook while another thread is inside the module, torch calls the
+        # hook there without `with_kwargs`, so that `output` is missing.
         if threading.get_ident() != own_thread:
             return
         weights = compute_weights(module, *arguments, **named)  # (B, N, T, S)

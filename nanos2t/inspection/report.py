@@ -394,7 +394,10 @@ def replace_constant(name: str) -> None:
 
 
 def read_page(path: str) -> dict:
-    """Return the first run of a page that `render_page` made. ValueError for any other file."""
+    """Return the first run of a page that `render_page` made.
+
+    Raises ValueError for any other file.
+    """
     try:
         text = Path(path).read_text("utf-8")
         content = json.loads(text.split(OPENING)[1].split(CLOSING)[0])

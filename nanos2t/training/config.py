@@ -239,7 +239,7 @@ def gather_config_changes(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_config_file(path: str | Path) -> dict:
-    """Read the object in a JSON or TOML file. ValueError if there is none."""
+    """Read the object in a JSON or TOML file. Raises ValueError if there is none."""
     path = Path(path)
     try:
         text = path.read_text("utf-8")
@@ -296,7 +296,7 @@ def resolve_config(flags: dict, file: str | None = None, resume: str | None = No
 
 
 def check_options(values: dict, source: str | None) -> None:
-    """Raise ValueError for an unknown option, or a value that an option can not have."""
+    """Raise ValueError for an unknown option, or a value that an option cannot have."""
     options = {option.name: option for option in fields(TrainConfig)}
     for name, value in values.items():
         if name not in options:
@@ -335,7 +335,7 @@ def check_option(option: Field, value: object) -> None:
 
 
 def check_fixed_options(saved: dict, requested: dict, resume: str | None) -> None:
-    """Raise ValueError for an option that a resumed run can not change."""
+    """Raise ValueError for an option that a resumed run cannot change."""
     for name in FIXED_OPTIONS & saved.keys() & requested.keys():
         is_same = requested[name] == saved[name]
         if name == "output":

@@ -28,7 +28,7 @@ from nanos2t.transcription.transcriber import SpeechToText
 class Batch(NamedTuple):
     """What the model is trained on at a time.
 
-    A recording that can not be decoded is listed in `damaged` with the reason: the batch has
+    A recording that cannot be decoded is listed in `damaged` with the reason: the batch has
     silence in its place, and nothing to learn from it.
     """
 
@@ -84,7 +84,7 @@ class BatchDataset(Dataset):
     def load_waveforms(
         self, clips: list[int], rng: np.random.Generator
     ) -> tuple[list[np.ndarray], dict[int, str]]:
-        """Return the waveform (L,) of each clip, and the reason for each that can not be decoded.
+        """Return the waveform (L,) of each clip, and the reason for each that cannot be decoded.
 
         Reasons are found by the index of the clip's first example.
         """

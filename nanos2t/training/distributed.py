@@ -88,7 +88,10 @@ def checkpoint_activations(model: SpeechEncoderDecoder) -> None:
 
 
 def shard_weights(module: TrainingModule, config: TrainConfig) -> None:
-    """Split the weights of the model among the processes. ValueError for incompatible options."""
+    """Split the weights of the model among the processes.
+
+    Raises ValueError for incompatible options.
+    """
     from torch.distributed.fsdp import fully_shard
 
     model = module.model

@@ -70,7 +70,7 @@ def transcribe_same_language(
     progress: Callable[[int], object],
     options: dict,
 ) -> list[Result | ValueError]:
-    """Transcribe the items in one call; a recording that can not be loaded fails alone."""
+    """Transcribe the items in one call; a recording that cannot be loaded fails alone."""
     outcomes: dict[int, Result | ValueError] = {}
     waiting: deque[int] = deque()  # indices of items that are loaded, but not yet transcribed
 

@@ -1,4 +1,4 @@
-"""From the items of a manifest to training examples: which can be used, and why others can not."""
+"""From the items of a manifest to training examples: which can be used, and why others cannot."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -67,7 +67,7 @@ def select_examples(
 
 
 def check_item(stt: SpeechToText, item: Item, config: TrainConfig, decode: bool) -> Example:
-    """Return the example of an item. ValueError says why it can not be trained on."""
+    """Return the example of an item. Raises ValueError that says why it cannot be trained on."""
     # The recording: long enough for one frame, and not longer than the config allows
     seconds = check_extent(item)
     num_samples = round(seconds * stt.sample_rate)
@@ -102,12 +102,12 @@ def measure_recording(path: str) -> Recording:
 
 @lru_cache(maxsize=1)
 def check_decodable(audio: str, start: float, end: float | None, sample_rate: int) -> None:
-    """Decode a part of a recording once for all of its texts. ValueError if that fails."""
+    """Decode a part of a recording once for all of its texts. Raises ValueError if that fails."""
     load_item(Item(audio, "", None, start, end), sample_rate)
 
 
 def check_extent(item: Item) -> float:
-    """Return the seconds of an item. ValueError if its recording does not have as many."""
+    """Return the seconds of an item. Raises ValueError if its recording does not have as many."""
     recording = measure_recording(item.audio)
     if item.end is None:
         if recording.seconds < recording.announced_seconds:
@@ -137,7 +137,7 @@ def check_tokens(stt: SpeechToText, tokens: list[int], num_forced: int, num_samp
     if not unknown_ids.isdisjoint(tokens):
         raise ValueError("text outside the vocabulary")
 
-    # A text can not be longer than the encoding of its clip.
+    # A text cannot be longer than the encoding of its clip.
     num_frames = count_frames(stt.model.encoder, num_samples, with_adapter=True)
     max_positions = stt.model.decoder.config.max_positions
     max_tokens = min(num_frames, max_positions)
@@ -168,8 +168,8 @@ def encode_text(stt: SpeechToText, item: Item) -> tuple[list[int], int]:
     """Return the tokens of an item's text, and how many of the first are forced (0 or 1).
 
     The decoder's start token is not among them. The forced token (a language) comes first and an
-    end token last. A model without languages writes all items alike. ValueError for an unknown
-    language.
+    end token last. A model without languages writes all items alike. Raises ValueError for an
+    unknown language.
     """
     language = item.language if stt.languages else None
     _, config, _ = stt.resolve_generation(language, {})

@@ -1,4 +1,4 @@
-"""The training loop, which may be killed at any time: a resumed run ends in the same bits.
+"""The training loop, which may be killed at any time: a resumed run has bit-identical weights.
 
     LossStream   batches -> the losses of a step
     train_step   losses -> gradients -> one update of the weights
@@ -65,12 +65,13 @@ def train(
     """Train `module` until `config.steps` are done, from output/state.pt if it exists.
 
     The loss of a step is the sum of the losses that `losses_of(step)` yields. output/log.jsonl gets
-    a line of metrics every 10 steps, and whenever `validate()` returns further ones.
+    a line of metrics every LOG_EVERY steps, and whenever `validate()` returns further ones.
     `save_model(name, weights)` is called for "last" with each state, and for "best" when
     `config.best` improves.
 
     At the first Ctrl-C or SIGTERM all processes finish the step, save it and raise
-    KeyboardInterrupt. ValueError for a gradient that is not finite: the last saved state is kept.
+    KeyboardInterrupt. Raises ValueError for a gradient that is not finite: the last saved state is
+    kept.
     """
     from tqdm import tqdm
 
@@ -109,7 +110,7 @@ def train(
             if num_signals or is_due(step, config.save_every, config):
                 state.save()
             if num_signals:
-                log.warning("step %d is saved, go on with --resume %s", step + 1, output)
+                log.warning("step %d is saved; continue with --resume %s", step + 1, output)
                 raise KeyboardInterrupt
     module.eval()
 
@@ -138,7 +139,7 @@ def train_step(
             part.backward()
             loss += part.item()
 
-    # Each process has a part of the loss, multiplied by their number: see LossStream.
+    # LossStream multiplied each loss by world_size(): divide by it, then sum over processes.
     (loss,) = all_reduce_sum(loss / world_size())
 
     max_norm = config.max_grad_norm or math.inf
@@ -156,9 +157,9 @@ def train_step(
 
 @contextmanager
 def choose_precision(module: nn.Module, config: TrainConfig) -> Iterator[None]:
-    """Compute in bfloat16 within, if the config asks for it, and on a CPU without fused attention.
+    """Run the `with` block in bfloat16 if the config asks for it.
 
-    The backward pass of the fused kernel is slow on CPUs in bfloat16.
+    On a CPU, attention is never fused: the backward pass of the fused kernel is slow in bfloat16.
     """
     device_type = next(module.parameters()).device.type
     attention = sdpa_kernel(SDPBackend.MATH) if device_type == "cpu" else nullcontext()
@@ -281,7 +282,7 @@ class LossStream:
     def report_damaged(self, damaged: dict[Item, str]) -> None:
         """Log each damaged recording once and list it in skipped.txt.
 
-        ValueError if one does not exist any more.
+        Raises ValueError if one does not exist any more.
         """
         for item in damaged.keys() - self.damaged:
             reason = damaged[item]

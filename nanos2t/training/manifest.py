@@ -85,7 +85,7 @@ def parse_line(line: str, place: str) -> dict:
 
 
 def make_item(row: dict, folder: Path, place: str) -> Item:
-    """Make an item of a parsed line; ValueError begins with `place`."""
+    """Make an item of a parsed line; a ValueError begins with `place`."""
     # A key with null is one that was left out.
     row = {key: row[key] for key in KEYS if row.get(key) is not None}
     for key in ("audio", "text"):

@@ -35,7 +35,7 @@ log = logging.getLogger("nanos2t")
 def run_training(config: TrainConfig, resumed: bool = False) -> None:
     """Train a model on a manifest, from the start or from the state in config.output.
 
-    ValueError, one line, for options, manifests, models or states that can not be used.
+    ValueError, one line, for options, manifests, models or states that cannot be used.
     """
     device = choose_device(config.device)
     join_processes(device)
@@ -71,7 +71,7 @@ def run_training(config: TrainConfig, resumed: bool = False) -> None:
 
 
 def check_run(config: TrainConfig, resumed: bool) -> None:
-    """Raise ValueError for what so many processes or steps can not do, or a missing state."""
+    """Raise ValueError for what so many processes or steps cannot do, or a missing state."""
     if config.accumulate % world_size() != 0:
         raise ValueError(
             f"--accumulate is {config.accumulate}, expected a multiple of {world_size()} processes"
@@ -120,7 +120,7 @@ def prepare_run(config: TrainConfig, items: list[Item], resumed: bool) -> Speech
 def create_run_folder(config: TrainConfig, output: Path) -> None:
     """Make the folder of a new run, which train.json marks.
 
-    ValueError if something else is in it.
+    Raises ValueError if something else is in it.
     """
     has_model = (output / "last").exists() and (output / "log.jsonl").exists()
     if (output / "state.pt").exists() or has_model:
@@ -141,8 +141,8 @@ def choose_examples(
 ) -> tuple[list[Example], list[str]]:
     """Return the examples of a manifest, and lines for skipped.txt.
 
-    ValueError if no item can be used. Recordings for validation are decoded once now: one that is
-    damaged would change the metrics.
+    Raises ValueError if no item can be used. Recordings for validation are decoded once now: one
+    that is damaged would change the metrics.
     """
     examples, lines = select_examples(stt, items, config, decode)
     if not examples:

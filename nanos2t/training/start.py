@@ -43,7 +43,7 @@ def prepare_transcriber(
     """Prepare the transcriber to train, on the CPU.
 
     The process that `writes` puts the files of the tokenizer and the audio rate into `output`,
-    where the others read them. Raises ValueError, in one line, for what can not be loaded or does
+    where the others read them. Raises ValueError, in one line, for what cannot be loaded or does
     not fit together.
     """
     # One name for both halves, or one for each.

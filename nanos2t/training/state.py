@@ -62,7 +62,7 @@ class RunState:
     def save(self) -> None:
         """Write the model "last" and the state; one of the last states again for the average."""
         weights, optimizer_state = collect_state(self.module, self.optimizer)
-        self.save_model("last", weights)  # before the state, which can not be resumed without it
+        self.save_model("last", weights)  # before the state, which cannot be resumed without it
         if rank() != 0:
             return
         state = {
@@ -129,7 +129,7 @@ def save_state(state: dict, path: Path) -> None:
 
 
 def read_state(path: Path) -> dict:
-    """Read what `save_state` wrote. ValueError for a file that is missing or damaged."""
+    """Read what `save_state` wrote. Raises ValueError for a file that is missing or damaged."""
     try:
         # A state is a zip archive with a checksum of each part, which torch does not check.
         with zipfile.ZipFile(path) as archive:
@@ -166,7 +166,7 @@ def check_resumable(state: dict, path: Path, module: nn.Module, config: TrainCon
 def restore_state(
     state: dict, path: Path, module: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put saved weights and moments back. ValueError if they are not of this module."""
+    """Put saved weights and moments back. Raises ValueError if they are not of this module."""
     weight_decays = [group["weight_decay"] for group in optimizer.param_groups]
     try:
         if is_sharded(module):

@@ -21,8 +21,8 @@ from nanos2t.transcription.transcriber import SpeechToText
 def validate(stt: SpeechToText, examples: list[Example], config: TrainConfig) -> dict[str, float]:
     """Return "dev_loss", the mean loss of a label, and "exact" if that selects the best model.
 
-    "exact" is the share of texts that greedy search gets exactly right. ValueError for a recording
-    that can not be decoded.
+    "exact" is the share of texts that greedy search gets exactly right. Raises ValueError for a
+    recording that cannot be decoded.
     """
     # Each process takes its share of the batches. A sharded model computes nothing alone: all take
     # all.

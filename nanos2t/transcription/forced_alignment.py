@@ -57,8 +57,8 @@ def align_text(stt: SpeechToText, source, text: str, language: str | None = None
 def encode_target(stt: SpeechToText, config: GenerationConfig, text: str) -> list[int]:
     """Return what the model would write (T,): start token, forced language, text, EOS.
 
-    ValueError if the model has no tokenizer, the tokenizer lacks a character of the text, or the
-    decoder's vocabulary lacks a token.
+    Raises ValueError if the model has no tokenizer, the tokenizer lacks a character of the text, or
+    the decoder's vocabulary lacks a token.
     """
     if stt.tokenizer is None:
         raise ValueError("the model has no tokenizer, expected one that encodes the text")

@@ -187,7 +187,7 @@ def find_language_ids(model: SpeechEncoderDecoder, tokenizer: Tokenizer) -> dict
 
 
 def check_generation(model: SpeechEncoderDecoder, folder: Path) -> None:
-    """Check the options of generation in a folder; ValueError names file, option and value."""
+    """Check the options of generation in a folder; the ValueError names file, option and value."""
     path = folder / "generation_config.json"
     if not path.exists():
         path = folder / "config.json"

@@ -10,7 +10,7 @@
 `split_recording` does this block by block, and keeps in memory only what is undecided: a block and
 a chunk at most.
 
-Shape letters: L samples, F frames. Decibels are relative to the loudest frame of the recording so
+Shapes: L samples, F frames. Decibels are relative to the loudest frame of the recording so
 far, so that a quiet recording is split as a loud one is.
 """
 
@@ -55,12 +55,12 @@ FLOOR = -100.0
 class Limits:
     """How much audio a model processes at once: `seconds`, and `sounds` with quiet between them.
 
-    pause: so many frames of quiet end a chunk.
+    `seconds` is a time, but `pause` a number of frames: so many frames of quiet end a chunk.
     """
 
     seconds: float = 30.0
     sounds: int = 10**9
-    pause: int = 100
+    pause: int = 100  # frames of 10 ms
 
 
 def split_recording(

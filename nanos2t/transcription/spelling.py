@@ -22,7 +22,7 @@ ZERO_WIDTH = dict.fromkeys((0x200B, 0x200C, 0x200D, 0xFEFF), " ")
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     """Return the tokens of a text without the special ones that the tokenizer puts around it.
 
-    ValueError if they do not have all characters of the text: the message names the others.
+    Raises ValueError if they do not have all characters of the text: the message names the others.
     """
     # Of a character with an accent, vocabularies have the one code and not the two.
     text = unicodedata.normalize("NFC", text)

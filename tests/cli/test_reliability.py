@@ -325,7 +325,7 @@ def test_a_file_that_does_not_fit(model: Path):
     assert (process.returncode, os.listdir("out")) == (1, ["short.json"]), err
     assert len(lines) == 2 and out.count(b"\n") == 3
     for line, name in zip(lines, names[1:]):
-        assert line.startswith(f"nanos2t: out/{name[:-4]}.json: can not be written (File too large")
+        assert line.startswith(f"nanos2t: out/{name[:-4]}.json: cannot be written (File too large")
 
 
 def test_a_full_disk(model: Path):

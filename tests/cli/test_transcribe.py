@@ -208,7 +208,7 @@ def test_a_file_is_whole_or_not_there(run, clips, monkeypatch):
     monkeypatch.setattr(os, "replace", spy)
     code, out, err = run("transcribe", *clips[:2], "--output", "out")
     assert (code, len(out), len(err)) == (1, 2, 1) and len(there) == 2
-    assert err[0].startswith("nanos2t: out/a.txt: can not be written") and "No space left" in err[0]
+    assert err[0].startswith("nanos2t: out/a.txt: cannot be written") and "No space left" in err[0]
     assert Path("out/a.txt").read_text() == "old" and sorted(os.listdir("out")) == [
         "a.txt",
         "b.txt",

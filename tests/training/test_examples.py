@@ -1,5 +1,5 @@
 # pytest tests/training/test_examples.py
-"""Which items of a manifest can be trained on, and why the others can not."""
+"""Which items of a manifest can be trained on, and why the others cannot."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -75,7 +75,7 @@ def test_a_run_that_is_asked_to_stop_saves_its_step(whole_run, name, tmp_path: P
     config = tiny_run(tmp_path, average=2, workers=1)
     done = train_with_signal(config, 6, getattr(signal, name))
     assert done.returncode == console.INTERRUPTED, done.stderr
-    assert f"step 7 is saved, go on with --resume {config.output}" in done.stderr
+    assert f"step 7 is saved; continue with --resume {config.output}" in done.stderr
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 7
     assert cli.main(["train", "--resume", str(tmp_path / "run")]) == 0
     names = ("last", "best", "average")
@@ -93,7 +93,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(whole_run, tmp_path: Path, monke
         real_save(state, file)
 
     monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(ValueError, match="state.pt: can not be written .*No space left"):
+    with pytest.raises(ValueError, match="state.pt: cannot be written .*No space left"):
         run_training(config)
     monkeypatch.undo()
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 4
@@ -111,7 +111,7 @@ def test_a_disk_that_is_full_at_the_first_save_leaves_a_folder_to_begin_in(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(torch, "save", save)
-    with pytest.raises(ValueError, match="state.pt: can not be written .No space left"):
+    with pytest.raises(ValueError, match="state.pt: cannot be written .No space left"):
         run_training(config)
     monkeypatch.undo()
     (tmp_path / "run" / "vocab.txt").write_text("of another decoder")

@@ -42,7 +42,7 @@ def test_a_full_disk_is_named(tmp_path: Path):
         resource.RLIMIT_FSIZE, (10**5, limits[1])
     )  # torch raises an error of its own then
     try:
-        with pytest.raises(ValueError, match="state.pt: can not be written .File too large"):
+        with pytest.raises(ValueError, match="state.pt: cannot be written .File too large"):
             train_state.save_state({"weight": torch.zeros(10**6)}, path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -55,7 +55,7 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path: Path):
     with pytest.raises(Exception, match="pickle"):
         train_state.save_state({"step": lambda: 2}, tmp_path / "state.pt")
     (tmp_path / "other").mkdir()
-    with pytest.raises(ValueError, match="other: can not be written .*: what was there is kept"):
+    with pytest.raises(ValueError, match="other: cannot be written .*: what was there is kept"):
         train_state.save_state({"step": 2}, tmp_path / "other")
     assert not list(tmp_path.glob("*.part"))
     assert torch.load(tmp_path / "state.pt", weights_only=True) == {"step": 1}

@@ -24,6 +24,6 @@ class Embedding:  # this part of it
     def forward(self, tokens: Tensor, past_length: int) -> Tensor:
         """Return x (B * K, T, H) for new tokens (B * K, T) that come after `past_length` others.
 
-        ValueError if there are more tokens than positions.
+        Raises ValueError if there are more tokens than positions.
         """
         raise NotImplementedError("ex07")
