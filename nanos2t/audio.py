@@ -31,8 +31,8 @@ def load_audio(
     [-1, 1) before they are resampled.
     Raises ValueError, in one line that names the source, if it is missing, not audio, damaged, cut
     short, empty, not finite, or shorter than `end` (by more than some milliseconds), or if a number
-    is not one of Hz or seconds. A WAV whose data chunk is cut short is loaded
-    with a warning.
+    is not one of Hz or seconds. A WAV whose data chunk is cut short is loaded with a warning. All
+    streams of a file are loaded if several files were joined to one.
     """
     return np.concatenate(list(read_blocks(source, sample_rate, start, end)))
 
@@ -49,11 +49,60 @@ def read_blocks(
     if end is not None:
         check_seconds(end, "end")
     with audio_files.open_audio(source) as file:
-        if start == 0 and end is None:
-            blocks = audio_files.decode_file(file)
-        else:
+        is_part = start > 0 or end is not None
+        if is_part and audio_files.is_in_first_stream(file, end):
             blocks = audio_files.decode_part(file, start, end)
-        yield from resample_blocks(blocks, file.samplerate, sample_rate)
+            yield from resample_blocks(blocks, file.samplerate, sample_rate)
+            return
+
+        # Several files may have been joined to one. A part of that can begin in one of them and end
+        # in another.
+        with audio_files.open_streams(file) as streams:
+            if is_part and len(streams) == 1:
+                blocks = audio_files.decode_part(file, start, end)
+                yield from resample_blocks(blocks, file.samplerate, sample_rate)
+                return
+            blocks = decode_streams(streams, sample_rate)
+            if is_part:
+                blocks = cut_blocks(blocks, sample_rate, start, end)
+            yield from blocks
+
+
+def decode_streams(
+    streams: Iterable[audio_files.AudioFile], sample_rate: int
+) -> Iterator[np.ndarray]:
+    """Yield the blocks (L,) of several streams, which may have different rates, at one rate."""
+    for stream in streams:
+        blocks = audio_files.decode_file(stream)
+        yield from resample_blocks(blocks, stream.samplerate, sample_rate)
+
+
+def cut_blocks(
+    blocks: Iterable[np.ndarray], sample_rate: int, start: float, end: float | None
+) -> Iterator[np.ndarray]:
+    """Yield what is between `start` and `end` seconds of a waveform that comes in blocks (L,).
+
+    Raises ValueError if the waveform is shorter.
+    """
+    first = round(start * sample_rate)
+    last = math.inf if end is None else round(end * sample_rate)
+    position = 0  # of the block in the waveform
+    for block in blocks:
+        begin = max(first - position, 0)
+        stop = min(last - position, len(block))
+        if begin < stop:
+            yield block[begin:stop]
+        position += len(block)
+        if position >= last:
+            return
+
+    tolerance = audio_files.END_TOLERANCE * sample_rate
+    is_late = end is not None and last > position + tolerance
+    if first >= position or is_late:
+        raise ValueError(
+            f"{position / sample_rate:g} s long, expected a recording that contains the part from "
+            f"{start:g} s to {end or 'its end'}"
+        )
 
 
 def from_array(

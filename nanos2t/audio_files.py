@@ -10,9 +10,10 @@ Shapes: L samples, C channels.
 import io
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import BinaryIO
 
 import numpy as np
@@ -20,6 +21,7 @@ import soundfile
 
 from nanos2t.audio_channels import mix_blocks
 from nanos2t.audio_media import FORMATS, LENGTH_TOLERANCE, MediaFile, find_signature
+from nanos2t.audio_streams import StreamPart, find_streams, find_wav_starts, is_mp3
 
 AudioSource = str | os.PathLike | bytes | BinaryIO
 
@@ -31,6 +33,7 @@ SUFFIXES = frozenset(
 BLOCK_SAMPLES = 65_536  # decoded at a time: some seconds, so that long files need little memory
 MIN_RATE = 1000  # Hz: a lower rate is damage, and resampling from 1 Hz would fill the memory
 UNKNOWN_LENGTH = 2**62  # libsndfile's number of samples is above this if a file does not say it
+STDERR_LOCK = threading.Lock()  # held while file descriptor 2 is another file
 END_TOLERANCE = 0.05  # seconds: times in a manifest are rounded, and may be those of another format
 MP3_FRAME = 1152  # samples of an MPEG frame, 576 up to 24 kHz: some encoders count one too many
 
@@ -63,21 +66,61 @@ class TolerantStream:
 
 
 class AudioFile(soundfile.SoundFile):
-    """An open audio file. `label` names the source in errors and warnings."""
+    """An open audio file. `label` names the source in errors and warnings.
 
-    def __init__(self, stream: BinaryIO, label: str):
+    whole: the file that `stream` is a part of, if it is one.
+    """
+
+    def __init__(self, stream: BinaryIO, label: str, whole: BinaryIO | None = None):
         self.label = label
+        self.whole = whole or stream
         self.stream = stream
+        self.is_mp3 = is_mp3(stream.read(4))
+        stream.seek(0)
         # libsndfile reads a file on disk itself: Ctrl-C would be lost in a callback.
-        if isinstance(stream, io.FileIO):
-            super().__init__(stream.fileno(), closefd=False)
-        else:
-            super().__init__(TolerantStream(stream), closefd=False)
+        is_on_disk = isinstance(stream, io.FileIO)
+        file = stream.fileno() if is_on_disk else TolerantStream(stream)
+        with silence_mpg123(self.is_mp3):
+            super().__init__(file, closefd=False)
+
+    def read(self, *arguments, **options) -> np.ndarray:
+        with silence_mpg123(self.is_mp3):
+            return super().read(*arguments, **options)
+
+    def seek(self, frames: int, whence: int = os.SEEK_SET) -> int:
+        with silence_mpg123(self.is_mp3):
+            return super().seek(frames, whence)
 
     def seekable(self) -> bool:
         # soundfile seeks after each read of a seekable file. That spoils the end of Opus files and
         # stops at some places of FLAC files.
         return False
+
+
+@contextmanager
+def silence_mpg123(is_mp3: bool) -> Iterator[None]:
+    """Discard what is written to file descriptor 2 meanwhile, if an MP3 is decoded.
+
+    libmpg123, in libsndfile, writes notes on tags and lengths there, and there is no other way to
+    stop that.
+    """
+    if not is_mp3:
+        yield
+        return
+    with STDERR_LOCK:
+        try:
+            saved = os.dup(2)
+        except OSError:
+            # It is closed already.
+            yield
+            return
+        try:
+            with open(os.devnull, "wb") as sink:
+                os.dup2(sink.fileno(), 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
 
 
 # Step 1: open whatever the source is.
@@ -114,6 +157,13 @@ def open_decoder(stream: BinaryIO, label: str) -> AudioFile | MediaFile:
     signature = find_signature(stream)
     if signature is not None:
         return MediaFile(stream, label, signature)
+
+    # libsndfile opens most files whose streams were joined, and reads the first, but no WAV.
+    size = stream.seek(0, os.SEEK_END)
+    wav_starts = find_wav_starts(stream, size)
+    stream.seek(0)
+    if len(wav_starts) > 1:
+        return AudioFile(StreamPart(stream, 0, wav_starts[1]), label, stream)
     return AudioFile(stream, label)
 
 
@@ -156,6 +206,44 @@ def rewind_stream(stream: BinaryIO) -> BinaryIO:
         stream = io.BytesIO(before_length + b"\xff" * 4 + after_length)
     stream.seek(0)
     return stream
+
+
+@contextmanager
+def open_streams(file: AudioFile | MediaFile) -> Iterator[list[AudioFile | MediaFile]]:
+    """Open the streams of a file that may be several files joined to one, as a context manager.
+
+    A file with one stream is itself the only one.
+    """
+    bounds = []
+    if isinstance(file, AudioFile):
+        bounds = find_streams(file.whole)
+    if len(bounds) <= 1:
+        yield [file]
+        return
+    with ExitStack() as stack:
+        parts = []
+        for start, end in bounds:
+            part = AudioFile(StreamPart(file.whole, start, end), file.label)
+            parts.append(stack.enter_context(part))
+        yield parts
+
+
+def is_in_first_stream(file: AudioFile | MediaFile, end: float | None) -> bool:
+    """Check whether a part that ends at `end` seconds needs no search for further streams.
+
+    The headers of FLAC and MP3 have the length of the first stream.
+    """
+    if isinstance(file, MediaFile):
+        return True
+    if end is None or file.format not in ("FLAC", "MP3"):
+        return False
+    return end * file.samplerate <= file.frames < UNKNOWN_LENGTH
+
+
+def measure_seconds(file: AudioFile | MediaFile) -> float:
+    """Return the seconds that an open file announces, in all of its streams."""
+    with open_streams(file) as parts:
+        return sum(part.frames / part.samplerate for part in parts)
 
 
 # Step 2: decode.

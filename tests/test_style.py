@@ -123,7 +123,7 @@ def test_budgets_of_statements():
     # audio files, channels, joined streams, phones' formats, checks of generation options, files
     # that are whole or not there, the trace.
     # Wider since halves may be changed, and broken files of every kind are named.
-    assert total(CORE).statements <= 2600
+    assert total(CORE).statements <= 2900
     for path in FILES:
         text = path.read_text(encoding="utf-8")
         # The whole encoder is in one file on purpose: a reader needs no other.

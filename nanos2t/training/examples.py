@@ -97,7 +97,7 @@ def measure_recording(path: str) -> Recording:
         if file.frames:
             announced_frames = audio_files.announced_by_chunk(file, file.frames)
         rate = file.samplerate
-        return Recording(rate, file.frames / rate, announced_frames / rate)
+        return Recording(rate, audio_files.measure_seconds(file), announced_frames / rate)
 
 
 @lru_cache(maxsize=1)
