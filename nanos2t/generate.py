@@ -325,8 +325,24 @@ def decode_memory(
         model.decoder, memory, frame_lengths, B * rows_per_item, config.max_total_length
     )
     if config.num_beams > 1:
-        return beam_search(next_logits, start, config, trace)
-    return greedy_search(next_logits, start.repeat_interleave(rows_per_item, 0), config, trace)
+        result = beam_search(next_logits, start, config, trace)
+    else:
+        rows = start.repeat_interleave(rows_per_item, 0)  # (B * num_return_sequences, 1)
+        result = greedy_search(next_logits, rows, config, trace)
+    check_result(result, B)
+    return result
+
+
+def check_result(result: Generated, num_utterances: int) -> None:
+    """Raise ValueError if the options left no token to choose: then the tokens mean nothing."""
+    # The best of each utterance: NaN if there is one, IMPOSSIBLE if no beam came to an end.
+    scores = result.sequences_scores.view(num_utterances, -1).amax(dim=1)  # (B,)
+    if (scores.isfinite() & (scores != IMPOSSIBLE)).all():
+        return
+    raise ValueError(
+        f"no sequence of {result.sequences.shape[1]} tokens is allowed, expected at least one: see "
+        "suppress_tokens, bad_words_ids, no_repeat_ngram_size, min_length, temperature"
+    )
 
 
 @torch.no_grad()

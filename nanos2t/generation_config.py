@@ -3,7 +3,6 @@
 Names and meanings are those of transformers (generation/configuration_utils.py of 5.23).
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
@@ -150,6 +149,7 @@ class GenerationConfig:
         config.validate()
         if vocab_size is not None:
             config.check_vocabulary(options, vocab_size)
+            config.check_choice(vocab_size)
         return config
 
     def fit_to_positions(self, options: dict[str, Any], max_positions: int) -> dict[str, Any]:
@@ -196,9 +196,43 @@ class GenerationConfig:
                 f"the shortest sequence has {self.min_total_length} tokens, start token included, "
                 f"expected at most the longest, {self.max_total_length}: see min_length, max_length"
             )
+        self.check_forced_tokens()
         if vocab_size is not None:
             names = [name for name in TOKEN_ID_OPTIONS if name != "eos_token_id"]
             self.check_vocabulary(names, vocab_size)
+            self.check_choice(vocab_size)
+
+    def check_forced_tokens(self) -> None:
+        """Check that no token is both forced and suppressed."""
+        for name in ("forced_bos_token_id", "forced_eos_token_id"):
+            token_id = getattr(self, name)
+            if token_id is not None and token_id in self.token_ids("suppress_tokens"):
+                raise ValueError(
+                    f"{name} is {token_id}, expected a token that suppress_tokens does not forbid"
+                )
+
+    def check_choice(self, vocab_size: int) -> None:
+        """Check that the options leave a search a token to choose, and one that does not end it."""
+        # Beam search takes so many candidates that some of them have not ended.
+        if len(self.eos_ids) >= vocab_size:
+            raise ValueError(
+                f"eos_token_id has {len(self.eos_ids)} ids, "
+                f"expected fewer than the {vocab_size} tokens of the vocabulary"
+            )
+
+        # Tokens that are never allowed. A bad word of one token is one, unless it is an EOS.
+        banned = set(self.token_ids("suppress_tokens"))
+        for word in self.bad_words_ids or []:
+            if len(word) == 1 and word[0] not in self.eos_ids:
+                banned.add(word[0])
+        names = "suppress_tokens and bad_words_ids"
+        if self.min_total_length > 1:
+            banned.update(self.eos_ids)
+            names = "suppress_tokens, bad_words_ids and, before min_length, eos_token_id"
+        if banned.issuperset(range(vocab_size)):
+            raise ValueError(
+                f"{names} forbid all {vocab_size} tokens, expected one that is allowed"
+            )
 
     def check_vocabulary(self, names: Iterable[str], vocab_size: int) -> None:
         """Check that the token ids in the options `names` are below `vocab_size`."""
@@ -211,6 +245,15 @@ class GenerationConfig:
                     raise ValueError(
                         f"{name} has {token_id}, expected a token id below {vocab_size}"
                     )
+
+
+def count_up_to(most: int) -> Callable[[Any], bool]:
+    """Return a function that is True for whole numbers from 1 to `most`."""
+
+    def is_allowed(value: Any) -> bool:
+        return is_whole(value) and 1 <= value <= most
+
+    return is_allowed
 
 
 def at_least(least: int) -> Callable[[Any], bool]:
@@ -227,16 +270,18 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+def between(least: float, most: float) -> Callable[[Any], bool]:
+    """Return a function that is True for numbers from `least` to `most`."""
+
+    # NaN is in no range.
+    def is_allowed(value: Any) -> bool:
+        return is_number(value) and least <= value <= most
+
+    return is_allowed
+
+
 def is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
-
-
-def is_positive(value: Any) -> bool:
-    return is_number(value) and value > 0
-
-
-def is_fraction(value: Any) -> bool:
-    return is_number(value) and 0 <= value <= 1
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def is_flag(value: Any) -> bool:
@@ -244,7 +289,7 @@ def is_flag(value: Any) -> bool:
 
 
 def is_stopping_rule(value: Any) -> bool:
-    return value in (True, False, "never")
+    return is_flag(value) or (isinstance(value, str) and value == "never")
 
 
 def is_token_id(value: Any) -> bool:
@@ -282,16 +327,17 @@ RULES = {
     "max_new_tokens": (at_least(1), "a whole number, at least 1"),
     "min_length": (at_least(0), "a whole number, at least 0"),
     "min_new_tokens": (at_least(0), "a whole number, at least 0"),
-    "num_beams": (at_least(1), "a whole number, at least 1"),
-    "num_return_sequences": (at_least(1), "a whole number, at least 1"),
-    "length_penalty": (is_number, "a number"),
+    "num_beams": (count_up_to(10_000), "a whole number from 1 to 10000"),
+    "num_return_sequences": (count_up_to(10_000), "a whole number from 1 to 10000"),
+    # Beyond these numbers, scores would be infinite, or equal.
+    "length_penalty": (between(-10, 10), "a number from -10 to 10"),
     "early_stopping": (is_stopping_rule, 'True, False or "never"'),
     "no_repeat_ngram_size": (at_least(0), "a whole number, at least 0"),
-    "repetition_penalty": (is_positive, "a number above 0"),
+    "repetition_penalty": (between(1e-6, 1e6), "a number from 0.000001 to 1000000"),
     "do_sample": (is_flag, "True or False"),
-    "temperature": (is_positive, "a number above 0"),
+    "temperature": (between(1e-6, 1e6), "a number from 0.000001 to 1000000"),
     "top_k": (at_least(0), "a whole number, at least 0"),
-    "top_p": (is_fraction, "a number from 0 to 1"),
+    "top_p": (between(0, 1), "a number from 0 to 1"),
     "bad_words_ids": (is_word_list, "a list of lists of token ids"),
     "suppress_tokens": (is_id_list, "a list of token ids"),
     "forced_bos_token_id": (is_token_id, "a token id"),

@@ -17,6 +17,7 @@ IGNORED = -100  # a label at a position that the loss leaves out
 
 def check_tensor(name: str, value: Tensor, axes: str) -> None:
     """Raise ValueError unless `value` is a tensor with two axes, which `axes` names."""
+    # NumPy arrays have a shape, too, and would get far before an error.
     if not isinstance(value, Tensor):
         kind = type(value)
         remedy = ""
@@ -26,6 +27,7 @@ def check_tensor(name: str, value: Tensor, axes: str) -> None:
             f"{name} is of type {kind.__module__}.{kind.__qualname__}, "
             f"expected a torch.Tensor {axes}{remedy}"
         )
+    # Forgetting the first axis is the most usual mistake.
     if value.dim() != 2:
         remedy = ""
         if value.dim() == 1:
@@ -38,6 +40,7 @@ def check_waveforms(input_values: Tensor) -> None:
     check_tensor("input_values", input_values, "(utterances, samples)")
     if len(input_values) == 0:
         raise ValueError("input_values: expected at least one waveform, found none")
+    # Integers of an audio file have another scale than the waveforms that models are trained on.
     if not input_values.is_floating_point():
         raise ValueError(
             f"input_values are {input_values.dtype}, expected floating point samples, "
@@ -56,6 +59,7 @@ def check_attention_mask(attention_mask: Tensor, input_values: Tensor) -> None:
             f"attention_mask has shape {tuple(attention_mask.shape)}, "
             f"expected that of input_values {tuple(input_values.shape)}"
         )
+    # Real samples are counted by a sum, which other values would falsify.
     if can_read_values(attention_mask) and attention_mask.dtype != torch.bool:
         is_binary = (attention_mask == 0) | (attention_mask == 1)  # (B, L)
         if not is_binary.all():
@@ -91,6 +95,7 @@ def check_frame_mask(
 def check_labels(labels: Tensor, num_utterances: int, vocab_size: int) -> None:
     """Raise ValueError unless labels (B * K, T) are token ids or IGNORED."""
     check_tensor("labels", labels, "(rows, tokens)")
+    # The loss of torch takes no other type.
     if labels.dtype != torch.int64:
         raise ValueError(f"labels are {labels.dtype}, expected token ids as torch.int64")
     check_rows("labels", labels, num_utterances)
@@ -121,6 +126,8 @@ def check_rows(name: str, tokens: Tensor, num_utterances: int) -> None:
     rows, T = tokens.shape
     if T == 0:
         raise ValueError(f"{name} has shape {(rows, T)}, expected at least one token in a row")
+
+    # Rows of one utterance follow each other: another number would mix utterances.
     if rows == 0 or rows % num_utterances:
         raise ValueError(
             f"{name} has {rows} rows, expected a multiple of the {num_utterances} utterances"
@@ -129,6 +136,7 @@ def check_rows(name: str, tokens: Tensor, num_utterances: int) -> None:
 
 def check_ids(name: str, tokens: Tensor, vocab_size: int, allowed: int | None = None) -> None:
     """Raise ValueError unless all tokens are ids of the vocabulary, or `allowed`."""
+    # IGNORED is allowed among labels, but not among tokens that a decoder reads.
     is_wrong = (tokens < 0) | (tokens >= vocab_size)  # (B * K, T)
     expected = f"token ids from 0 to {vocab_size - 1}"
     if allowed is not None:

@@ -15,7 +15,7 @@ class ConfigRow:
     ours: str  # "-" if we have no such field
     theirs: str  # "-" if they have no such key
     default: Any
-    rule: str = ""  # "only", "if", "write", or one of RULES
+    rule: str = ""  # "only", "if", "write", "harmless", or one of RULES
     argument: str = ""  # what follows the rule: "gelu,relu" in only:gelu,relu
 
     @property
@@ -145,8 +145,8 @@ def read_config(
         value = theirs.get(row.theirs)
         if value is None:
             value = row.default
-        # A row that is only written is not looked at when it is read.
-        if row.rule != "write":
+        # A row that is only written is not looked at when it is read, nor one of no effect.
+        if row.rule not in ("write", "harmless"):
             check_value(row, value, where)
         if row.ours != "-":
             fields[row.ours] = convert_to_ours(row, value, theirs, fields)

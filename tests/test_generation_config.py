@@ -115,6 +115,28 @@ def test_shortest(defaults, options, shortest):
         ({"length_penalty": float("nan")}, "length_penalty is nan"),
         ({"suppress_tokens": 3}, "suppress_tokens is 3"),
         ({"decoder_start_token_id": "a"}, "decoder_start_token_id is 'a', expected a token id"),
+        ({"length_penalty": 1000}, "length_penalty is 1000, expected a number from -10 to 10"),
+        ({"length_penalty": -1000.0}, "length_penalty is -1000.0"),
+        ({"length_penalty": 2**31}, "length_penalty is 2147483648"),
+        ({"length_penalty": 10**400}, "length_penalty is 1000"),
+        ({"length_penalty": float("inf")}, "length_penalty is inf"),
+        ({"length_penalty": None}, "length_penalty is None"),
+        ({"repetition_penalty": 1e30}, "repetition_penalty is 1e.30, expected a number from"),
+        ({"repetition_penalty": 1e-30}, "repetition_penalty is 1e-30"),
+        ({"temperature": 1e-45, "do_sample": True}, "temperature is 1e-45"),
+        ({"temperature": float("inf")}, "temperature is inf"),
+        ({"num_beams": 10**9}, "num_beams is 1000000000, expected a whole number from 1 to 10000"),
+        ({"num_return_sequences": 10**12, "do_sample": True}, "num_return_sequences is 1000"),
+        ({"early_stopping": 1}, "early_stopping is 1, expected True, False"),
+        ({"early_stopping": torch.tensor([1, 2])}, "early_stopping is tensor"),
+        (
+            {"forced_bos_token_id": 5, "suppress_tokens": [4, 5]},
+            "forced_bos_token_id is 5, expected a token that suppress_tokens does not forbid",
+        ),
+        (
+            {"forced_eos_token_id": 2, "suppress_tokens": (2,), "num_beams": 3},
+            "forced_eos_token_id is 2, expected a token that suppress_tokens does not forbid",
+        ),
         ({"min_length": 9, "max_length": 8}, "9 tokens.*at most the longest, 8"),
         ({"min_new_tokens": 9, "max_new_tokens": 8}, "10 tokens.*at most the longest, 9"),
     ],
@@ -160,6 +182,43 @@ def test_an_id_outside_the_vocabulary(name, value):
         paired_models("group norm, 23 words")[1].generate(*make_batch(), **{name: value})
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"eos_token_id": list(range(9))}, "eos_token_id has 9 ids, expected fewer than the 9"),
+        ({"eos_token_id": [2] * 9}, "eos_token_id has 9 ids, expected fewer than the 9"),
+        ({"suppress_tokens": list(range(9))}, "suppress_tokens and bad_words_ids forbid all 9"),
+        (
+            {"suppress_tokens": list(range(3, 9)), "bad_words_ids": [[0], [1], [2]],
+             "eos_token_id": 8},
+            "suppress_tokens and bad_words_ids forbid all 9",
+        ),
+        (
+            {"suppress_tokens": [0, 1, 3, 4, 5, 6, 7, 8], "eos_token_id": 2, "min_length": 3},
+            "suppress_tokens, bad_words_ids and, before min_length, eos_token_id forbid all 9",
+        ),
+        (
+            {"no_repeat_ngram_size": 1, "min_length": 15, "max_length": 16},
+            "no sequence of .* tokens is allowed, .*no_repeat_ngram_size",
+        ),
+    ],
+)  # fmt: skip
+def test_options_that_leave_no_token_are_named(options, message, beams):
+    with pytest.raises(ValueError, match=message) as error:
+        tiny_model().generate(torch.zeros(2, 99), num_beams=beams, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_single_token_that_is_allowed_is_enough():
+    only = {"suppress_tokens": [0, 1, 2, 3, 4, 5, 6, 7], "max_length": 5}
+    for beams in (1, 3):
+        tokens = tiny_model().generate(torch.zeros(1, 99), num_beams=beams, **only)
+        assert tokens[0, 1:].tolist() == [8] * 4
+    ends = {"bad_words_ids": [[token] for token in range(9)], "eos_token_id": 2}
+    assert tiny_model().generate(torch.zeros(1, 99), **ends)[0, 1:].tolist() == [2]
+
+
 # Defaults in a model's folder: an error is a line that names file and option, and exit code 3.
 
 BAD = [
@@ -192,6 +251,17 @@ BAD = [
     ("alignment_heads", [1, 2]),
     ("alignment_heads", [[1, 2, 3]]),
     ("alignment_heads", [[1, -2]]),
+    ("length_penalty", 1000),
+    ("length_penalty", 2**31),
+    ("length_penalty", "1"),
+    ("repetition_penalty", 1e30),
+    ("early_stopping", 1),
+    ("eos_token_id", list(range(320))),
+    ("suppress_tokens", list(range(99))),
+    ("stop_strings", ["seven"]),
+    ("max_time", 5.0),
+    ("token_healing", True),
+    ("watermarking_config", {"bias": 2.0}),
     ("top_p", 7),
     ("top_k", -1),
 ]
@@ -209,6 +279,15 @@ def test_a_bad_default_is_named(folder: Path, key: str, value: object, capsys):
     assert cli.main(["transcribe", SAMPLE, "--model", str(folder)]) == 3
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and str(path) in err
+
+
+def test_a_forced_token_that_is_suppressed_is_named(folder: Path, capsys):
+    path = folder / "generation_config.json"
+    options = {"forced_bos_token_id": 5, "suppress_tokens": [5]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | options))
+    assert cli.main(["transcribe", SAMPLE, "--model", str(folder)]) == 3
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and f"{path}: forced_bos_token_id is 5" in err
 
 
 def test_ends_that_the_vocabulary_lacks_do_no_harm(folder: Path):

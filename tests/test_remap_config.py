@@ -33,6 +33,7 @@ def test_every_field_has_a_row_and_every_rule_is_known():
             "only",
             "if",
             "write",
+            "harmless",
             *remap_config.RULES,
         }
         assert table.ids.keys() <= {field.name for field in fields(GenerationConfig)}
