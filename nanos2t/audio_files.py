@@ -20,6 +20,7 @@ import numpy as np
 import soundfile
 
 from nanos2t.audio_channels import mix_blocks
+from nanos2t.audio_ends import find_doubt, measure_mp3
 from nanos2t.audio_media import FORMATS, LENGTH_TOLERANCE, MediaFile, find_signature
 from nanos2t.audio_streams import StreamPart, find_streams, find_wav_starts, is_mp3
 
@@ -326,7 +327,7 @@ def check_decoded(file: AudioFile | MediaFile, decoded: int) -> None:
     """Compare the number of decoded samples with what the container announces.
 
     Raises ValueError if samples are missing; for a WAV it is a warning, since its samples are not
-    compressed and all that are left are right.
+    compressed and all that are left are right. Also warns about ends that look cut.
     """
     if decoded == 0:
         raise ValueError("expected samples, found none")
@@ -342,10 +343,13 @@ def check_decoded(file: AudioFile | MediaFile, decoded: int) -> None:
     else:
         announced = announced_by_chunk(file, decoded)
     if decoded >= announced:
-        return
-    message = f"cut short or damaged, found {decoded} of {announced} samples"
-    if file.format not in ("WAV", "WAVEX"):
-        raise ValueError(message)
+        message = find_doubt(file.stream, file.format)
+        if not message:
+            return
+    else:
+        message = f"cut short or damaged, found {decoded} of {announced} samples"
+        if file.format not in ("WAV", "WAVEX", "RF64"):
+            raise ValueError(message)
     warnings.warn(f"{file.label}: {message}", stacklevel=2)
 
 
@@ -365,6 +369,10 @@ def announced_by_chunk(file: AudioFile, decoded: int) -> int:
     libsndfile logs the bytes of a chunk that is longer than the file. Returns `decoded` if the file
     is complete.
     """
+    match = re.search(r"does not match value from 'ds64' chunk of (\d+)", file.extra_info)
+    if match is not None and int(match[1]) < UNKNOWN_LENGTH:
+        return int(match[1])
+
     match = re.search(r"(?:data|SSND|Data Size|riff) *: (\d+) \(should be (\d+)\)", file.extra_info)
     if match is None:
         return decoded
@@ -397,6 +405,12 @@ def announced_by_mp3(file: AudioFile, decoded: int) -> int:
     if re.search(rb"(Xing|Info)\0\0\0[\1\3\5\7\11\13\15\17]", stream.read(2**20)):
         tolerance = MP3_FRAME if file.samplerate > 24_000 else MP3_FRAME // 2
         return file.frames if decoded + tolerance < file.frames else decoded
+
+    # Else count the frames: libsndfile decodes as many as it estimates from the first one.
+    samples, _ = measure_mp3(stream)
+    if samples > 0:
+        stream.seek(position)
+        return samples if decoded + 4 * MP3_FRAME < samples else decoded
 
     # Else the decoder should have come near the end of the file.
     is_near_end = size - position < 2**14
