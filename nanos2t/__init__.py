@@ -4,27 +4,48 @@
 """
 
 import os
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-import torch
-
-from nanos2t.decoder import DecoderConfig
-from nanos2t.generation_config import GenerationConfig
-from nanos2t.model import SpeechEncoderDecoder
-from nanos2t.wav2vec2 import EncoderConfig
-
 if TYPE_CHECKING:
+    import torch
+
+    from nanos2t.decoder import DecoderConfig
+    from nanos2t.generation_config import GenerationConfig
+    from nanos2t.model import SpeechEncoderDecoder
     from nanos2t.transcription.transcriber import SpeechToText
+    from nanos2t.wav2vec2 import EncoderConfig
 
 __all__ = ["DecoderConfig", "EncoderConfig", "GenerationConfig", "SpeechEncoderDecoder", "load"]
 __version__ = "0.1.0"
+
+# The module of each public class. It is imported when the class is first used, not before: torch
+# takes seconds, and `nanos2t --help` does not need it.
+MODULES = {
+    "DecoderConfig": "nanos2t.decoder",
+    "EncoderConfig": "nanos2t.wav2vec2",
+    "GenerationConfig": "nanos2t.generation_config",
+    "SpeechEncoderDecoder": "nanos2t.model",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public class on first use. Python calls this for names that are missing here."""
+    if name not in MODULES:
+        raise AttributeError(f"module 'nanos2t' has no attribute {name!r}")
+    return getattr(import_module(MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names, whether they were imported yet or not."""
+    return sorted({*globals(), *__all__})
 
 
 def load(
     name_or_path: str | os.PathLike | None = None,
     *,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | str = torch.float32,
+    device: "str | torch.device" = "cpu",
+    dtype: "torch.dtype | str" = "float32",
     fast: bool = False,
     revision: str | None = None,
     local_files_only: bool = False,
@@ -45,8 +66,11 @@ def load(
 
     Raises ValueError, in one line, for what is missing, broken or not supported.
     """
+    import torch
+
     from nanos2t.fast.dtypes import check_fast_dtype, choose_fast_dtype
     from nanos2t.fast.optimise import optimise_model
+    from nanos2t.model import SpeechEncoderDecoder
     from nanos2t.transcription import loading
 
     # Check what the machine can do before anything is downloaded or read.

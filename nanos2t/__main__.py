@@ -1,3 +1,45 @@
-from nanos2t.cli.main import main
+"""The program: `nanos2t`, or `python -m nanos2t`.
 
-raise SystemExit(main())
+It begins before anything slow is imported, so that Ctrl-C ends it in one line from the first
+moment. nanos2t/cli/main.py has the command line itself, and stops it in an orderly way.
+"""
+
+import os
+import signal
+import sys
+
+INTERRUPTED = 130
+
+
+def run_program() -> int:
+    """Run the command line of this process, and return its exit code."""
+    # Under nohup, for one, interrupts are ignored, and stay so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, leave)
+    sys.unraisablehook = report_unraisable
+
+    from nanos2t.cli.main import main
+
+    code = main()
+
+    # The line that tells it was written: whoever presses Ctrl-C again need not read a second one.
+    if code == INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return code
+
+
+def leave(*_) -> None:
+    """End the process at once: nothing has begun, or all is done."""
+    os.write(2, b"nanos2t: interrupted\n")
+    os._exit(INTERRUPTED)
+
+
+def report_unraisable(problem) -> None:
+    """End the process if it is interrupted in a destructor or callback, which can not raise."""
+    if isinstance(problem.exc_value, KeyboardInterrupt):
+        leave()
+    sys.__unraisablehook__(problem)
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_program())

@@ -1,36 +1,54 @@
-"""Files that are written whole or not at all, and JSON objects that are read."""
+"""Files that are written whole or not at all, and JSON objects that are read.
 
+A file is written beside its place first, into a part with a name of our own, and then moved. A
+process holds a lock on its part as long as it lives: a part without a lock was left by a process
+that was killed, and the next one that writes the same file removes it.
+"""
+
+import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks: there, parts of killed processes are left
+    fcntl = None
+
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # begins the pointers of Git LFS
+
+# As many parts of one file are looked for, when those of killed processes are removed.
+MAX_LEFT_PARTS = 16
+
+
+# Writing
 
 
 def write_atomically(path: Path, write_part: Callable[[Path], object]) -> None:
     """Write a file whole or not at all: `write_part(part)` writes it beside, then it is renamed.
 
-    Whenever the process dies, `path` is a whole file, old or new. Raises ValueError if it cannot
-    be written; what was there is kept.
+    Whenever the process dies, `path` is a whole file, old or new. A link is kept, and its target
+    written. What is no regular file, as a pipe or a device, is written directly.
+
+    Raises ValueError if it cannot be written; what was there is kept.
     """
-    # In the same folder, because a file cannot be renamed to another disk.
-    part = path.with_name(path.name + ".part")
     try:
-        write_part(part)
-        os.replace(part, path)
+        if is_stream(path):
+            write_part(path)
+            return
+        target = Path(os.path.realpath(path))
+        with new_part(target) as part:
+            write_part(part)
+            os.replace(part, target)
     except (OSError, RuntimeError) as error:
         raise ValueError(
             f"{path}: cannot be written ({find_reason(error)}): what was there is kept"
         ) from None
-    finally:
-        # After a failure the part is left; its folder may be missing, too.
-        with suppress(OSError):
-            part.unlink()
 
 
 def write_group(
@@ -44,15 +62,157 @@ def write_group(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".") as partial:
-            write_parts(Path(partial))
+        with new_part(folder / last) as part:
+            partial = part_folder(part)
+            partial.mkdir()
+            write_parts(partial)
+
             # Whoever finds the last file finds all of them.
-            parts = sorted(Path(partial).iterdir(), key=lambda part: part.name == last)
-            for part in parts:
-                os.replace(part, folder / part.name)
+            parts = sorted(partial.iterdir(), key=lambda part: part.name == last)
+            with locked_folder(folder):
+                for part in parts:
+                    os.replace(part, folder / part.name)
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{folder}: cannot write there ({find_reason(error)})") from None
     return [folder / part.name for part in parts]
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path leads to something that cannot be replaced: a pipe, a device, a folder."""
+    # /dev/stdout and /dev/fd/1 may be regular files, but not under these names.
+    folder = os.path.realpath(path.parent)
+    if folder == "/dev" or folder.startswith("/proc/"):
+        return True
+    return path.exists() and not path.is_file()
+
+
+@contextmanager
+def new_part(path: Path) -> Iterator[Path]:
+    """Give a new and empty file beside `path`, locked, and remove it at the end unless it moved."""
+    for number in range(MAX_LEFT_PARTS):
+        remove_left_part(part_path(path, number))
+
+    part, descriptor = claim_part(path)
+    try:
+        yield part
+    finally:
+        with suppress(OSError):
+            part.unlink()
+        shutil.rmtree(part_folder(part), ignore_errors=True)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def part_path(path: Path, number: int) -> Path:
+    """Return the path of a part: in the same folder, as no file can be renamed to another disk.
+
+    The name of the file may be as long as a name can be, so that only a digest of it is used.
+    """
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()
+    return path.with_name(f".nanos2t-{digest[:16]}-{number}.part")
+
+
+def part_folder(part: Path) -> Path:
+    """Return the folder for a group of files that belongs to a part."""
+    return part.with_suffix(".parts")
+
+
+def claim_part(path: Path) -> tuple[Path, int | None]:
+    """Create and lock a part that no other process has. Returns its path and its descriptor."""
+    number = -1
+    while True:
+        number += 1
+        part = part_path(path, number)
+        try:
+            descriptor = os.open(part, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        except FileExistsError:
+            continue
+
+        # On a file system without locks, as on Windows, nobody removes the parts of others.
+        if fcntl is None:
+            # Windows moves no file that is open.
+            os.close(descriptor)
+            return part, None
+        # Another process may have taken it for a left one before it was locked.
+        if lock_file(descriptor) is not False and os.fstat(descriptor).st_nlink > 0:
+            return part, descriptor
+        os.close(descriptor)
+
+
+def remove_left_part(part: Path) -> None:
+    """Remove a part, and the folder that belongs to it, if no living process holds its lock."""
+    if fcntl is None:
+        return
+    try:
+        descriptor = os.open(part, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:
+        return
+    try:
+        if lock_file(descriptor):
+            shutil.rmtree(part_folder(part), ignore_errors=True)
+            with suppress(OSError):
+                part.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def lock_file(descriptor: int) -> bool | None:
+    """Lock an open file without waiting. Returns whether that was possible.
+
+    False: another process has the lock. None: the file system has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Wait until no other process moves files into a folder, and keep others from it."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def check_outputs(outputs: Iterable[str | Path], inputs: Iterable[str | Path]) -> None:
+    """Raise ValueError if an output is an input, under whatever name, link or hard link.
+
+    The input "-" is stdin. Only regular files are compared: nothing can be lost in a device.
+    """
+    name_of = {}
+    for name in inputs:
+        identity = identify_file(name)
+        if identity is not None:
+            name_of[identity] = name
+
+    for output in outputs:
+        input_name = name_of.get(identify_file(output))
+        if input_name is not None:
+            if str(input_name) == "-":
+                input_name = "stdin"
+            raise ValueError(f"{output}: would be written over the input {input_name}")
+
+
+def identify_file(name: str | Path) -> tuple[int, int] | None:
+    """Return device and number of a regular file, which all its names share; None: no such file."""
+    try:
+        status = os.fstat(0) if str(name) == "-" else os.stat(name)
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def find_reason(error: BaseException) -> str:
@@ -83,7 +243,7 @@ def format_json(content: dict[str, Any]) -> str:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises ValueError, naming the file, if it is missing or anything else."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, RecursionError, ValueError) as error:
         check_downloaded(path)
         reason = getattr(error, "strerror", None) or error

@@ -3,8 +3,10 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,94 @@ def test_the_last_file_of_a_group_is_moved_at_the_end(tmp_path: Path, monkeypatc
     assert moved == ["a.json", "model.safetensors", "config.json"]
     assert sorted(paths) == sorted((tmp_path / "model").iterdir())
     assert all(path.read_text() == path.name for path in paths)
+
+
+def test_a_link_is_kept_and_its_target_written(path: Path, tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    for target in ("../a", "new"):
+        link = tmp_path / "folder" / "link"
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        atomic.write_text(link, f"to {target}")
+        assert link.is_symlink() and link.read_text() == f"to {target}"
+    assert path.read_text() == "to ../a" and sorted(os.listdir(link.parent)) == ["link", "new"]
+
+
+def test_a_hard_link_keeps_what_it_had(path: Path):
+    os.link(path, path.parent / "b")
+    atomic.write_text(path, "new")
+    assert path.read_text() == "new" and (path.parent / "b").read_text() == "old"
+
+
+def test_pipes_and_devices_are_written_through(tmp_path: Path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    texts = []
+    reader = threading.Thread(target=lambda: texts.append(pipe.read_text()))
+    reader.start()
+    atomic.write_text(pipe, "through")
+    reader.join(10)
+    assert texts == ["through"] and stat.S_ISFIFO(pipe.stat().st_mode)
+
+    atomic.write_text(Path("/dev/null"), "nowhere")
+    assert not Path("/dev/null").is_file()
+    code = "from nanos2t import files; files.write_text(files.Path('/dev/stdout'), 'text')"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert done.stdout == b"text" and os.listdir(tmp_path) == ["pipe"]
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "ü" * 127, "a.part", ".nanos2t"])
+def test_any_name_that_a_file_may_have_is_written(tmp_path: Path, name: str):
+    (tmp_path / f"{name[:80]}.part").write_text("the user's")
+    for text in ("one", "two"):
+        atomic.write_text(tmp_path / name, text)
+    assert (tmp_path / name).read_text() == "two"
+    expected = {name, f"{name[:80]}.part"}
+    assert set(os.listdir(tmp_path)) == expected
+
+
+WRITERS = """import sys; from pathlib import Path; from nanos2t import files
+path = Path(sys.argv[1])
+def write_parts(folder):
+    for name in ("a", "b", "config.json"):
+        (folder / name).write_text(sys.argv[2])
+for _ in range(200):
+    files.write_text(path / "file", sys.argv[2] * 10_000)
+    text = (path / "file").read_text()
+    assert len(text) == 10_000 and len(set(text)) == 1
+    files.write_group(path / "group", write_parts)
+"""
+
+
+def test_processes_that_write_the_same_file_neither_mix_nor_fail(tmp_path: Path):
+    writers = []
+    for letter in "abc":
+        command = [sys.executable, "-c", WRITERS, str(tmp_path), letter]
+        writers.append(subprocess.Popen(command))
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert sorted(os.listdir(tmp_path)) == ["file", "group"]
+    group = {file.name: file.read_text() for file in (tmp_path / "group").iterdir()}
+    assert set(group) == {"a", "b", "config.json"} and len(set(group.values())) == 1
+
+
+def test_a_part_is_removed_only_if_its_process_is_dead(tmp_path: Path):
+    path = tmp_path / "a"
+    with atomic.new_part(path) as living:
+        atomic.part_path(path, 3).write_text("of a dead process")
+        atomic.part_folder(atomic.part_path(path, 3)).mkdir()
+        atomic.write_text(path, "new")
+        assert sorted(os.listdir(tmp_path)) == sorted([living.name, "a"])
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_outputs_are_compared_with_inputs_as_files(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("in").write_text("in")
+    Path("other").write_text("in")
+    os.symlink("in", "link")
+    os.link("in", "hard")
+    os.symlink(".", "here")
+    for output in ("in", "./in", "here/in", "link", "hard", str(tmp_path / "in")):
+        with pytest.raises(ValueError, match=f"{output}: would be written over the input in"):
+            atomic.check_outputs(["other", output], ["gone", "in"])
+    atomic.check_outputs(["other", "new", "/dev/null", "."], ["in", "gone", "/dev/null", "."])

@@ -209,14 +209,14 @@ FILES = [
     ),
     Mistake(
         "files.py",
-        'path.with_name(path.name + ".part")',
-        'Path(f"{path.name}.part")',
+        "path.with_name(",
+        "Path(",
         "cli/test_reliability.py::"
         "test_a_local_model_needs_no_socket_and_writes_into_the_output_folder_only",
     ),
     Mistake(
         "files.py",
-        "os.replace(part, path)",
+        "os.replace(part, target)",
         "path.write_bytes(part.read_bytes())",
         "cli/test_transcribe.py::test_a_file_is_whole_or_not_there",
     ),
@@ -234,7 +234,7 @@ FILES = [
     ),
     Mistake(
         "files.py",
-        "write_parts(Path(partial))",
+        "write_parts(partial)",
         "write_parts(folder)",
         "test_checkpoint.py::test_a_failed_save_leaves_the_old_files",
     ),

@@ -4,6 +4,7 @@ import argparse
 import json
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nanos2t import files
 from nanos2t.cli.console import (
@@ -21,8 +22,12 @@ from nanos2t.cli.options import (
     add_batch_options,
     add_model_options,
     load_transcriber,
+    model_files,
     search_options,
 )
+
+if TYPE_CHECKING:
+    from nanos2t.training.manifest import Item
 
 
 def add_command(commands) -> None:
@@ -57,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
 
     with exit_with(USAGE):
         items = read_manifest(options.manifest)
+        check_output(options, items)
     show_warnings(options.quiet)
     stt = load_transcriber(options)
 
@@ -97,6 +103,14 @@ def run(options: argparse.Namespace) -> int:
         with exit_with(FAILED):
             files.write_text(options.output, scores_json)
     return FAILED if failed else 0
+
+
+def check_output(options: argparse.Namespace, items: "list[Item]") -> None:
+    """Raise ValueError if --output would be written over something that is read."""
+    if options.output:
+        recordings = {item.audio for item in items}
+        inputs = [options.manifest, *recordings, *model_files(options)]
+        files.check_outputs([options.output], inputs)
 
 
 def check_packages() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from nanos2t.files import identify_file
+
 
 def find_files(names: Iterable[str]) -> tuple[list[str], list[ValueError]]:
     """Return the files that the names stand for, and an error for each name that has none."""
@@ -78,30 +80,34 @@ def read_list(name: str) -> list[str]:
     return names
 
 
-def output_paths(files: list[str], folder: Path, format: str) -> list[Path]:
-    """Return the path of each input's output.
+def pair_outputs(names: list[str], folder: Path, format: str) -> list[tuple[str, str]]:
+    """Return each input with the path of its output. A file that is named twice is one input.
 
     ValueError: two inputs would have the same path, or the folder cannot be written to.
     """
-    paths = []
     input_of: dict[Path, str] = {}
-    for name in files:
+    for name in names:
         stem = Path(name).stem
         if name == "-":
             stem = "stdin"
         path = folder / f"{stem}.{format}"
-        if path in input_of:
-            raise ValueError(
-                f"--output: {input_of[path]} and {name} would both be written to {path}"
-            )
-        input_of[path] = name
-        paths.append(path)
+        other = input_of.setdefault(path, name)
+        if not is_same_file(name, other):
+            raise ValueError(f"--output: {other} and {name} would both be written to {path}")
 
     # The folder need not exist yet, but it must be possible to create it.
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not (os.path.isdir(nearest) and os.access(nearest, os.W_OK | os.X_OK)):
         raise ValueError(f"--output {folder}: {nearest} is not a folder that can be written to")
-    return paths
+    return [(name, str(path)) for path, name in input_of.items()]
+
+
+def is_same_file(name: str, other: str) -> bool:
+    """Whether two names are of the same input."""
+    if name == other:
+        return True
+    identity = identify_file(name)
+    return identity is not None and identity == identify_file(other)
 
 
 def count_seconds(names: Iterable[str]) -> int:

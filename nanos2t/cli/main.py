@@ -57,11 +57,23 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+class Interruption:
+    """A handler of signals that remembers whether one came, and raises KeyboardInterrupt."""
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def __call__(self, *_) -> NoReturn:
+        self.received = True
+        raise KeyboardInterrupt
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run a command line, by default that of this process, and return its exit code."""
+    interruption = Interruption()
     try:
         # Commands change how warnings are shown: that ends with them.
-        with terminable(), warnings.catch_warnings():
+        with terminable(interruption), warnings.catch_warnings():
             parser = build_parser()
             options, unknown = parser.parse_known_args(arguments)
             # `train` has flags for all fields of a config.json, which no parser lists.
@@ -70,26 +82,42 @@ def main(arguments: list[str] | None = None) -> int:
             elif unknown:
                 parser.error(f"unrecognized arguments: {' '.join(unknown)}")
             return options.run(options)
-    except CommandError as error:
-        if str(error):
-            log_stderr(error)
-        return error.code
     except KeyboardInterrupt:
-        log_stderr("interrupted")
-        return INTERRUPTED
+        pass
+    except Exception as error:
+        # Some packages raise another error if they are interrupted while they are imported.
+        if not interruption.received:
+            return report_error(error)
+    log_stderr("interrupted")
+    return INTERRUPTED
+
+
+def report_error(error: Exception) -> int:
+    """Write the line of a CommandError, and return its exit code. Other errors are raised."""
+    if not isinstance(error, CommandError):
+        raise error
+    if str(error):
+        log_stderr(error)
+    return error.code
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """Let SIGTERM stop the program as Ctrl-C does."""
+def terminable(handler: Interruption) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM stop the program, unless it was started to ignore Ctrl-C."""
     # Python allows only the main thread to set a handler.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    former_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    former_handlers = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # None is a handler that was not set from Python.
+        former_handlers[number] = signal.getsignal(number) or signal.SIG_DFL
     try:
+        signal.signal(signal.SIGTERM, handler)
+        if former_handlers[signal.SIGINT] != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, handler)
         yield
     finally:
-        # None is a handler that was not set from Python.
-        signal.signal(signal.SIGTERM, former_handler or signal.SIG_DFL)
+        for number, former_handler in former_handlers.items():
+            signal.signal(number, former_handler)

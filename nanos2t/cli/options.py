@@ -1,6 +1,7 @@
 """Options that several commands share, and the transcriber that they ask for."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import nanos2t
@@ -73,6 +74,21 @@ def search_options(options: argparse.Namespace) -> dict[str, int]:
     if options.num_beams is None:
         return {}
     return {"num_beams": options.num_beams}
+
+
+def model_files(options: argparse.Namespace) -> list[Path]:
+    """Return the files of the model, if --model is a folder: no output may replace them."""
+    if options.model is None:
+        return []
+    return list_files(options.model)
+
+
+def list_files(folder: str) -> list[Path]:
+    """Return the files in a folder, without those in folders below it; none if it is missing."""
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if path.is_file()]
 
 
 def load_transcriber(options: argparse.Namespace) -> "SpeechToText":

@@ -13,7 +13,7 @@ from nanos2t.cli.console import (
     log_stderr,
     open_source,
 )
-from nanos2t.cli.options import add_model_options, load_transcriber, parse_count
+from nanos2t.cli.options import add_model_options, load_transcriber, model_files, parse_count
 
 
 def add_command(commands) -> None:
@@ -71,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
         with exit_with(USAGE):
             other_runs = [report.read_page(options.compare)]
 
+    with exit_with(USAGE):
+        files.check_outputs([options.output], [options.file, *model_files(options)])
     stt = load_transcriber(options)
     title = Path(options.file).name
     source = open_source(options.file)

@@ -1,9 +1,14 @@
 """`nanos2t train`: train a model on a manifest of audio and text."""
 
 import argparse
+from pathlib import Path
 
 from nanos2t.cli.console import FAILED, USAGE, exit_with
+from nanos2t.cli.options import list_files
+from nanos2t.files import check_outputs
 from nanos2t.training import config as train_config
+
+RUN_FILES = ("train.json", "skipped.txt", "log.jsonl", "state.pt")
 
 
 def add_command(commands) -> None:
@@ -37,8 +42,35 @@ def run(options: argparse.Namespace) -> int:
     with exit_with(USAGE):
         config = train_config.resolve_config(flags, options.config, options.resume)
 
+        check_run_folder(config, options)
+
     from nanos2t.training.run import run_training
 
     with exit_with(FAILED):
         run_training(config, resumed=options.resume is not None)
     return 0
+
+
+def check_run_folder(config: train_config.TrainConfig, options: argparse.Namespace) -> None:
+    """Raise ValueError if the run would write over one of the files that it reads.
+
+    A resumed run reads its own folder: there, only the manifests are compared.
+    """
+    inputs = [Path(config.train)]
+    if config.dev:
+        inputs.append(Path(config.dev))
+    if not options.resume:
+        if options.config:
+            inputs.append(Path(options.config))
+        for folder in (config.model, config.encoder, config.decoder):
+            if folder:
+                inputs += list_files(folder)
+
+    # What the run writes: its own files, those of the tokenizer, and the models.
+    from nanos2t.transcription.transcriber import PROCESSOR_FILES
+
+    output = Path(config.output)
+    outputs = [output / name for name in (*RUN_FILES, *PROCESSOR_FILES)]
+    for name in ("best", "last", "average"):
+        outputs += list_files(output / name)
+    check_outputs(outputs, inputs)

@@ -21,11 +21,12 @@ from nanos2t.cli.console import (
     write_stdout,
 )
 from nanos2t.cli.exercises import replaced_functions
-from nanos2t.cli.inputs import count_seconds, find_files, output_paths, read_list
+from nanos2t.cli.inputs import count_seconds, find_files, pair_outputs, read_list
 from nanos2t.cli.options import (
     add_batch_options,
     add_model_options,
     load_transcriber,
+    model_files,
     parse_count,
     search_options,
 )
@@ -163,8 +164,11 @@ def find_inputs(options: argparse.Namespace) -> tuple[list[tuple[str, str]], int
             names += read_list(options.files_from)
         input_files, errors = find_files(names)
         if options.output:
-            paths = output_paths(input_files, options.output, options.format)
-            inputs = [(name, str(path)) for name, path in zip(input_files, paths)]
+            inputs = pair_outputs(input_files, options.output, options.format)
+            read_files = [*input_files, *model_files(options)]
+            if options.files_from:
+                read_files.append(options.files_from)
+            files.check_outputs([path for _, path in inputs], read_files)
         else:
             inputs = [(name, "") for name in input_files]
 

@@ -117,3 +117,17 @@ def test_empty_texts_are_counted_on_stderr(run, clips, tmp_path):
     _, _, err = run(path, "--language", "en", "--normalise")
     assert "2 of 3 texts are empty" in err[0]
     assert run(path, "--language", "en", "--quiet")[2] == []
+
+
+@pytest.mark.parametrize("kind", ["manifest", "recording", "link", "model"])
+def test_the_output_replaces_no_input(run, clips, tmp_path, model, monkeypatch, kind):
+    monkeypatch.setattr(nanos2t, "load", lambda *_, **__: pytest.fail("the model was loaded"))
+    path = manifest(tmp_path / "m.jsonl", {"audio": clips[0], "text": "w7"})
+    output = {"manifest": path, "recording": clips[0], "model": model / "config.json"}.get(kind)
+    if output is None:
+        output = tmp_path / "link"
+        output.symlink_to(path)
+    before = Path(output).read_bytes()
+    code, out, err = run(path, "--output", output)
+    assert (code, out, len(err)) == (2, "", 1) and "would be written over the input" in err[0]
+    assert Path(output).read_bytes() == before

@@ -1,6 +1,9 @@
 # pytest tests/cli/test_report.py
 """nanos2t/cli/report.py: it writes one page and nothing else, or says why not."""
 
+import os
+import shutil
+
 from helpers.report import SAMPLE, content
 
 from nanos2t.cli import main as cli
@@ -58,3 +61,14 @@ def test_a_part(capsys, tmp_path, monkeypatch):
         assert cli.main([*arguments, *options]) == code
         out, err = capsys.readouterr()
         assert out == "" and text in err and err.count("\n") == 1
+
+
+def test_the_page_replaces_no_recording(tmp_path, capsys):
+    sound = tmp_path / "a.wav"
+    shutil.copy(SAMPLE, sound)
+    (tmp_path / "link").symlink_to("a.wav")
+    os.link(sound, tmp_path / "hard")
+    for page in (sound, tmp_path / "link", tmp_path / "hard"):
+        assert cli.main(["report", str(sound), "-o", str(page)]) == 2
+        assert "would be written over the input" in capsys.readouterr().err
+    assert sound.read_bytes() == SAMPLE.read_bytes()

@@ -50,3 +50,25 @@ def test_a_run_that_fails_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(training, "run_training", fail)
     assert cli.main(["train", *FLAGS]) == 1
     assert capsys.readouterr() == ("", "nanos2t: folder: no such model\n")
+
+
+@pytest.mark.parametrize("clash", ["config", "manifest", "model", "link"])
+def test_a_run_writes_over_none_of_its_inputs(runs, capsys, tmp_path, monkeypatch, clash):
+    monkeypatch.chdir(tmp_path)
+    output = tmp_path / "run"
+    (output / "last").mkdir(parents=True)
+    (output / "train.json").write_text("{}")
+    (output / "last" / "config.json").write_text("{}")
+    flags = {"--train": "train.jsonl", "--model": "folder", "--output": "run"}
+    if clash == "config":
+        flags["--config"] = "run/train.json"
+    elif clash == "manifest":
+        (output / "log.jsonl").write_text("{}")
+        flags["--dev"] = "run/../run/log.jsonl"
+    elif clash == "model":
+        flags["--model"] = "run/last"
+    else:
+        (tmp_path / "train.jsonl").symlink_to("run/train.json")
+    arguments = [word for flag in flags.items() for word in flag]
+    assert cli.main(["train", *arguments]) == 2 and runs == []
+    assert "would be written over the input" in capsys.readouterr().err

@@ -222,13 +222,43 @@ def test_a_folder_in_the_place_of_a_file(run, clips):
     assert sorted(os.listdir("out")) == ["a.txt", "b.txt"]
 
 
-@pytest.mark.parametrize(
-    "names", [["x/a.wav", "y/a.flac"], ["a.wav", "a.wav"], ["a.wav", "x/a.wav", "gone/a.ogg"]]
-)
+@pytest.mark.parametrize("names", [["x/a.wav", "y/a.flac"], ["a.wav", "x/a.wav", "gone/a.ogg"]])
 def test_two_inputs_of_one_output_are_refused(run, clips, no_model, names):
     code, out, err = run("transcribe", *names, "--output", "out")
     assert (code, out, len(err)) == (2, [], 1) and not Path("out").exists()
     assert names[0] in err[0] and names[1] in err[0] and "out/a.txt" in err[0]
+
+
+def test_the_same_input_twice_is_one_output(run, stt, clips):
+    os.symlink(".", "here")
+    names = [clips[0], f"./{clips[0]}", f"here/{clips[0]}", clips[0]]
+    assert run("transcribe", *names, "--output", "out") == (0, [str(stt.transcribe(clips[0]))], [])
+    assert os.listdir("out") == ["a.txt"]
+
+
+@pytest.mark.parametrize("kind", ["itself", "spelling", "link", "hard link", "folder link", "list"])
+def test_no_output_replaces_an_input(run, clips, no_model, kind):
+    os.mkdir("out")
+    shutil.copy(clips[0], "a.txt")
+    content = Path("a.txt").read_bytes()
+    arguments = ["a.txt", "--output", "out"]
+    if kind == "itself":
+        arguments = ["a.txt", "--output", "."]
+    elif kind == "spelling":
+        arguments = ["a.txt", "--output", "out/../out/.."]
+    elif kind == "link":
+        os.symlink("../a.txt", "out/a.txt")
+    elif kind == "hard link":
+        os.link("a.txt", "out/a.txt")
+    elif kind == "folder link":
+        os.symlink(os.getcwd(), "again")
+        arguments = ["a.txt", "--output", "again"]
+    else:
+        Path("b.txt").write_text("b.wav")
+        arguments = ["--files-from", "b.txt", "--output", "."]
+    code, out, err = run("transcribe", *arguments)
+    assert (code, out, len(err)) == (2, [], 1) and "would be written over the input" in err[0]
+    assert Path("a.txt").read_bytes() == content
 
 
 def test_where_nothing_can_be_written(run, clips, no_model, monkeypatch):
@@ -258,7 +288,7 @@ def test_skip_existing_does_the_rest(run, stt, clips):
         1,
         text[2:],
     )
-    assert sorted(os.listdir("out")) == ["a.txt", "b.txt", "c.txt", "d.txt"]
+    assert sorted(os.listdir("out")) == ["a.txt", "b.txt", "c.txt", "c.txt.part", "d.txt"]
     assert (
         Path("out/a.txt").read_text() == "kept" and Path("out/c.txt").read_text() == text[2] + "\n"
     )
