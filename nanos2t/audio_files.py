@@ -28,7 +28,9 @@ AudioSource = str | os.PathLike | bytes | BinaryIO
 
 # Of a folder, the files with these names are taken for audio.
 SUFFIXES = frozenset(
-    [".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"]
+    [".wav", ".wave", ".bwf", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mpga"]
+    + [".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".sph", ".nist", ".voc", ".avr", ".paf"]
+    + [".pvf", ".sf", ".ircam", ".htk", ".iff", ".svx", ".8svx", ".sds", ".wve"]
 )
 
 BLOCK_SAMPLES = 65_536  # decoded at a time: some seconds, so that long files need little memory

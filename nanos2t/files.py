@@ -96,9 +96,9 @@ def new_part(path: Path) -> Iterator[Path]:
     try:
         yield part
     finally:
-        with suppress(OSError):
-            part.unlink()
-        shutil.rmtree(part_folder(part), ignore_errors=True)
+        # When a part was moved, its name may be that of another process's part already.
+        if descriptor is None or is_open_at(part, descriptor):
+            remove_part(part)
         if descriptor is not None:
             os.close(descriptor)
 
@@ -119,7 +119,8 @@ def part_folder(part: Path) -> Path:
 
 def claim_part(path: Path) -> tuple[Path, int | None]:
     """Create and lock a part that no other process has. Returns its path and its descriptor."""
-    number = -1
+    # Where there are no locks, the number of the process keeps others from the name.
+    number = -1 if fcntl else os.getpid()
     while True:
         number += 1
         part = part_path(path, number)
@@ -134,7 +135,7 @@ def claim_part(path: Path) -> tuple[Path, int | None]:
             os.close(descriptor)
             return part, None
         # Another process may have taken it for a left one before it was locked.
-        if lock_file(descriptor) is not False and os.fstat(descriptor).st_nlink > 0:
+        if lock_file(descriptor) is not False and is_open_at(part, descriptor):
             return part, descriptor
         os.close(descriptor)
 
@@ -148,12 +149,26 @@ def remove_left_part(part: Path) -> None:
     except OSError:
         return
     try:
-        if lock_file(descriptor):
-            shutil.rmtree(part_folder(part), ignore_errors=True)
-            with suppress(OSError):
-                part.unlink()
+        # It may have been moved to its place, and the name taken by another part.
+        if lock_file(descriptor) and is_open_at(part, descriptor):
+            remove_part(part)
     finally:
         os.close(descriptor)
+
+
+def remove_part(part: Path) -> None:
+    """Remove a part that no other process uses: the folder first, as the lock is on the file."""
+    shutil.rmtree(part_folder(part), ignore_errors=True)
+    with suppress(OSError):
+        part.unlink()
+
+
+def is_open_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file still has this name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except OSError:
+        return False
 
 
 def lock_file(descriptor: int) -> bool | None:

@@ -2,58 +2,183 @@
 
 import glob
 import os
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 
 from nanos2t.files import identify_file
 
 
-def find_files(names: Iterable[str]) -> tuple[list[str], list[ValueError]]:
-    """Return the files that the names stand for, and an error for each name that has none."""
-    files = []
-    errors = []
-    for name in names:
-        try:
-            files += expand_name(name)
-        except ValueError as error:
-            errors.append(error)
-    return files, errors
+@dataclass
+class InputSearch:
+    """What was found for the names of a command line.
+
+    passed_over: how many files of folders and patterns are no inputs, for each reason.
+    """
+
+    files: list[str] = field(default_factory=list)
+    errors: list[ValueError] = field(default_factory=list)
+    passed_over: Counter[str] = field(default_factory=Counter)
+
+    def __iadd__(self, other: "InputSearch") -> "InputSearch":
+        self.files += other.files
+        self.errors += other.errors
+        self.passed_over += other.passed_over
+        return self
 
 
-def expand_name(name: str) -> list[str]:
-    """Return the files that a name stands for, sorted by name.
+def find_files(names: Iterable[str]) -> InputSearch:
+    """Find the files that the names stand for.
 
     A folder stands for the audio in it and below it, a pattern for the files it matches, and any
-    other name for itself, whether there is such a file or not.
-
-    ValueError: a folder without audio, a pattern without matches.
+    other name for itself, whether there is such a file or not. Errors name folders without audio,
+    patterns without matches, folders that can not be read and links that lead nowhere.
     """
-    if os.path.isdir(name):
-        return list_folder(name)
+    search = InputSearch()
+    for name in names:
+        if os.path.isdir(name):
+            search += search_folder(name)
+        elif glob.has_magic(name) and not os.path.lexists(name):
+            # A file that exists may have a name that looks like a pattern.
+            search += search_pattern(name)
+        else:
+            search.files.append(name)
+    return search
 
-    # A file may have a name that looks like a pattern.
-    if glob.has_magic(name) and not os.path.lexists(name):
-        matches = [path for path in glob.glob(name, recursive=True) if os.path.isfile(path)]
-        if not matches:
-            raise ValueError(f"{name}: no file fits this pattern")
-        return sorted(matches)
 
-    return [name]
-
-
-def list_folder(folder: str) -> list[str]:
-    """Return the audio files in a folder and in those below it. ValueError: there are none."""
+def search_folder(folder: str) -> InputSearch:
+    """Find the audio in a folder and in those below it, through links, each file once."""
     from nanos2t.audio_files import SUFFIXES
 
-    matches = []
-    for path in Path(folder).rglob("*"):
-        if path.suffix.lower() in SUFFIXES and os.path.isfile(path):
-            matches.append(str(path))
-    if not matches:
+    search = InputSearch()
+    paths = walk_files(str(Path(folder)), search.errors)
+    choose_files(paths, search, SUFFIXES)
+    if not search.files and not search.errors:
         suffixes = " ".join(sorted(SUFFIXES))
-        raise ValueError(f"{folder}: no audio in this folder, expected {suffixes}")
-    return sorted(matches)
+        error = f"{folder}: no audio in this folder{describe_passed(search)}, expected {suffixes}"
+        return InputSearch(errors=[ValueError(error)])
+    return search
+
+
+def search_pattern(pattern: str) -> InputSearch:
+    """Find the files that a pattern matches: audio, unless it says which suffix they have."""
+    from nanos2t.audio_files import SUFFIXES
+
+    suffix = Path(pattern).suffix
+    suffixes = None
+    if not suffix or glob.has_magic(suffix):
+        suffixes = SUFFIXES
+
+    search = InputSearch()
+    choose_files(match_pattern(pattern, search.errors), search, suffixes)
+    if not search.files and not search.errors:
+        error = f"{pattern}: no file fits this pattern{describe_passed(search)}"
+        return InputSearch(errors=[ValueError(error)])
+    return search
+
+
+def match_pattern(pattern: str, errors: list[ValueError]) -> list[str]:
+    """Return the paths that match a pattern; `**` stands for any folders, each visited once."""
+    parts = pattern.split("/")
+    if "**" not in parts:
+        return glob.glob(pattern)
+
+    # Not glob's own `**`, which follows a loop of links again and again.
+    position = parts.index("**")
+    head = "/".join(parts[:position])
+    tail = "/".join(parts[position + 1 :])
+    if not head:
+        head = "/" if pattern.startswith("/") else "."
+    matches = []
+    for folder in glob.glob(head):
+        for path in walk_files(str(Path(folder)), errors):
+            if not tail or PurePath(path).match(tail):
+                matches.append(str(Path(path)))
+    return matches
+
+
+def walk_files(folder: str, errors: list[ValueError]) -> Iterator[str]:
+    """Yield the paths in a folder and below it that are no folders. Each folder is visited once."""
+    visited = set()
+    waiting = deque([folder])
+    while waiting:
+        current = waiting.popleft()
+        real_folder = os.path.realpath(current)
+        if real_folder in visited:
+            continue
+        visited.add(real_folder)
+        try:
+            with os.scandir(current) as entries:
+                paths = sorted(entry.path for entry in entries)
+        except OSError as error:
+            errors.append(ValueError(f"{current}: {error.strerror}"))
+            continue
+
+        for path in paths:
+            if not os.path.isdir(path):
+                yield path
+            elif os.path.islink(path):
+                # Last: a folder has its own name if it can be reached by that.
+                waiting.append(path)
+            else:
+                waiting.appendleft(path)
+
+
+def choose_files(
+    paths: Iterable[str], search: InputSearch, suffixes: frozenset[str] | None
+) -> None:
+    """Add those of the paths that are inputs to the files of a search, sorted by name.
+
+    suffixes: of audio; None: any.
+    """
+    # Of several names of a file, one that is no link is taken, and the one nearest to the top.
+    chosen = {}
+    for path in sorted(paths, key=lambda path: (os.path.islink(path), path.count(os.sep), path)):
+        reason = reason_to_pass(path, suffixes)
+        real_path = os.path.realpath(path)
+        if reason is None and real_path in chosen:
+            reason = "second names of files"
+
+        if reason is not None:
+            search.passed_over[reason] += 1
+        elif not os.path.exists(path):
+            search.errors.append(ValueError(f"{path}: a link that leads nowhere"))
+        else:
+            chosen[real_path] = path
+    search.files += sorted(chosen.values())
+
+
+def reason_to_pass(path: str, suffixes: frozenset[str] | None) -> str | None:
+    """Say why a path in a folder or pattern is no input. None: it is one."""
+    name = os.path.basename(path)
+    suffix = os.path.splitext(name)[1].lower()
+    if os.path.isdir(path):
+        return "folders"
+    # macOS keeps what belongs to a.wav in ._a.wav where the file system has no place for it.
+    if name.startswith("._"):
+        return "._ files"
+    # A link without a suffix that leads nowhere may have been one to a folder of recordings.
+    is_lost_folder = suffix == "" and not os.path.exists(path)
+    if suffixes is not None and suffix not in suffixes and not is_lost_folder:
+        return suffix or "files without a suffix"
+    if os.path.exists(path) and not os.path.isfile(path):
+        return "pipes or devices"
+    return None
+
+
+def describe_passed(search: InputSearch) -> str:
+    """Return a clause that counts what a search passed over, or "" if that is nothing."""
+    if not search.passed_over:
+        return ""
+    counts = [f"{count} {reason}" for reason, count in search.passed_over.most_common(5)]
+    others = search.passed_over.total() - sum(
+        count for _, count in search.passed_over.most_common(5)
+    )
+    if others:
+        counts.append(f"{others} others")
+    return f" (passed over: {', '.join(counts)})"
 
 
 def read_list(name: str) -> list[str]:

@@ -21,7 +21,7 @@ from nanos2t.cli.console import (
     write_stdout,
 )
 from nanos2t.cli.exercises import replaced_functions
-from nanos2t.cli.inputs import count_seconds, find_files, pair_outputs, read_list
+from nanos2t.cli.inputs import count_seconds, describe_passed, find_files, pair_outputs, read_list
 from nanos2t.cli.options import (
     add_batch_options,
     add_model_options,
@@ -162,7 +162,8 @@ def find_inputs(options: argparse.Namespace) -> tuple[list[tuple[str, str]], int
     with exit_with(USAGE):
         if options.files_from:
             names += read_list(options.files_from)
-        input_files, errors = find_files(names)
+        search = find_files(names)
+        input_files = search.files
         if options.output:
             inputs = pair_outputs(input_files, options.output, options.format)
             read_files = [*input_files, *model_files(options)]
@@ -172,11 +173,13 @@ def find_inputs(options: argparse.Namespace) -> tuple[list[tuple[str, str]], int
         else:
             inputs = [(name, "") for name in input_files]
 
-    for error in errors:
+    for error in search.errors:
         log_stderr(error)
+    if search.passed_over and not options.quiet:
+        log_stderr(f"{len(input_files)} inputs{describe_passed(search)}")
     if options.skip_existing:
         inputs = [(name, path) for name, path in inputs if not os.path.exists(path)]
-    return inputs, len(errors)
+    return inputs, len(search.errors)
 
 
 def check_inputs(options: argparse.Namespace) -> None:

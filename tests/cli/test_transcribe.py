@@ -136,8 +136,10 @@ def test_a_folder_stands_for_the_audio_in_it(run, stt, clips):
         shutil.copy(name, to)
     Path("in/notes.txt").write_text("no audio")
     names = [clips[3], "in/B.WAV", "in/deep/a.wav", "in/z.wav", clips[0]]
-    code, out, err = run("transcribe", clips[3], "in", clips[0])
-    assert (code, out, err) == (0, [str(stt.transcribe(name)) for name in names], [])
+    texts = [str(stt.transcribe(name)) for name in names]
+    line = "nanos2t: 5 inputs (passed over: 1 files without a suffix, 1 .txt)"
+    assert run("transcribe", clips[3], "in", clips[0]) == (0, texts, [line])
+    assert run("transcribe", clips[3], "in", clips[0], "--quiet") == (0, texts, [])
 
 
 def test_stdin(run, stt, clips, monkeypatch):
