@@ -176,7 +176,7 @@ def read_tensor_file(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: {first_line(error)}, expected a file of tensors") from None
     if not is_state_dict(content):
         raise ValueError(
-            f"{path}: {type(content).__name__}, expected a dict of names and tensors, none sparse"
+            f"{path}: {type(content).__name__}, expected a dict of tensors, none sparse"
         )
     return content
 
