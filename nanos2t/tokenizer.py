@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from nanos2t import files
 
@@ -108,7 +109,7 @@ def hold_stderr() -> Iterator[None]:
         yield
         return
 
-    with tempfile.TemporaryFile() as held:
+    with open_scratch_file() as held:
         os.dup2(held.fileno(), 2)
         try:
             yield
@@ -117,6 +118,13 @@ def hold_stderr() -> Iterator[None]:
             os.close(stderr)
         held.seek(0)
         os.write(2, held.read())
+
+
+def open_scratch_file() -> BinaryIO:
+    """Open a file without a name: in memory where the system can, so that no disk is needed."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("nanos2t"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def is_error(error: BaseException) -> bool:
