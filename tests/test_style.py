@@ -58,9 +58,10 @@ def test_core_imports_the_core_only(path: Path):
 
 
 def test_own_imports_are_at_the_top():
-    """Outside cli/, whose commands import what is slow when they run, and `nanos2t.load`."""
+    """Outside cli/, whose commands import what is slow when they run, and the entries to both."""
+    entries = {PACKAGE / "__init__.py", PACKAGE / "__main__.py"}
     for path in FILES:
-        is_exception = path.parent.name == "cli" or path == PACKAGE / "__init__.py"
+        is_exception = path.parent.name == "cli" or path in entries
         tree = ast.parse(path.read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not is_exception:
@@ -120,10 +121,9 @@ def total(paths: list[Path]) -> Measures:
 
 def test_budgets_of_statements():
     # 1,800 were planned. The core took in since then what is the one way to do a thing: damaged
-    # audio files, channels, joined streams, phones' formats, checks of generation options, files
-    # that are whole or not there, the trace.
-    # Wider since halves may be changed, and broken files of every kind are named.
-    assert total(CORE).statements <= 2900
+    # audio files, channels, joined streams, phones' formats (700 of them), checks of inputs and of
+    # generation options, files that are whole or not there, the trace, halves that are changed.
+    assert total(CORE).statements <= 3100
     for path in FILES:
         text = path.read_text(encoding="utf-8")
         # The whole encoder is in one file on purpose: a reader needs no other.

@@ -28,7 +28,7 @@ def test_options_arrive(run, clips, monkeypatch):
 
     def spy_search(self, waveforms, call):
         sizes.append(len(waveforms))
-        asked.update(call.options, language=call.language, words=call.words)
+        asked.update(call.generation.options, language=call.generation.language, words=call.words)
         return search(self, waveforms, call)
 
     monkeypatch.setattr(nanos2t, "load", spy_load)

@@ -92,8 +92,9 @@ def test_hooks_go_when_the_pass_fails():
     model = tiny()
     modules = [model.encoder.blocks[0].self_attn]
     observers = (time_stages(model), observe_stages(model), observe_attention(modules))
-    with pytest.raises(IndexError), observers[0], observers[1], observers[2]:
-        model(waveform(), decoder_input_ids=torch.tensor([[99]]))
+    too_long = torch.zeros(1, 99, dtype=torch.long)
+    with pytest.raises(ValueError, match="positions"), observers[0], observers[1], observers[2]:
+        model(waveform(), decoder_input_ids=too_long)
     for part in model.modules():
         assert not part._forward_hooks and not part._forward_pre_hooks
 
