@@ -4,6 +4,7 @@ Weights are read from safetensors or pickles, in one file or in shards, and writ
 """
 
 import logging
+import os
 import pickle
 import re
 import shutil
@@ -39,7 +40,8 @@ def find_folder(
     Raises ValueError, in one line, if there is neither.
     """
     name = str(name_or_path)
-    folder = Path(name_or_path).expanduser()
+    # Path.expanduser raises RuntimeError for the home of a user who does not exist.
+    folder = Path(os.path.expanduser(name_or_path))
     if folder.is_dir():
         return folder
 

@@ -222,7 +222,7 @@ def find_token_id(folder: Path, token: str) -> int | None:
     vocab_path = folder / "vocab.txt"
     if vocab_path.exists():
         check_downloaded(vocab_path)
-        tokens = vocab_path.read_text(encoding="utf-8", errors="replace").split("\n")
+        tokens = vocab_path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
         token_ids = {token: number for number, token in enumerate(tokens)}
 
     # tokenizer.json lists special tokens with their ids; it overrides the older file.

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ FAILED = 1
 USAGE = 2
 NO_MODEL = 3
 INTERRUPTED = 130
+
+# C0 and C1 controls without tab and newline. A name of a file may have them, and so move the
+# cursor, change colours, or set the title of a window.
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 SECONDS_BAR = (
     "{percentage:3.0f}% |{bar}| {n:.0f}/{total_fmt} s of audio, {rate_noinv_fmt}, {remaining} left"
@@ -42,7 +47,7 @@ def log_stderr(message: object) -> None:
     """Write one line to stderr, if there is one."""
     if sys.stderr is None:
         return
-    line = " ".join(str(message).split())
+    line = escape_controls(" ".join(str(message).split()))
     with suppress(OSError):
         print("nanos2t:", line, file=sys.stderr, flush=True)
 
@@ -50,6 +55,8 @@ def log_stderr(message: object) -> None:
 def write_stdout(text: str) -> None:
     """Write text to stdout at once. Characters that its encoding lacks are escaped."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    if sys.stdout is not None and sys.stdout.isatty():
+        text = escape_controls(text)
     printable = text.encode(encoding, "backslashreplace").decode(encoding)
     try:
         print(printable, end="", flush=True)
@@ -60,6 +67,11 @@ def write_stdout(text: str) -> None:
     except OSError as error:
         discard_stdout()
         raise CommandError(f"stdout: {error.strerror}", FAILED) from None
+
+
+def escape_controls(text: str) -> str:
+    """Escape the characters that a terminal would obey; lines and tabs stay."""
+    return CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def discard_stdout() -> None:

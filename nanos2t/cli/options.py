@@ -1,6 +1,7 @@
 """Options that several commands share, and the transcriber that they ask for."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,10 +86,10 @@ def model_files(options: argparse.Namespace) -> list[Path]:
 
 def list_files(folder: str) -> list[Path]:
     """Return the files in a folder, without those in folders below it; none if it is missing."""
-    folder = Path(folder).expanduser()
-    if not folder.is_dir():
+    path = Path(os.path.expanduser(folder))
+    if not path.is_dir():
         return []
-    return [path for path in folder.iterdir() if path.is_file()]
+    return [file for file in path.iterdir() if file.is_file()]
 
 
 def load_transcriber(options: argparse.Namespace) -> "SpeechToText":

@@ -173,6 +173,11 @@ def find_inputs(options: argparse.Namespace) -> tuple[list[tuple[str, str]], int
         else:
             inputs = [(name, "") for name in input_files]
 
+    # One file of subtitles can have the times of one recording.
+    if options.format in ("srt", "vtt") and not options.output and len(inputs) > 1:
+        message = f"{len(inputs)} inputs, expected one, or --output DIR for a file of each"
+        raise CommandError(f"--format {options.format}: {message}", USAGE)
+
     for error in search.errors:
         log_stderr(error)
     if search.passed_over and not options.quiet:

@@ -399,7 +399,7 @@ def read_page(path: str) -> dict:
     Raises ValueError for any other file.
     """
     try:
-        text = Path(path).read_text("utf-8")
+        text = Path(path).read_text("utf-8-sig")
         content = json.loads(text.split(OPENING)[1].split(CLOSING)[0])
         if content["version"] == VERSION:
             return content["runs"][0]

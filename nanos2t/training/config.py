@@ -242,7 +242,7 @@ def read_config_file(path: str | Path) -> dict:
     """Read the object in a JSON or TOML file. Raises ValueError if there is none."""
     path = Path(path)
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")
         if path.suffix == ".toml":
             import tomllib  # Python 3.11
 

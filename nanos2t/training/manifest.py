@@ -52,7 +52,7 @@ def read_manifest(path: str | os.PathLike) -> list[Item]:
     Raises ValueError that names the line that is not an item, or if there are no lines.
     """
     try:
-        lines = Path(path).read_text("utf-8").split("\n")
+        lines = Path(path).read_text("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{path}: {reason}, expected a manifest") from None

@@ -111,7 +111,7 @@ def read_merges(file: Path) -> list[tuple[str, str]]:
     if not file.exists():
         return []
     merges = []
-    for line in file.read_text("utf-8").split("\n"):
+    for line in file.read_text("utf-8-sig").split("\n"):
         columns = line.split()
         if not columns:
             continue

@@ -12,6 +12,7 @@ import numpy as np
 from helpers.processes import python
 from helpers.tiny import SOUNDS, write
 
+from nanos2t.cli import console
 from nanos2t.cli import main as cli
 from nanos2t.transcription.transcriber import SpeechToText
 
@@ -101,3 +102,14 @@ def test_a_reader_that_has_enough(model, clips):
     os.close(reading)
     _, err = process.communicate(timeout=300)
     assert (process.returncode, err) == (1, b"")
+
+
+def test_controls_are_escaped_on_a_terminal(capsys, monkeypatch):
+    text = "a\x1b]0;title\x07\x9b31m\x7f\tü\n"
+    console.log_stderr(text)
+    assert capsys.readouterr().err == "nanos2t: a\\x1b]0;title\\x07\\x9b31m\\x7f ü\n"
+    console.write_stdout(text)
+    assert capsys.readouterr().out == text
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    console.write_stdout(text)
+    assert capsys.readouterr().out == "a\\x1b]0;title\\x07\\x9b31m\\x7f\tü\n"

@@ -38,9 +38,12 @@ def test_the_bundled_model_is_the_default(run, clips):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_formats_on_stdout(capsys, stt, model, clips, format):
-    arguments = ["transcribe", *clips[:2], "--format", format, "--words", "--model", str(model)]
+    # Subtitles on stdout are those of one recording.
+    count = 1 if format in ("srt", "vtt") else 2
+    names = clips[:count]
+    arguments = ["transcribe", *names, "--format", format, "--words", "--model", str(model)]
     assert cli.main(arguments) == 0
-    results = [stt.transcribe(name, words=True) for name in clips[:2]]
+    results = [stt.transcribe(name, words=True) for name in names]
     assert capsys.readouterr().out == "".join(
         render(result, format, name) for result, name in zip(results, clips)
     )
@@ -336,3 +339,10 @@ def test_subtitles_have_lines(run, clips):
     assert (code, err) == (0, []) and len(texts) > 1 and all(len(line) <= 9 for line in texts)
     code, out, err = run("transcribe", clips[1], "--format", "vtt", "--highlight-words")
     assert (code, err) == (0, []) and "<00:00:0" in "".join(out)
+
+
+@pytest.mark.parametrize("format", ["srt", "vtt"])
+def test_subtitles_of_several_recordings_need_a_folder(run, clips, no_model, format):
+    for names in (clips[:2], ["?.wav"], ["."], [clips[0], "gone.wav"]):
+        code, out, err = run("transcribe", *names, "--format", format)
+        assert (code, out, len(err)) == (2, [], 1) and "--output DIR" in err[0]

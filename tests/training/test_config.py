@@ -170,3 +170,13 @@ def test_fields_of_a_config_json_are_options(tmp_path: Path):
         train_config.resolve_config({"encoder_layerdrop": 0.2}, resume=str(tmp_path))
     with pytest.raises(ValueError, match="--encoder-layerdrop: expected --encoder and --decoder"):
         train_config.resolve_config(GIVEN | {"encoder_layerdrop": 0.2})
+
+
+@pytest.mark.parametrize(
+    "name, text", [("c.json", '{\r\n"steps": 5}\r\n'), ("c.toml", "steps = 5\r\n")]
+)
+def test_a_byte_order_mark_and_crlf_are_accepted(tmp_path, name, text):
+    if name.endswith("toml"):
+        pytest.importorskip("tomllib")
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert train_config.read_config_file(tmp_path / name) == {"steps": 5}

@@ -146,3 +146,10 @@ def test_a_part_that_is_not_in_the_file_any_more_is_refused(tmp_path: Path, kind
 def test_a_line_that_nests_without_an_end_is_named(tmp_path: Path):
     with pytest.raises(ValueError, match="a.jsonl, line 1: no JSON"):
         manifest.read_manifest(write(tmp_path, "[" * 200_000))
+
+
+def test_a_byte_order_mark_and_crlf_are_accepted(tmp_path):
+    path = tmp_path / "m.jsonl"
+    lines = ['\ufeff{"audio": "a.wav", "text": "one"}', "", '{"audio": "b", "text": "two"}', ""]
+    path.write_bytes("\r\n".join(lines).encode())
+    assert [item.text for item in manifest.read_manifest(path)] == ["one", "two"]

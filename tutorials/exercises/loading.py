@@ -21,7 +21,7 @@ def load_functions(exercise: Exercise, path: Path) -> dict[str, Callable]:
     ExerciseError: the file cannot be read or run, lacks a function, or takes it from the package.
     """
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        tree = ast.parse(path.read_text(encoding="utf-8-sig"), str(path))
         answer = find_imported_answer(tree, exercise)
         if answer:
             raise ExerciseError(f"the file takes {answer} from the package: write it here")
