@@ -5,6 +5,7 @@
 
 import os
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,10 +31,14 @@ MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a public class on first use. Python calls this for names that are missing here."""
-    if name not in MODULES:
-        raise AttributeError(f"module 'nanos2t' has no attribute {name!r}")
-    return getattr(import_module(MODULES[name]), name)
+    """Import a class or a file of the package on first use: Python calls this for missing names."""
+    if name in MODULES:
+        return getattr(import_module(MODULES[name]), name)
+
+    # `nanos2t.wav2vec2.attend` needs no import of its own either.
+    if find_spec(f"nanos2t.{name}"):
+        return import_module(f"nanos2t.{name}")
+    raise AttributeError(f"module 'nanos2t' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -41,6 +41,19 @@ def test_imports_without_transformers_and_friends():
     assert done.stdout.strip() == "1", done.stderr
 
 
+def test_import_is_lazy_and_complete():
+    """What `import nanos2t` gave when it imported everything is there, but torch comes on use."""
+    code = (
+        "import sys, nanos2t\n"
+        "print('torch' in sys.modules)\n"
+        "print(nanos2t.wav2vec2.Encoder.__name__, nanos2t.EncoderConfig.__name__)\n"
+        "print(nanos2t.transcription.__name__, hasattr(nanos2t, 'nothing'))\n"
+    )
+    done = run(code)
+    expected = ["False", "Encoder EncoderConfig", "nanos2t.transcription False"]
+    assert done.stdout.splitlines() == expected, done.stderr
+
+
 def test_nothing_big_and_no_recordings_are_committed():
     listed = subprocess.run(
         ["git", "ls-files"], capture_output=True, text=True, cwd=ROOT, check=False
