@@ -115,7 +115,7 @@ def test_layers_that_a_changed_config_removes_are_listed(halves, tmp_path, caplo
         ({"encoder_conv_stride": 3}, "conv_stride is 3, expected list"),
         ({"encoder_hidden_size": torch.float32}, "hidden_size is .*float32.*, expected int"),
         ({"num_beems": 5}, "unknown generation option 'num_beems', expected one of max_length, "),
-        ({"num_beams": 0}, "num_beams is 0, expected a whole number, at least 1"),
+        ({"num_beams": 0}, "num_beams is 0, expected a whole number"),
         ({"max_length": 9, "max_new_tokens": 9}, "contradict each other"),
         ({"decoder_hidden_size": 32}, "embeddings.weight has shape|embeddings.*shape"),
     ],
