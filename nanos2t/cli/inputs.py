@@ -95,7 +95,7 @@ def match_pattern(pattern: str, errors: list[ValueError]) -> list[str]:
     for folder in glob.glob(head):
         for path in walk_files(str(Path(folder)), errors):
             if not tail or PurePath(path).match(tail):
-                matches.append(str(Path(path)))
+                matches.append(path)
     return matches
 
 
@@ -118,7 +118,8 @@ def walk_files(folder: str, errors: list[ValueError]) -> Iterator[str]:
 
         for path in paths:
             if not os.path.isdir(path):
-                yield path
+                # As people write it: "a.wav" in the folder ".", not "./a.wav".
+                yield str(Path(path))
             elif os.path.islink(path):
                 # Last: a folder has its own name if it can be reached by that.
                 waiting.append(path)
