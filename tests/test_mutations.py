@@ -234,8 +234,8 @@ FILES = [
     ),
     Mistake(
         "files.py",
-        "write_parts(partial)",
-        "write_parts(folder)",
+        "partial.mkdir()\n            write_parts(partial)",
+        "partial.mkdir()\n            write_parts(folder)",
         "test_checkpoint.py::test_a_failed_save_leaves_the_old_files",
     ),
     Mistake(
@@ -410,8 +410,8 @@ COMMANDS = [
     ),
     Mistake(
         "cli/main.py",
-        "former_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)",
-        "former_handler = None",
+        "signal.signal(signal.SIGTERM, handler)",
+        "pass",
         "cli/test_reliability.py::test_stopped_at_some_moment",
     ),
     Mistake(
