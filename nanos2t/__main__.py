@@ -35,7 +35,7 @@ def leave(*_) -> None:
 
 
 def report_unraisable(problem) -> None:
-    """End the process if it is interrupted in a destructor or callback, which can not raise."""
+    """End the process if it is interrupted in a destructor or callback, which cannot raise."""
     if isinstance(problem.exc_value, KeyboardInterrupt):
         leave()
     sys.__unraisablehook__(problem)

@@ -34,7 +34,7 @@ def find_files(names: Iterable[str]) -> InputSearch:
 
     A folder stands for the audio in it and below it, a pattern for the files it matches, and any
     other name for itself, whether there is such a file or not. Errors name folders without audio,
-    patterns without matches, folders that can not be read and links that lead nowhere.
+    patterns without matches, folders that cannot be read and links that lead nowhere.
     """
     search = InputSearch()
     for name in names:
