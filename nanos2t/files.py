@@ -89,10 +89,13 @@ def is_stream(path: Path) -> bool:
 @contextmanager
 def new_part(path: Path) -> Iterator[Path]:
     """Give a new and empty file beside `path`, locked, and remove it at the end unless it moved."""
-    for number in range(MAX_LEFT_PARTS):
-        remove_left_part(part_path(path, number))
-
-    part, descriptor = claim_part(path)
+    remove_left_parts(path)
+    try:
+        part, descriptor = claim_part(path)
+    except BaseException:
+        # An interruption may come when the part is made, but has no lock yet.
+        remove_left_parts(path)
+        raise
     try:
         yield part
     finally:
@@ -134,10 +137,21 @@ def claim_part(path: Path) -> tuple[Path, int | None]:
             # Windows moves no file that is open.
             os.close(descriptor)
             return part, None
-        # Another process may have taken it for a left one before it was locked.
-        if lock_file(descriptor) is not False and is_open_at(part, descriptor):
-            return part, descriptor
+        try:
+            # Another process may have taken it for a left one before it was locked.
+            if lock_file(descriptor) is not False and is_open_at(part, descriptor):
+                return part, descriptor
+        except BaseException:
+            # Without its lock, whoever comes next removes the part.
+            os.close(descriptor)
+            raise
         os.close(descriptor)
+
+
+def remove_left_parts(path: Path) -> None:
+    """Remove the parts of a file that no living process has locked."""
+    for number in range(MAX_LEFT_PARTS):
+        remove_left_part(part_path(path, number))
 
 
 def remove_left_part(part: Path) -> None:

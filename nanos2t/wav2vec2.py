@@ -227,8 +227,8 @@ def position_conv(x: Tensor, gain: Tensor, direction: Tensor, bias: Tensor, grou
     gain (1, 1, K) for each tap. bias: (H,).
     """
     # Each tap of the direction is a matrix, whose norm becomes the gain.
-    norm = direction.norm(dim=(0, 1), keepdim=True)  # (1, 1, K)
-    weight = gain * direction / norm  # (H, H / groups, K)
+    norm = direction.square().sum(dim=(0, 1), keepdim=True).sqrt()  # (1, 1, K)
+    weight = direction * (gain / norm)  # (H, H / groups, K)
     y = F.conv1d(x.transpose(1, 2), weight, bias, padding=weight.shape[2] // 2, groups=groups)
 
     # An even K gives T + 1 frames: drop the last.

@@ -1,6 +1,7 @@
 # pytest tests/test_files.py
 """Files are there whole or not at all, however the process that writes them ends."""
 
+import contextlib
 import os
 import signal
 import stat
@@ -160,6 +161,27 @@ def test_a_part_is_removed_only_if_its_process_is_dead(tmp_path: Path):
         atomic.write_text(path, "new")
         assert sorted(os.listdir(tmp_path)) == sorted([living.name, "a"])
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_an_interruption_leaves_no_part_at_any_moment(path: Path):
+    """Ctrl-C raises KeyboardInterrupt between any two steps of Python; a timer does it here."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for number in range(300):
+            with contextlib.suppress(KeyboardInterrupt):
+                # From no time at all to longer than a file takes.
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 + number * 5e-6)
+                while True:
+                    atomic.write_text(path, "whole")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+    assert path.read_text() == "whole"
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 def test_outputs_are_compared_with_inputs_as_files(tmp_path: Path, monkeypatch):

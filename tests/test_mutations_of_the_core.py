@@ -154,7 +154,7 @@ def no_gain(patch):
 
 def weight_norm_of_each_output(patch):
     def broken(x, gain, direction, bias, groups):
-        weight = gain * direction / direction.norm(dim=(1, 2), keepdim=True)
+        weight = direction * (gain / direction.norm(dim=(1, 2), keepdim=True))
         y = F.conv1d(x.transpose(1, 2), weight, bias, padding=weight.shape[2] // 2, groups=groups)
         return y[..., : x.shape[1]].transpose(1, 2)
 

@@ -43,7 +43,8 @@ class FastPositionalConv(PositionalConv):
 
     def weight(self) -> Tensor:
         """Return the weight (H, C, K): one gain for each tap times the normalised direction."""
-        return self.gain * self.direction / self.direction.norm(dim=(0, 1), keepdim=True)
+        norm = self.direction.square().sum(dim=(0, 1), keepdim=True).sqrt()  # (1, 1, K)
+        return self.direction * (self.gain / norm)
 
     def convolve_image(self, x: Tensor) -> Tensor:  # (B, T, H)
         """Convolve x as an image of height 1 with channels last: oneDNN is faster for these."""
