@@ -26,14 +26,14 @@ MISLEADING = {"": {"a": 0.6, "b": 0.4}, "a": {"a": 0.3, "b": 0.3, ".": 0.4}, "b"
 
 
 def test_greedy_takes_the_likeliest_token_and_beams_the_likeliest_sequence():
-    found = search(tree(MISLEADING))
-    assert letters(found) == ["a."]
-    assert found.sequences_scores.tolist() == pytest.approx([log(0.6 * 0.4) / 2])
-    assert found.token_logprobs[0].tolist() == pytest.approx([log(0.6), log(0.4)])
-    found = search(tree(MISLEADING), num_beams=2, num_return_sequences=2)
-    assert letters(found) == ["b.", "a."]
-    assert found.sequences_scores.tolist() == pytest.approx([log(0.4) / 2, log(0.6 * 0.4) / 2])
-    assert found.token_logprobs.flatten().tolist() == pytest.approx(
+    result = search(tree(MISLEADING))
+    assert letters(result) == ["a."]
+    assert result.sequences_scores.tolist() == pytest.approx([log(0.6 * 0.4) / 2])
+    assert result.token_logprobs[0].tolist() == pytest.approx([log(0.6), log(0.4)])
+    result = search(tree(MISLEADING), num_beams=2, num_return_sequences=2)
+    assert letters(result) == ["b.", "a."]
+    assert result.sequences_scores.tolist() == pytest.approx([log(0.4) / 2, log(0.6 * 0.4) / 2])
+    assert result.token_logprobs.flatten().tolist() == pytest.approx(
         [log(0.4), 0, log(0.6), log(0.4)], abs=1e-6
     )
 
@@ -65,11 +65,11 @@ def test_a_beam_runs_on_although_all_likelier_tokens_are_eos():
         "length_penalty": 2.0,
         "early_stopping": "never",
     }
-    found = search(table, num_beams=1, **options)
-    assert letters(found) == ["ccccc"]
-    assert found.sequences_scores.item() == pytest.approx(log(0.15) / 25)
-    found = search(table, num_beams=2, num_return_sequences=2, **options)
-    assert letters(found) == ["ccccc", "dcccc"]
+    result = search(table, num_beams=1, **options)
+    assert letters(result) == ["ccccc"]
+    assert result.sequences_scores.item() == pytest.approx(log(0.15) / 25)
+    result = search(table, num_beams=2, num_return_sequences=2, **options)
+    assert letters(result) == ["ccccc", "dcccc"]
 
 
 @pytest.mark.parametrize(
@@ -85,10 +85,10 @@ def test_a_beam_runs_on_although_all_likelier_tokens_are_eos():
 def test_length_penalty_chooses_between_shorter_and_longer(penalty, best):
     table = tree({"": {".": 0.4, "a": 0.6}, "a": {".": 0.5, "a": 0.3, "b": 0.2}})
     options = {"length_penalty": penalty, "max_length": 3}
-    found = search(table, num_beams=2, num_return_sequences=2, **options)
-    assert [row if row[0] == "a" else ".-" for row in letters(found)] == best
+    result = search(table, num_beams=2, num_return_sequences=2, **options)
+    assert [row if row[0] == "a" else ".-" for row in letters(result)] == best
     scores = {".-": log(0.4), "a.": log(0.6 * 0.5) / 2**penalty, "aa": log(0.6 * 0.3) / 2**penalty}
-    assert found.sequences_scores.tolist() == pytest.approx([scores[row] for row in best])
+    assert result.sequences_scores.tolist() == pytest.approx([scores[row] for row in best])
 
 
 IMPROVES = {
@@ -157,9 +157,9 @@ def test_what_is_decided_stays_decided_while_the_batch_goes_on(branch, options, 
 
 
 def test_more_beams_than_words():
-    found = search(noise(0, 3), num_beams=8, num_return_sequences=8, max_length=4)
-    assert found.sequences.tolist()[0] == brute_force(noise(0, 3), 3, 3, 1.0)[0][0]
-    assert len({tuple(row) for row in found.sequences.tolist()}) == 8
+    result = search(noise(0, 3), num_beams=8, num_return_sequences=8, max_length=4)
+    assert result.sequences.tolist()[0] == brute_force(noise(0, 3), 3, 3, 1.0)[0][0]
+    assert len({tuple(row) for row in result.sequences.tolist()}) == 8
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
@@ -217,5 +217,5 @@ def test_beams_as_wide_as_the_tree_find_all_sequences_in_order(V, T, stopping, p
 def test_never_stops_only_when_nothing_better_can_come(V, penalty):
     for K, T, seed in product(range(1, V), [2, 5], range(4)):
         options = {"length_penalty": penalty, "early_stopping": "never", "max_new_tokens": T}
-        found = search(noise(seed, V), num_beams=K, num_return_sequences=K, **options)
-        assert_found(found, slow_beams(noise(seed, V), K, T, penalty))
+        result = search(noise(seed, V), num_beams=K, num_return_sequences=K, **options)
+        assert_found(result, slow_beams(noise(seed, V), K, T, penalty))

@@ -88,7 +88,7 @@ def test_every_decoder_says_what_transformers_says(decoder, tmp_path):
         SpeechEncoderDecoder.from_pretrained(tmp_path, dtype=torch.float64),
         batch(),
     )
-    said = set()
+    words = set()
     for options in SEARCHES:
         options = options | {"max_length": 12, "suppress_tokens": [1]}
         for i, samples in enumerate(SAMPLES):
@@ -97,8 +97,8 @@ def test_every_decoder_says_what_transformers_says(decoder, tmp_path):
             expected = theirs.generate(alone, **options)
             torch.manual_seed(i)
             assert ours.generate(alone, **options).tolist() == expected.tolist()
-            said |= {tuple(row) for row in expected.tolist()}
-    assert len(said) > 10
+            words |= {tuple(row) for row in expected.tolist()}
+    assert len(words) > 10
 
 
 @pytest.mark.parametrize("encoder", ["base", "xls-r with adapter"])
@@ -180,11 +180,11 @@ def row(family: str) -> str:
         config |= json.loads(path.read_text())
     part = remap.read_table(family).part
     config = config.get("decoder", config)
-    found = pretrained.read_part(config, part, "config.json: ")[1]
+    actual = pretrained.read_part(config, part, "config.json: ")[1]
     pair = {
         "encoder": EncoderConfig(num_layers=1),
         "decoder": DecoderConfig.bert(9, num_layers=1),
-        part: found,
+        part: actual,
     }
     with torch.device("meta"):
         state = getattr(SpeechEncoderDecoder(**pair), part).state_dict()

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nanos2t import files as atomic
+from nanos2t import files
 
 
 @pytest.fixture
@@ -23,12 +23,12 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_text_and_copies_replace_what_was_there(path: Path):
-    atomic.write_text(path, "grüß\ud800")
+    files.write_text(path, "grüß\ud800")
     assert path.read_bytes() == "grüß\\ud800".encode()
     (path.parent / "b").write_text("another")
-    atomic.copy_file(path.parent / "b", path)
+    files.copy_file(path.parent / "b", path)
     assert path.read_text() == "another"
-    atomic.copy_file(path, path.parent / "." / "a")
+    files.copy_file(path, path.parent / "." / "a")
     assert path.read_text() == "another" and sorted(os.listdir(path.parent)) == ["a", "b"]
 
 
@@ -43,26 +43,26 @@ def test_what_can_not_be_written_is_kept(path: Path, error: Exception):
     with pytest.raises(
         ValueError, match="a: cannot be written .(No space|failed).*what was there is kept"
     ):
-        atomic.write_atomically(path, write)
+        files.write_atomically(path, write)
     assert path.read_text() == "old" and os.listdir(path.parent) == ["a"]
     with pytest.raises(ValueError, match="gone/a: cannot be written .No such file"):
-        atomic.write_text(path.parent / "gone" / "a", "new")
+        files.write_text(path.parent / "gone" / "a", "new")
     with pytest.raises(ValueError, match="a: cannot be written .No such file"):
-        atomic.copy_file(path.parent / "gone", path)
+        files.copy_file(path.parent / "gone", path)
     assert path.read_text() == "old" and os.listdir(path.parent) == ["a"]
 
 
 def test_a_killed_write_leaves_the_old_file(path: Path):
-    code = """import os, signal, sys; from pathlib import Path; from nanos2t import files as atomic
+    code = """import os, signal, sys; from pathlib import Path; from nanos2t import files
 def write(part):
     part.write_text("ne"); os.kill(os.getpid(), signal.SIGKILL)
-atomic.write_atomically(Path(sys.argv[1]), write)"""
+files.write_atomically(Path(sys.argv[1]), write)"""
     assert (
         subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode
         == -signal.SIGKILL
     )
     assert path.read_text() == "old"
-    atomic.write_text(path, "new")
+    files.write_text(path, "new")
     assert path.read_text() == "new" and os.listdir(path.parent) == ["a"]
 
 
@@ -79,7 +79,7 @@ def test_the_last_file_of_a_group_is_moved_at_the_end(tmp_path: Path, monkeypatc
             (partial / name).write_text(name)
 
     monkeypatch.setattr(os, "replace", spy)
-    paths = atomic.write_group(tmp_path / "model", write_parts)
+    paths = files.write_group(tmp_path / "model", write_parts)
     assert moved == ["a.json", "model.safetensors", "config.json"]
     assert sorted(paths) == sorted((tmp_path / "model").iterdir())
     assert all(path.read_text() == path.name for path in paths)
@@ -91,14 +91,14 @@ def test_a_link_is_kept_and_its_target_written(path: Path, tmp_path: Path):
         link = tmp_path / "folder" / "link"
         link.unlink(missing_ok=True)
         link.symlink_to(target)
-        atomic.write_text(link, f"to {target}")
+        files.write_text(link, f"to {target}")
         assert link.is_symlink() and link.read_text() == f"to {target}"
     assert path.read_text() == "to ../a" and sorted(os.listdir(link.parent)) == ["link", "new"]
 
 
 def test_a_hard_link_keeps_what_it_had(path: Path):
     os.link(path, path.parent / "b")
-    atomic.write_text(path, "new")
+    files.write_text(path, "new")
     assert path.read_text() == "new" and (path.parent / "b").read_text() == "old"
 
 
@@ -108,11 +108,11 @@ def test_pipes_and_devices_are_written_through(tmp_path: Path):
     texts = []
     reader = threading.Thread(target=lambda: texts.append(pipe.read_text()))
     reader.start()
-    atomic.write_text(pipe, "through")
+    files.write_text(pipe, "through")
     reader.join(10)
     assert texts == ["through"] and stat.S_ISFIFO(pipe.stat().st_mode)
 
-    atomic.write_text(Path("/dev/null"), "nowhere")
+    files.write_text(Path("/dev/null"), "nowhere")
     assert not Path("/dev/null").is_file()
     code = "from nanos2t import files; files.write_text(files.Path('/dev/stdout'), 'text')"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
@@ -123,7 +123,7 @@ def test_pipes_and_devices_are_written_through(tmp_path: Path):
 def test_any_name_that_a_file_may_have_is_written(tmp_path: Path, name: str):
     (tmp_path / f"{name[:80]}.part").write_text("the user's")
     for text in ("one", "two"):
-        atomic.write_text(tmp_path / name, text)
+        files.write_text(tmp_path / name, text)
     assert (tmp_path / name).read_text() == "two"
     expected = {name, f"{name[:80]}.part"}
     assert set(os.listdir(tmp_path)) == expected
@@ -155,10 +155,10 @@ def test_processes_that_write_the_same_file_neither_mix_nor_fail(tmp_path: Path)
 
 def test_a_part_is_removed_only_if_its_process_is_dead(tmp_path: Path):
     path = tmp_path / "a"
-    with atomic.new_part(path) as living:
-        atomic.part_path(path, 3).write_text("of a dead process")
-        atomic.part_folder(atomic.part_path(path, 3)).mkdir()
-        atomic.write_text(path, "new")
+    with files.new_part(path) as living:
+        files.part_path(path, 3).write_text("of a dead process")
+        files.part_folder(files.part_path(path, 3)).mkdir()
+        files.write_text(path, "new")
         assert sorted(os.listdir(tmp_path)) == sorted([living.name, "a"])
     assert os.listdir(tmp_path) == ["a"]
 
@@ -176,7 +176,7 @@ def test_an_interruption_leaves_no_part_at_any_moment(path: Path):
                 # From no time at all to longer than a file takes.
                 signal.setitimer(signal.ITIMER_REAL, 1e-5 + number * 5e-6)
                 while True:
-                    atomic.write_text(path, "whole")
+                    files.write_text(path, "whole")
     finally:
         signal.signal(signal.SIGALRM, before)
 
@@ -193,5 +193,5 @@ def test_outputs_are_compared_with_inputs_as_files(tmp_path: Path, monkeypatch):
     os.symlink(".", "here")
     for output in ("in", "./in", "here/in", "link", "hard", str(tmp_path / "in")):
         with pytest.raises(ValueError, match=f"{output}: would be written over the input in"):
-            atomic.check_outputs(["other", output], ["gone", "in"])
-    atomic.check_outputs(["other", "new", "/dev/null", "."], ["in", "gone", "/dev/null", "."])
+            files.check_outputs(["other", output], ["gone", "in"])
+    files.check_outputs(["other", "new", "/dev/null", "."], ["in", "gone", "/dev/null", "."])

@@ -23,21 +23,21 @@ from nanos2t.generate import greedy_search
 
 def test_greedy_pads_behind_the_eos_and_stops_when_all_have_ended():
     script = Script(tree({}, {"": {"a": 1}, "a": {"b": 1}}, {"": {"a": 1}}), 3)
-    found = greedy_search(script, start(3), replace(CONFIG, pad_token_id=0))
-    assert letters(found) == [".--", "ab.", "a.-"]
+    result = greedy_search(script, start(3), replace(CONFIG, pad_token_id=0))
+    assert letters(result) == [".--", "ab.", "a.-"]
     assert script.calls == 3
-    found = search(tree({}, {"": {"a": 1}}), 2, pad_token_id=None)
-    assert letters(found) == ["..", "a."]  # no pad: EOS
+    result = search(tree({}, {"": {"a": 1}}), 2, pad_token_id=None)
+    assert letters(result) == ["..", "a."]  # no pad: EOS
     assert letters(search(tree({}, {"": {"a": 1}}), 2, pad_token_id=4)) == [".b", "a."]
 
 
 def test_what_a_row_says_behind_its_eos_costs_nothing():
     table = tree({".": {"a": 0.5, "b": 0.5}}, {"": {"a": 0.9, "b": 0.1}})
     for options in {}, {"num_beams": 1}, {"num_beams": 2}:
-        found = search(table, 2, **options)
-        assert letters(found) == [".-" if not options else "..", "a."]
-        assert found.token_logprobs[0].tolist() == pytest.approx([0, 0], abs=1e-6)
-        assert found.sequences_scores.tolist() == pytest.approx([0, log(0.9) / 2], abs=1e-6)
+        result = search(table, 2, **options)
+        assert letters(result) == [".-" if not options else "..", "a."]
+        assert result.token_logprobs[0].tolist() == pytest.approx([0, 0], abs=1e-6)
+        assert result.sequences_scores.tolist() == pytest.approx([0, log(0.9) / 2], abs=1e-6)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 1}, {"num_beams": 3}])
@@ -53,16 +53,16 @@ def test_the_last_token_need_not_be_eos(options):
 @pytest.mark.parametrize("options", [{}, {"num_beams": 1}, {"num_beams": 2}])
 def test_any_of_several_eos_ends(options):
     table = tree({"": {"a": 1}, "a": {"b": 1}}, {"": {"c": 1}}, {"": {"a": 1}, "a": {"a": 1}})
-    found = search(table, 3, eos_token_id=[4, 5, 2], pad_token_id=1, **options)
-    assert letters(found) == ["ab^", "c^^", "aa."]
+    result = search(table, 3, eos_token_id=[4, 5, 2], pad_token_id=1, **options)
+    assert letters(result) == ["ab^", "c^^", "aa."]
 
 
 @pytest.mark.parametrize("penalty", [-1, -0.5, 0, 0.5, 1, 2])
 def test_the_length_penalty_of_greedy_is_that_of_a_beam(penalty):
     table = tree({"": {"a": 0.6, "b": 0.4}, "a": {".": 0.9, "a": 0.1}}, {"": {".": 0.8, "a": 0.2}})
     for beams in {}, {"num_beams": 1}:
-        found = search(table, 2, length_penalty=penalty, early_stopping=True, **beams)
-        assert found.sequences_scores.tolist() == pytest.approx([log(0.54) / 2**penalty, log(0.8)])
+        result = search(table, 2, length_penalty=penalty, early_stopping=True, **beams)
+        assert result.sequences_scores.tolist() == pytest.approx([log(0.54) / 2**penalty, log(0.8)])
 
 
 def test_ties_go_to_the_first_index():
@@ -77,10 +77,10 @@ def test_one_beam_is_greedy(penalty, eager):
     for seed in range(8):
         options = {"length_penalty": penalty, "pad_token_id": 1, "max_length": 9}
         want = search(noise(seed, 6), 3, **options)
-        found = search(noise(seed, 6), 3, num_beams=1, early_stopping=eager, **options)
-        assert torch.equal(found.sequences, want.sequences)
-        assert torch.allclose(found.sequences_scores, want.sequences_scores, rtol=1e-5)
-        assert torch.allclose(found.token_logprobs, want.token_logprobs, atol=1e-6)
+        result = search(noise(seed, 6), 3, num_beams=1, early_stopping=eager, **options)
+        assert torch.equal(result.sequences, want.sequences)
+        assert torch.allclose(result.sequences_scores, want.sequences_scores, rtol=1e-5)
+        assert torch.allclose(result.token_logprobs, want.token_logprobs, atol=1e-6)
 
 
 @pytest.mark.parametrize("options", SEARCHES.values(), ids=SEARCHES)
@@ -114,9 +114,9 @@ def test_scores_are_the_sum_of_what_the_tokens_cost(options, sample):
         "temperature": 0.8,
     }
     for seed in range(3):
-        found = search(noise(seed, 20), 3, **options)
-        assert_scores_add_up(found, CONFIG.override(options))
-        assert (found.token_logprobs <= 0).all()
+        result = search(noise(seed, 20), 3, **options)
+        assert_scores_add_up(result, CONFIG.override(options))
+        assert (result.token_logprobs <= 0).all()
 
 
 @pytest.mark.parametrize("beams", [{}, {"num_beams": 1}, {"num_beams": 3}])
@@ -128,10 +128,10 @@ def test_forced_tokens_cost_nothing(beams, sample):
         "eos_token_id": [2, 4],
         "max_length": 5,
     }
-    found = search(
+    result = search(
         noise(0, 9), **options, bad_words_ids=[[2]], min_length=5, do_sample=sample, **beams
     )
-    tokens, logprobs = found.sequences[0, 1:], found.token_logprobs[0]
+    tokens, logprobs = result.sequences[0, 1:], result.token_logprobs[0]
     assert (tokens[0], tokens[-1], len(tokens)) == (5, 4, 4)
     assert (logprobs[0], logprobs[-1]) == (0, 0)
     assert (logprobs[1:-1] < 0).all()
@@ -148,10 +148,10 @@ def test_a_forced_last_token_goes_before_a_forced_first():
 
 def test_greedy_scores_are_probabilities_after_the_constraints():
     table = tree({"": {"a": 0.5, "b": 0.3, ".": 0.2}})
-    found = search(table, bad_words_ids=[[3]])
-    assert letters(found) == ["b."]
-    assert found.token_logprobs[0].tolist() == pytest.approx([log(0.3 / 0.5), 0], abs=1e-6)
-    found = search(table, bad_words_ids=[[3]], num_beams=1)
-    assert found.token_logprobs[0].tolist() == pytest.approx(
+    result = search(table, bad_words_ids=[[3]])
+    assert letters(result) == ["b."]
+    assert result.token_logprobs[0].tolist() == pytest.approx([log(0.3 / 0.5), 0], abs=1e-6)
+    result = search(table, bad_words_ids=[[3]], num_beams=1)
+    assert result.token_logprobs[0].tolist() == pytest.approx(
         [log(0.3), 0], abs=1e-6
     )  # as in transformers

@@ -116,16 +116,16 @@ def test_ids_of_two_halves(halves, tmp_path):
     model = SpeechEncoderDecoder.from_encoder_decoder_pretrained(
         *halves, decoder_start_token_id=7, eos_token_id=9, pad_token_id=8
     )
-    found = model.generation
-    assert (found.decoder_start_token_id, found.eos_token_id, found.pad_token_id) == (7, 9, 8)
+    actual = model.generation
+    assert (actual.decoder_start_token_id, actual.eos_token_id, actual.pad_token_id) == (7, 9, 8)
     decoder_file("BartForCausalLM", "bart", tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     for key in ("decoder_start_token_id", "eos_token_id", "bos_token_id", "pad_token_id"):
         config.pop(key, None)
     (tmp_path / "config.json").write_text(json.dumps(config))
     (tmp_path / "generation_config.json").unlink(missing_ok=True)
-    found = SpeechEncoderDecoder.from_encoder_decoder_pretrained(halves[0], tmp_path).generation
-    assert (found.decoder_start_token_id, found.eos_token_id, found.pad_token_id) == (2, 2, 1)
+    actual = SpeechEncoderDecoder.from_encoder_decoder_pretrained(halves[0], tmp_path).generation
+    assert (actual.decoder_start_token_id, actual.eos_token_id, actual.pad_token_id) == (2, 2, 1)
 
 
 def test_only_a_shared_embedding(halves, tmp_path):

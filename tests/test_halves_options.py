@@ -128,8 +128,8 @@ def test_unknown_and_wrong_options(halves, options, message):
 
 def test_ids_in_the_names_of_the_decoder(halves):
     model = join(halves, decoder_eos_token_id=7, decoder_pad_token_id=5, bos_token_id=6)
-    found = model.generation
-    assert (found.eos_token_id, found.pad_token_id, found.bos_token_id) == (7, 5, 6)
+    actual = model.generation
+    assert (actual.eos_token_id, actual.pad_token_id, actual.bos_token_id) == (7, 5, 6)
     assert model.decoder.config.pad_token_id == 5
 
 

@@ -202,9 +202,9 @@ def test_what_is_not_there_is_said_in_a_line(ask):
 
 
 def test_no_network(ask):
-    (said,) = ask(("owner/model", {}), endpoint="http://127.0.0.1:9")
-    assert said.startswith("owner/model: ") and "\n" not in said
-    assert "not reached" in said
+    (results,) = ask(("owner/model", {}), endpoint="http://127.0.0.1:9")
+    assert results.startswith("owner/model: ") and "\n" not in results
+    assert "not reached" in results
 
 
 def test_an_interrupted_download_goes_on_where_it_stopped(hub, ask):
@@ -224,5 +224,5 @@ def test_a_file_that_is_cut_in_the_cache_is_named(hub, ask, tmp_path):
     blobs = sorted((tmp_path / "cache").rglob("blobs/*"), key=lambda path: path.stat().st_size)
     shutil.copy(blobs[-1], whole := tmp_path / "whole")
     blobs[-1].write_bytes(whole.read_bytes()[:1000])
-    (said,) = ask(("owner/model", {"local_files_only": True}))
-    assert "model.safetensors: " in said and "expected a file of tensors" in said
+    (results,) = ask(("owner/model", {"local_files_only": True}))
+    assert "model.safetensors: " in results and "expected a file of tensors" in results

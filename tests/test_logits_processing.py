@@ -130,6 +130,6 @@ def test_warp_keeps_the_likeliest_tokens(order, temperature, top_k, top_p, keep)
     if top_p is not None and top_p < 1:  # the fewest that have top_p together
         enough = next(n for n in range(1, 7) if sum(chances[:n]) >= top_p * sum(chances) - 1e-6)
         kept = kept[: max(enough, keep)]
-    found = warp_logits(torch.tensor([logits]), config, keep)[0].tolist()
+    actual = warp_logits(torch.tensor([logits]), config, keep)[0].tolist()
     want = [logits[token] / temperature if token in kept else -inf for token in range(6)]
-    assert found == pytest.approx(want, rel=1e-6)
+    assert actual == pytest.approx(want, rel=1e-6)

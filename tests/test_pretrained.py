@@ -180,9 +180,9 @@ def test_every_config_field_reaches_transformers_and_returns(tmp_path):
     )
     assert not any(info.values())
     for field in fields(generation):
-        found = getattr(theirs.generation_config, field.name)
+        actual = getattr(theirs.generation_config, field.name)
         expected = getattr(generation, field.name)
-        assert found == (list(expected) if isinstance(expected, tuple) else expected), field.name
+        assert actual == (list(expected) if isinstance(expected, tuple) else expected), field.name
     theirs.generation_config = hf.GenerationConfig(
         **IDS
     )  # so many options at once are not valid there
@@ -266,10 +266,10 @@ slow = {{"sympy", "transformers", "huggingface_hub", "tokenizers", "soxr"}}
 print(sorted(slow & sys.modules.keys()))
 """
     root = Path(pretrained.__file__).parents[1]
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
     )
-    assert found.stdout.strip() == "[]", found
+    assert completed.stdout.strip() == "[]", completed
 
 
 def test_saving_over_the_file_that_is_mapped(folder, tmp_path):

@@ -64,9 +64,10 @@ def theirs_of_pair(config: dict) -> dict[str, tuple]:
                     "layernorm_embedding": False}  # fmt: skip
         decoder["max_position_embeddings"] = decoder["max_target_positions"]
     whole = hf.SpeechEncoderDecoderConfig(encoder=dict(config["encoder"]), decoder=decoder)
-    found = shapes(hf.SpeechEncoderDecoderModel(whole).state_dict())
+    actual = shapes(hf.SpeechEncoderDecoderModel(whole).state_dict())
     return {
-        name.replace("output_projection", "lm_head") if s2t else name: found[name] for name in found
+        name.replace("output_projection", "lm_head") if s2t else name: actual[name]
+        for name in actual
     }
 
 
@@ -87,11 +88,11 @@ def ours_of(config: dict, path: Path) -> dict[str, tuple]:
         kind, part = {"encoder": (EncoderConfig, Encoder)}.get(
             part_of(family), (DecoderConfig, None)
         )
-        found = pretrained.read_part(config, part_of(family), f"{path}: ")[1]
+        actual = pretrained.read_part(config, part_of(family), f"{path}: ")[1]
         if part is None:
-            model = SpeechEncoderDecoder(EncoderConfig(num_layers=1), found).decoder
+            model = SpeechEncoderDecoder(EncoderConfig(num_layers=1), actual).decoder
         else:
-            model = part(found)
+            model = part(actual)
         return shapes(remap.export_state(remap.read_table(family).tensors, model.state_dict()))
 
 
@@ -223,9 +224,9 @@ def test_logits_at_full_size(name, tmp_path):
     theirs = hf.SpeechEncoderDecoderModel.from_pretrained(tmp_path).eval()
     expected = theirs(input_values=waveform, decoder_input_ids=ids).logits
     del theirs
-    found = SpeechEncoderDecoder.from_pretrained(tmp_path)(waveform, decoder_input_ids=ids).logits
+    actual = SpeechEncoderDecoder.from_pretrained(tmp_path)(waveform, decoder_input_ids=ids).logits
     assert expected.std() > 0.01
-    assert (found - expected).abs().max() < 1e-4
+    assert (actual - expected).abs().max() < 1e-4
 
 
 GROWTH = """
@@ -307,9 +308,9 @@ def test_hidden_states_of_distilhubert(librispeech_a0):
         remap.import_state(table.tensors, theirs, encoder.state_dict()), strict=False
     )
     waveform = nanos2t.audio.normalise(nanos2t.audio.load(librispeech_a0, 16000))
-    found = encoder(torch.tensor(waveform)[None])[0]
-    assert torch.allclose(found[0, :4, :4], expected, rtol=5e-3, atol=5e-3)
-    assert abs(found.sum().item() + 3776.0730) < 0.1
+    actual = encoder(torch.tensor(waveform)[None])[0]
+    assert torch.allclose(actual[0, :4, :4], expected, rtol=5e-3, atol=5e-3)
+    assert abs(actual.sum().item() + 3776.0730) < 0.1
 
 
 @pytest.fixture(scope="module")

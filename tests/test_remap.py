@@ -128,8 +128,8 @@ def test_official_names_and_shapes(name):
     theirs, rows = zeros(theirs), read_table(family).tensors
     assert len(theirs) == count
     assert import_state(rows, theirs, ours).keys() == ours.keys()
-    found = [match.theirs for match in remap.match_rows(rows, ours) if not match.row.is_legacy]
-    assert sorted(found) == sorted(theirs)  # each by exactly one row
+    actual = [match.theirs for match in remap.match_rows(rows, ours) if not match.row.is_legacy]
+    assert sorted(actual) == sorted(theirs)  # each by exactly one row
     assert {right: part.shape for right, part in export_state(rows, ours).items()} == {
         right: part.shape for right, part in theirs.items()
     }

@@ -45,8 +45,8 @@ def test_defaults_are_those_of_transformers(family):
     theirs["output_hidden_size"] = None  # transformers fills it in
     for row in remap.read_table(family).config.values():
         if row.theirs in theirs and row.rule != "write":
-            found = theirs[row.theirs]
-            assert (list(found) if isinstance(found, tuple) else found) == row.default, row
+            actual = theirs[row.theirs]
+            assert (list(actual) if isinstance(actual, tuple) else actual) == row.default, row
         if row.rule == "if":
             switch, preset = row.switch
             assert theirs[switch] == preset

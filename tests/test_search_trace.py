@@ -48,7 +48,7 @@ def rebuild(trace: list, row: int, end) -> tuple[list[int], float]:
 )
 def test_the_trace_is_the_whole_search(options):
     generator = torch.Generator().manual_seed(3)
-    found, trace = search_fixed_logits(torch.randn(7, 9, generator=generator), 8, **options)
+    result, trace = search_fixed_logits(torch.randn(7, 9, generator=generator), 8, **options)
     again, _ = search_fixed_logits(
         torch.randn(7, 9, generator=torch.Generator().manual_seed(3)), 8, **options
     )
@@ -57,9 +57,9 @@ def test_the_trace_is_the_whole_search(options):
         ends = [c for c in trace if c.row == row and c.status == "finished"]
         best = max(ends, key=lambda end: end.score)
         tokens, total = rebuild(trace, row, best)
-        assert tokens == found.sequences[row, 1 : 1 + len(tokens)].tolist()
+        assert tokens == result.sequences[row, 1 : 1 + len(tokens)].tolist()
         assert best.sum == pytest.approx(total, abs=1e-5) and best.score == pytest.approx(
-            found.sequences_scores[row].item(), abs=1e-6
+            result.sequences_scores[row].item(), abs=1e-6
         )
         assert best.score == pytest.approx(
             best.sum / best.step ** options.get("length_penalty", 1.0)
@@ -76,7 +76,7 @@ def test_the_trace_is_the_whole_search(options):
         {"kept", "dropped", "finished"} if beams > 1 else {"kept", "finished"}
     )
     if not options.get("do_sample"):
-        assert torch.equal(found.sequences, again.sequences)
+        assert torch.equal(result.sequences, again.sequences)
 
 
 def test_a_trace_stops_with_its_row():

@@ -63,8 +63,8 @@ def utter(words):
     parts = [np.zeros(int(rng.uniform(0.05, 0.3) * rate))]
     for word in words:
         times = np.arange(0, len(clips[word]) - 1, np.exp(rng.uniform(-0.2, 0.2)))
-        said = np.interp(times, np.arange(len(clips[word])), clips[word])
-        parts += [said * rng.uniform(0.5, 1.5), np.zeros(int(rng.uniform(0.05, 0.4) * rate))]
+        samples = np.interp(times, np.arange(len(clips[word])), clips[word])
+        parts += [samples * rng.uniform(0.5, 1.5), np.zeros(int(rng.uniform(0.05, 0.4) * rate))]
     x = np.concatenate(parts)
     return (x + rng.uniform(0, 0.01) * rng.standard_normal(len(x))).astype(np.float32)
 
@@ -114,9 +114,9 @@ def labels_of(texts):
 @torch.no_grad()
 def listen(texts):
     """Return the encoder's output (B, S, 192) for recordings of texts, and frame lengths (B,)."""
-    heard = [model.encoder(*stt.prepare([utter(text)])[:1])[0][0] for text in texts]
-    frames = torch.tensor([len(x) for x in heard])
-    return torch.nn.utils.rnn.pad_sequence(heard, batch_first=True), frames
+    memories = [model.encoder(*stt.prepare([utter(text)])[:1])[0][0] for text in texts]
+    frames = torch.tensor([len(x) for x in memories])
+    return torch.nn.utils.rnn.pad_sequence(memories, batch_first=True), frames
 
 
 memory, frames = listen(said)
@@ -160,8 +160,8 @@ def test():
     one.
     """
     model.eval()
-    found = generate.decode_memory(model, model.bridge(test_memory), test_frames, {}).sequences
-    written = [[VOCABULARY[i] for i in row if VOCABULARY[i]] for row in found.tolist()]
+    sequences = generate.decode_memory(model, model.bridge(test_memory), test_frames, {}).sequences
+    written = [[VOCABULARY[i] for i in row if VOCABULARY[i]] for row in sequences.tolist()]
     wrong = sum(edits(row, [*reversed(text)]) for row, text in zip(written, unseen))
     one = next(i for i, text in enumerate(unseen) if len(set(text)) == 3 and len(text) == 4)
     tokens = shift_right(labels_of([unseen[one]]), START, PAD)[0, :4]

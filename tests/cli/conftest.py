@@ -30,13 +30,13 @@ def run(capsys, model: Path):
     def run(*arguments: object, tiny: bool = True) -> tuple[int, list[str], list[str]]:
         more = ["--model", str(model)] if tiny and arguments[0] == "transcribe" else []
         code = cli.main([*map(str, arguments), *more])
-        found = capsys.readouterr()
-        assert "Traceback" not in found.err and not found.out[-1:].strip(), (
+        stderr = capsys.readouterr()
+        assert "Traceback" not in stderr.err and not stderr.out[-1:].strip(), (
             "the last line has no end"
         )
-        for line in found.err.splitlines():
+        for line in stderr.err.splitlines():
             assert line.startswith("nanos2t: ") and len(line) < 400, line
-        return code, found.out.splitlines(), found.err.splitlines()
+        return code, stderr.out.splitlines(), stderr.err.splitlines()
 
     return run
 

@@ -90,8 +90,8 @@ def test_text_that_stdout_has_no_bytes_for(model, stt, clips, monkeypatch):
             patch.setattr(sys, "stdout", stdout)
             assert cli.main(["transcribe", name, "--format", "json", "--model", str(model)]) == 0
         for content in file.read_bytes(), stdout.buffer.getvalue():
-            found = json.loads(content.decode("utf-8"))
-            assert found["text"] == "größer" and found["audio"] == name
+            actual = json.loads(content.decode("utf-8"))
+            assert actual["text"] == "größer" and actual["audio"] == name
 
 
 def test_a_reader_that_has_enough(model, clips):

@@ -36,10 +36,10 @@ def run(capsys, model: Path):
         if tiny:
             command += ["--model", str(model)]
         code = cli.main(command)
-        found = capsys.readouterr()
-        assert "Traceback" not in found.err
-        assert all(line.startswith("nanos2t: ") for line in found.err.splitlines())
-        return code, found.out, found.err.splitlines()
+        stderr = capsys.readouterr()
+        assert "Traceback" not in stderr.err
+        assert all(line.startswith("nanos2t: ") for line in stderr.err.splitlines())
+        return code, stderr.out, stderr.err.splitlines()
 
     return run
 
@@ -66,10 +66,10 @@ def test_the_command_prints_a_table_and_the_worst(run, stt, clips, tmp_path):
 def test_json_and_output(run, clips, tmp_path):
     path = manifest(tmp_path / "m.jsonl", *({"audio": clip, "text": "w7"} for clip in clips))
     code, out, _ = run(path, "--json", "--output", tmp_path / "found.json", "--language", "de")
-    found = json.loads(out)
-    assert code == 0 and json.loads((tmp_path / "found.json").read_text()) == found
-    assert len(found["items"]) == 5 and found["scores"]["all"]["items"] == 5
-    assert {row["language"] for row in found["items"]} == {"de"}
+    actual = json.loads(out)
+    assert code == 0 and json.loads((tmp_path / "found.json").read_text()) == actual
+    assert len(actual["items"]) == 5 and actual["scores"]["all"]["items"] == 5
+    assert {row["language"] for row in actual["items"]} == {"de"}
     code, out, err = run(path, "--output", tmp_path / "no" / "found.json")
     assert code == 1 and "all" in out and len(err) == 1 and "found.json" in err[0]
 

@@ -87,10 +87,10 @@ def test_a_monolingual_model_has_no_language_to_choose(run, clips):
 
 def tensors(change):
     def break_(folder: Path) -> None:
-        found = load_file(folder / "model.safetensors")
-        found = {name: tensor.clone() for name, tensor in found.items()}
-        change(found)
-        save_file(found, folder / "model.safetensors", {"format": "pt"})
+        actual = load_file(folder / "model.safetensors")
+        actual = {name: tensor.clone() for name, tensor in actual.items()}
+        change(actual)
+        save_file(actual, folder / "model.safetensors", {"format": "pt"})
 
     return break_
 

@@ -63,11 +63,11 @@ def test_command(folder, run, monkeypatch):
 
     clip = Path(nanos2t.__file__).parent / "assets" / "sample.wav"
     code, text, err = run(folder, "--dtype", "float64", "--json", "--audio", clip)
-    found = json.loads(text)
-    assert (code, err, found["first_departure"]) == (0, [], None)
-    assert [row["stage"] for row in found["stages"]] == STAGES
-    assert max(row["difference"] for row in found["stages"]) < 1e-9
-    assert set(found["stages"][0]) == {"stage", "shape", "difference", "largest", "departs"}
+    actual = json.loads(text)
+    assert (code, err, actual["first_departure"]) == (0, [], None)
+    assert [row["stage"] for row in actual["stages"]] == STAGES
+    assert max(row["difference"] for row in actual["stages"]) < 1e-9
+    assert set(actual["stages"][0]) == {"stage", "shape", "difference", "largest", "departs"}
 
     right = wav2vec2.position_conv
     monkeypatch.setattr(wav2vec2, "position_conv", lambda x, *rest: right(x, *rest).flip(1))
@@ -89,22 +89,22 @@ def test_command_that_cannot_be_done(folder, run, tmp_path, monkeypatch):
         (1, "nothing.wav", folder, "--audio", "nothing.wav"),
         (2, "float16", folder, "--dtype", "float16"),
     ]:
-        found, out, err = run(*arguments)
-        assert (found, out, len(err)) == (code, "", 1) and named in err[0], arguments
+        completed, out, err = run(*arguments)
+        assert (completed, out, len(err)) == (code, "", 1) and named in err[0], arguments
 
     # transformers 5 has no speech_to_text_2.
     s2t_folder(pair_of("base", "trocr, sinusoidal, untied"), tmp_path / "s2t")
-    found, out, err = run(tmp_path / "s2t")
-    assert (found, out, len(err)) == (3, "", 1)
+    completed, out, err = run(tmp_path / "s2t")
+    assert (completed, out, len(err)) == (3, "", 1)
     assert str(tmp_path / "s2t") in err[0] and "speech_to_text_2" in err[0]
 
     # Another model has other stages.
     untied = {"hidden_size": 15, "num_attention_heads": 5, "tie_word_embeddings": False}
     other = tiny_pair(decoder=untied)
     monkeypatch.setattr(parity, "load_theirs", lambda *_: other)
-    found, out, err = run(folder, "--dtype", "float64")
-    assert found == 1 and out.splitlines()[-1].startswith("first to depart: ")
+    completed, out, err = run(folder, "--dtype", "float64")
+    assert completed == 1 and out.splitlines()[-1].startswith("first to depart: ")
 
     monkeypatch.setattr(command, "find_spec", lambda name: None)
-    found, out, err = run(folder)
-    assert (found, out, len(err)) == (2, "", 1) and "transformers" in err[0]
+    completed, out, err = run(folder)
+    assert (completed, out, len(err)) == (2, "", 1) and "transformers" in err[0]

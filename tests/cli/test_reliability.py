@@ -129,8 +129,8 @@ def test_the_guards_are_awake():
     ):
         assert guarded(code).returncode in (1, -signal.SIGSYS)
     done = guarded("open('new', 'w'); os.mkdir('out'); open('out/a', 'w'); os.mkdir('outside')")
-    found = json.loads(done.stdout)
-    assert len(found) == 2 and "'new'" in found[0] and "outside" in found[1]
+    actual = json.loads(done.stdout)
+    assert len(actual) == 2 and "'new'" in actual[0] and "outside" in actual[1]
 
 
 def test_a_local_model_needs_no_socket_and_writes_into_the_output_folder_only(model: Path):
@@ -259,17 +259,17 @@ def stop_at(
     process.send_signal(number)
     out, err = process.communicate(timeout=300)
     files = sorted(Path("out").glob("*.json"))
-    told = (first + out).decode().split("\n")[:-1]
+    lines = (first + out).decode().split("\n")[:-1]
 
     codes = {-number} if number == signal.SIGKILL else {130}
     # When the program has not begun, or is done, Python itself is what the signal ends.
-    if len(told) == len(texts):
+    if len(lines) == len(texts):
         codes |= {0, -number}
     elif not started:
         codes |= {-number}
     assert process.returncode in codes, err.decode()
     assert not started or b"Traceback" not in err
-    assert told == list(texts.values())[: len(told)] and len(told) <= len(files), (
+    assert lines == list(texts.values())[: len(lines)] and len(lines) <= len(files), (
         "said, but not on disk"
     )
     for path in files:
@@ -418,9 +418,9 @@ def test_many_files_some_broken(model: Path, count: int, broken: int, most: floa
 
     names, spoiled = many.make_files(Path.cwd(), count, broken, most)
     options = ["--model", str(model)] if count < 1000 else []
-    found = many.run_command(names, spoiled, Path.cwd(), *options)
-    assert found["problems"] == []
-    assert (found["transcripts"], found["lines_on_stderr"], found["exit"]) == (
+    actual = many.run_command(names, spoiled, Path.cwd(), *options)
+    assert actual["problems"] == []
+    assert (actual["transcripts"], actual["lines_on_stderr"], actual["exit"]) == (
         count - broken,
         broken,
         1,
@@ -433,6 +433,6 @@ def test_a_batch_is_what_its_files_are(count: int):
 
     longest = 2.0 if count < 100 else 12.0
     names, _ = many.make_files(Path.cwd(), count, 0, longest, seed=1)
-    found = many.compare_batches(nanos2t.load(), names, language="de")
-    assert found["differ"] == [] and found["score_difference"] < 1e-4
-    assert found["compared"] == count and found["texts"] > count / 3
+    actual = many.compare_batches(nanos2t.load(), names, language="de")
+    assert actual["differ"] == [] and actual["score_difference"] < 1e-4
+    assert actual["compared"] == count and actual["texts"] > count / 3

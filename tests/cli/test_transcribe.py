@@ -22,8 +22,8 @@ def test_one_line_of_bare_text_per_input_in_order(run, stt, clips):
     assert len({*expected.values()}) == 4 and all(expected.values())
     for size in 1, 2, 3, 8:
         for names in clips, clips[::-1], [*clips, clips[0], clips[0]]:
-            found = run("transcribe", *names, "--batch-size", size)
-            assert found == (0, [expected[name] for name in names], [])
+            completed = run("transcribe", *names, "--batch-size", size)
+            assert completed == (0, [expected[name] for name in names], [])
     assert sorted(os.listdir()) == sorted(clips), "files appeared"
 
 

@@ -28,7 +28,7 @@ def test_one_process_alone(monkeypatch):
     assert (queue.num_processes, queue.rank) == (1, 0)
     assert queue.broadcast([["a", ""], 1]) == [["a", ""], 1]
     taken = []
-    told = []
+    message = []
 
     def texts():
         for index in queue.claim_indices(3):
@@ -36,9 +36,9 @@ def test_one_process_alone(monkeypatch):
             yield index, f"{index} \udcff\n"
 
     for text in queue.merge_texts(texts(), 3):
-        told.append(text)
-        assert taken == list(range(len(told))), "told before the next is taken"
-    assert told == ["0 \udcff\n", "1 \udcff\n", "2 \udcff\n"] and queue.sum(3) == 3
+        message.append(text)
+        assert taken == list(range(len(message))), "told before the next is taken"
+    assert message == ["0 \udcff\n", "1 \udcff\n", "2 \udcff\n"] and queue.sum(3) == 3
 
 
 def torchrun(*arguments: object, processes: int = 2) -> subprocess.Popen:

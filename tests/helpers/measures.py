@@ -168,11 +168,13 @@ def main() -> None:
     total = Measures()
     for path in paths:
         text = path.read_text(encoding="utf-8")
-        found = measure(text)
-        total += found
+        measures = measure(text)
+        total += measures
         longest = max(function_statements(text).items(), key=lambda pair: pair[1], default=("", 0))
-        row = f"{found.statements:>6}{found.density:>9.2f}{found.conditionals_per_100:>8.1f}"
-        row += f"{found.comments_per_100:>9.1f}  {longest[0]} {longest[1]}, {len(habits(text))}"
+        row = (
+            f"{measures.statements:>6}{measures.density:>9.2f}{measures.conditionals_per_100:>8.1f}"
+        )
+        row += f"{measures.comments_per_100:>9.1f}  {longest[0]} {longest[1]}, {len(habits(text))}"
         print(f"{path.name if named else str(path.relative_to(root)):<44}{row}")
         if named:
             print("".join(f"    {line}\n" for line in habits(text)), end="")

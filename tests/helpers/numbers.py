@@ -24,13 +24,13 @@ def assert_same_numbers(theirs, ours: SpeechEncoderDecoder) -> float:
     Returns the largest difference of logits; the loss is compared, too.
     """
     waveforms, mask, labels = batch()
-    found, worst = ours(waveforms, mask, labels), 0.0
+    actual, worst = ours(waveforms, mask, labels), 0.0
     total = 0.0
     for i, samples in enumerate(SAMPLES):
         alone = theirs(input_values=waveforms[i : i + 1, :samples], labels=labels[i : i + 1])
         real = int((labels[i] != -100).sum())
-        worst = max(worst, float((found.logits[i, :real] - alone.logits[0, :real]).abs().max()))
+        worst = max(worst, float((actual.logits[i, :real] - alone.logits[0, :real]).abs().max()))
         total += float(alone.loss) * real
     assert worst < 1e-10
-    assert abs(found.loss.item() - total / int((labels != -100).sum())) < 1e-10
+    assert abs(actual.loss.item() - total / int((labels != -100).sum())) < 1e-10
     return worst

@@ -121,18 +121,18 @@ def log_softmax(logits: list[float]) -> list[float]:
 
 def brute_force(table: Table, V: int, T: int, penalty: float) -> Hypotheses:
     """Return all sequences that end by EOS or have T tokens, for utterance 0, best first."""
-    found = []
+    actual = []
 
     def grow(tokens: tuple[int, ...], total: float) -> None:
         for token, logprob in enumerate(log_softmax(table(0, tokens))):
             longer = (*tokens, token)
             if token == CONFIG.eos_token_id or len(longer) == T + 1:
-                found.append(([*longer], (total + logprob) / len(longer[1:]) ** penalty))
+                actual.append(([*longer], (total + logprob) / len(longer[1:]) ** penalty))
             else:
                 grow(longer, total + logprob)
 
     grow((CONFIG.decoder_start_token_id,), 0.0)
-    return sorted(found, key=lambda hypothesis: -hypothesis[1])
+    return sorted(actual, key=lambda hypothesis: -hypothesis[1])
 
 
 def assert_scores_add_up(found: Generated, config: GenerationConfig) -> None:

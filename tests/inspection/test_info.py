@@ -99,12 +99,12 @@ def test_frame_rate(folder, tmp_path):
     assert described(folder)["frames"] == "50 per second, each from 20.62 ms of sound"
     official = {"conv_kernels": (10, 3, 3, 3, 3, 2, 2), "conv_strides": (5, 2, 2, 2, 2, 2, 2)}
     encoder = replace(ENCODER, conv_channels=(4,) * 7, adapter_layers=3, **official)
-    found = described(save(tmp_path / "adapter", encoder))
+    description = described(save(tmp_path / "adapter", encoder))
     assert (
-        found["frames"]
+        description["frames"]
         == "50 per second, each from 25 ms of sound; 6.25 per second after the adapter"
     )
-    assert "encoder.adapter" in found
+    assert "encoder.adapter" in description
 
 
 def test_ids_and_options(folder, tmp_path):

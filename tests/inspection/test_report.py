@@ -172,11 +172,11 @@ def test_silence_pieces_and_lengths(stt):
     assert report.analyse_recording(stt, as_wav(np.zeros(3000, "f4")), "a")["pieces"] == []
     clip = stt.load_audio(SAMPLE)
     noise = np.random.default_rng(0).normal(0, 1e-4, 16000).astype("f4")
-    found = report.analyse_recording(stt, as_wav(np.concatenate([clip, noise, clip])), "a")[
+    actual = report.analyse_recording(stt, as_wav(np.concatenate([clip, noise, clip])), "a")[
         "pieces"
     ]
-    assert [piece["text"] for piece in found] == ["two four seven"] * 2
-    assert found[1]["start"] == pytest.approx(found[0]["start"] + len(clip) / 8000 + 2, abs=0.5)
+    assert [piece["text"] for piece in actual] == ["two four seven"] * 2
+    assert actual[1]["start"] == pytest.approx(actual[0]["start"] + len(clip) / 8000 + 2, abs=0.5)
 
 
 def test_a_part_is_shown_if_the_recording_is_long(stt, monkeypatch):

@@ -255,7 +255,7 @@ def test_the_policy_forbids_the_network(browser, sample_run, tmp_path):
     (tmp_path / "page.html").write_text(report.render_page([sample_run]), "utf-8")
     page = browser.new_page()
     page.goto((tmp_path / "page.html").as_uri())
-    told = page.evaluate(
+    value = page.evaluate(
         """async () => {
         const told = [];
         document.addEventListener('securitypolicyviolation',
@@ -269,7 +269,7 @@ def test_the_policy_forbids_the_network(browser, sample_run, tmp_path):
         return told;
         }"""
     )
-    assert {"connect-src", "fetch", "img-src", "frame-src"} <= set(told)
+    assert {"connect-src", "fetch", "img-src", "frame-src"} <= set(value)
 
 
 def test_two_runs_side_by_side(show, sample_run, stt):

@@ -48,16 +48,16 @@ def test_flags_go_before_the_file_before_the_run_before_the_defaults(tmp_path: P
     (tmp_path / "train.json").write_text(train_config.render_config(old))
     assert json.loads((tmp_path / "train.json").read_text()) == asdict(old)
     (tmp_path / "c.json").write_text('{"seed": 60, "learning-rate": 1}')
-    found = train_config.resolve_config({"workers": 700}, str(tmp_path / "c.json"), str(tmp_path))
-    assert (found.steps, found.seed, found.workers, found.learning_rate) == (5, 60, 700, 1)
-    assert found.output == str(tmp_path) and found.model == "m" and found.accumulate == 1
+    config = train_config.resolve_config({"workers": 700}, str(tmp_path / "c.json"), str(tmp_path))
+    assert (config.steps, config.seed, config.workers, config.learning_rate) == (5, 60, 700, 1)
+    assert config.output == str(tmp_path) and config.model == "m" and config.accumulate == 1
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib")
 def test_a_config_may_be_toml(tmp_path: Path):
     (tmp_path / "c.toml").write_text('steps = 5\nbfloat16 = true\nschedule = "cosine"\n')
-    found = train_config.resolve_config(GIVEN, str(tmp_path / "c.toml"))
-    assert found.steps == 5 and found.bfloat16 is True and found.schedule == "cosine"
+    config = train_config.resolve_config(GIVEN, str(tmp_path / "c.toml"))
+    assert config.steps == 5 and config.bfloat16 is True and config.schedule == "cosine"
 
 
 @pytest.mark.parametrize(
@@ -132,11 +132,11 @@ def test_files_that_are_missing_are_named(tmp_path: Path):
 
 
 def test_help_needs_no_torch():
-    found = "import sys, importlib.util as u; s = u.spec_from_file_location('t', sys.argv[1]); "
-    found += "m = u.module_from_spec(s); sys.modules['t'] = m; s.loader.exec_module(m); "
-    found += "print('torch' in sys.modules)"
+    actual = "import sys, importlib.util as u; s = u.spec_from_file_location('t', sys.argv[1]); "
+    actual += "m = u.module_from_spec(s); sys.modules['t'] = m; s.loader.exec_module(m); "
+    actual += "print('torch' in sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-c", found, train_config.__file__],
+        [sys.executable, "-c", actual, train_config.__file__],
         capture_output=True,
         text=True,
         check=False,

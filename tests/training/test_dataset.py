@@ -22,21 +22,24 @@ def test_a_clip_is_encoded_once_for_its_texts_and_says_the_first(setup):
     stt, items, config = setup
     texts = ("one three", "en"), ("one", "de"), ("three", "en")
     items = [replace(items[i], text=text, language=name) for i in (2, 5) for text, name in texts]
-    found, lines = select_examples(stt, items, config)
+    examples, lines = select_examples(stt, items, config)
     assert not lines
-    batch = BatchDataset(stt, found, replace(config, targets=2))[0, [5, 4, 1, 2], 9]
+    batch = BatchDataset(stt, examples, replace(config, targets=2))[0, [5, 4, 1, 2], 9]
     assert batch.names == [items[5].audio, items[1].audio] and len(batch.input_values) == 2
     assert len(batch.labels) == len(batch.decoder_input_ids) == 4
-    tokens = [found[i].tokens for i in (5, 4, 1, 2)]
+    tokens = [examples[i].tokens for i in (5, 4, 1, 2)]
     assert [row[row != IGNORED].tolist() for row in batch.labels] == [row[1:] for row in tokens]
-    said = [row[row != IGNORED].tolist() for row in batch.ctc_labels]
-    assert said == [found[0].tokens[1:-1]] * 2 and stt.tokenizer.decode(said[0]) == "one three"
+    results = [row[row != IGNORED].tolist() for row in batch.ctc_labels]
+    assert (
+        results == [examples[0].tokens[1:-1]] * 2
+        and stt.tokenizer.decode(results[0]) == "one three"
+    )
 
 
 def test_a_batch_is_what_the_model_takes(setup):
     stt, items, config = setup
-    found, _ = select_examples(stt, items, config)
-    batch = BatchDataset(stt, found, config)[5, [0, 3], 17]
+    examples, _ = select_examples(stt, items, config)
+    batch = BatchDataset(stt, examples, config)[5, [0, 3], 17]
     assert batch.number == 5 and batch.step_labels == 17
     assert batch.names == [items[0].audio, items[3].audio]
     waveforms = [audio.normalise(load_item(items[i], RATE)) for i in (0, 3)]
@@ -45,7 +48,7 @@ def test_a_batch_is_what_the_model_takes(setup):
     assert torch.equal(batch.attention_mask, mask)
     assert values.shape == batch.input_values.shape
     for row, i in enumerate((0, 3)):
-        tokens = found[i].tokens
+        tokens = examples[i].tokens
         decoder_input = batch.decoder_input_ids[row].tolist()
         labels = batch.labels[row].tolist()
         assert decoder_input[: len(tokens)] == [
@@ -60,9 +63,9 @@ def test_a_batch_is_what_the_model_takes(setup):
 def test_workers_and_restarts_change_no_batch(setup):
     stt, items, config = setup
     config = replace(config, speed=0.2, noise=0.5)
-    found, _ = select_examples(stt, items, config)
-    here = train_loader(stt, found, config, 0, 0, 1)
-    there = train_loader(stt, found, replace(config, workers=2), 3, 0, 1)
+    examples, _ = select_examples(stt, items, config)
+    here = train_loader(stt, examples, config, 0, 0, 1)
+    there = train_loader(stt, examples, replace(config, workers=2), 3, 0, 1)
     batches = [next(here) for _ in range(8)]
     for wanted, batch in zip(batches[3:], there):
         assert wanted.number == batch.number and wanted.names == batch.names
@@ -81,9 +84,9 @@ def test_nothing_is_learned_of_a_clip_that_turns_out_broken(setup):
     texts = [
         replace(replace(good, audio=bad), text=text) for text in (good.text, f"{good.text} one")
     ]
-    found, lines = select_examples(stt, [items[2], *texts], replace(config, targets=2))
+    examples, lines = select_examples(stt, [items[2], *texts], replace(config, targets=2))
     assert not lines
-    clips = BatchDataset(stt, found, replace(config, targets=2))
+    clips = BatchDataset(stt, examples, replace(config, targets=2))
     batch = clips[0, [1, 2, 0, 0], 9]
     assert batch.damaged == {texts[0]: f"{bad}: expected finite samples, found NaN or infinity"}
     assert batch.step_labels == 9
@@ -99,16 +102,16 @@ def test_nothing_is_learned_of_a_clip_that_turns_out_broken(setup):
     losses = [learner(*part[2:4], None, *part[4:7]).item() for part in (batch, alone)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     listed = select_examples(stt, [items[2], *texts], config, decode=True)
-    assert listed[0] == found[:1] and all(
+    assert listed[0] == examples[:1] and all(
         "bad.wav: expected finite samples" in line for line in listed[1]
     )
 
 
 def test_dev_batches_have_each_clip_once_unchanged_one_language_each(setup):
     stt, items, config = setup
-    found, _ = select_examples(stt, items, config)
+    examples, _ = select_examples(stt, items, config)
     loaders = [
-        dev_loader(stt, found, replace(config, speed=0.5, noise=1.0), r, 2) for r in range(2)
+        dev_loader(stt, examples, replace(config, speed=0.5, noise=1.0), r, 2) for r in range(2)
     ]
     batches = [batch for loader in loaders for batch in loader]
     assert sorted(name for batch in batches for name in batch.names) == sorted(

@@ -52,37 +52,37 @@ PAIRS = [
 
 
 def test_rates_are_errors_over_lengths_of_the_corpus():
-    found = evaluation.compute_scores(PAIRS)
+    scores = evaluation.compute_scores(PAIRS)
     words = sum(distance(text.split(), said.split()) for text, said in PAIRS)
     letters = sum(distance(text, said) for text, said in PAIRS)
-    assert found["wer"] == pytest.approx(words / sum(len(text.split()) for text, _ in PAIRS))
-    assert found["cer"] == pytest.approx(letters / sum(len(text) for text, _ in PAIRS))
-    assert (found["items"], found["exact"]) == (5, 0.2) and words == 6
+    assert scores["wer"] == pytest.approx(words / sum(len(text.split()) for text, _ in PAIRS))
+    assert scores["cer"] == pytest.approx(letters / sum(len(text) for text, _ in PAIRS))
+    assert (scores["items"], scores["exact"]) == (5, 0.2) and words == 6
 
 
 @pytest.mark.parametrize("empty", [("", ""), ("  ", ""), ("", "\n")])
 def test_two_empty_texts_are_not_right(empty: tuple[str, str]):
     """There is nothing to compare: all rates are those of the other items."""
     others = evaluation.compute_scores(PAIRS)
-    found = evaluation.compute_scores([empty, *PAIRS, empty])
-    assert found.pop("items") == 7 and others.pop("items") == 5
-    assert found == others
+    scores = evaluation.compute_scores([empty, *PAIRS, empty])
+    assert scores.pop("items") == 7 and others.pop("items") == 5
+    assert scores == others
     alone = evaluation.compute_scores([empty] * 3)
     assert alone == {"items": 3} | dict.fromkeys(["exact", "wer", "cer", "bleu", "chrf"])
 
 
 def test_an_empty_text_is_wrong_if_something_is_transcribed():
-    found = evaluation.compute_scores([("", "two"), ("four", "four")])
-    assert (found["exact"], found["wer"]) == (0.5, 1.0)
+    scores = evaluation.compute_scores([("", "two"), ("four", "four")])
+    assert (scores["exact"], scores["wer"]) == (0.5, 1.0)
 
 
 def test_empty_texts_in_the_table_and_among_the_items():
     items = [Item("a.wav", "...", "de"), Item("b.wav", "zwei", "en"), Item("c.wav", "", "en")]
-    said = [heard("", "de"), heard("zwei", "en"), heard("drei", "en")]
-    found = evaluation.evaluate_results(items, said, evaluation.normalise_text)
-    assert [row["wer"] for row in found["items"]] == [None, 0.0, 1.0]
-    assert [row["audio"] for row in found["worst"]] == ["c.wav"]
-    table = [line.split() for line in evaluation.render_evaluation(found).splitlines()[1:4]]
+    results = [heard("", "de"), heard("zwei", "en"), heard("drei", "en")]
+    report = evaluation.evaluate_results(items, results, evaluation.normalise_text)
+    assert [row["wer"] for row in report["items"]] == [None, 0.0, 1.0]
+    assert [row["audio"] for row in report["worst"]] == ["c.wav"]
+    table = [line.split() for line in evaluation.render_evaluation(report).splitlines()[1:4]]
     assert table[0] == ["de", "1", "-", "-", "-", "-", "-"]
     assert table[1][:3] == ["en", "2", "0.5000"] and table[2][:3] == ["all", "3", "0.5000"]
 
@@ -94,11 +94,11 @@ def test_bleu_and_chrf_are_sacrebleus():
         ("the cat sat on the mat", "the cat is on the mat"),
         ("a dog, barking loudly", "dogs bark"),
     ]
-    found = evaluation.compute_scores(pairs)
-    texts, said = map(list, zip(*pairs))
-    assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(said, [texts]).score)
-    assert found["chrf"] == pytest.approx(sacrebleu.corpus_chrf(said, [texts]).score)
-    assert 0 < found["bleu"] < found["chrf"] < 100
+    scores = evaluation.compute_scores(pairs)
+    texts, predictions = map(list, zip(*pairs))
+    assert scores["bleu"] == pytest.approx(sacrebleu.corpus_bleu(predictions, [texts]).score)
+    assert scores["chrf"] == pytest.approx(sacrebleu.corpus_chrf(predictions, [texts]).score)
+    assert 0 < scores["bleu"] < scores["chrf"] < 100
 
 
 def test_short_and_unspaced_texts_have_a_bleu():
@@ -121,9 +121,9 @@ def test_short_and_unspaced_texts_have_a_bleu():
 
 def test_nothing_is_cleaned_unless_asked():
     items = [Item("a.wav", "Nine, O'Clock — naïve!"), Item("b.wav", "ﬁve")]
-    said = [heard("nine o clock naïve"), heard("FIVE.")]
-    assert evaluation.evaluate_results(items, said)["scores"]["all"]["exact"] == 0
-    clean = evaluation.evaluate_results(items, said, evaluation.normalise_text)
+    results = [heard("nine o clock naïve"), heard("FIVE.")]
+    assert evaluation.evaluate_results(items, results)["scores"]["all"]["exact"] == 0
+    clean = evaluation.evaluate_results(items, results, evaluation.normalise_text)
     assert clean["scores"]["all"]["exact"] == 1 and clean["worst"] == []
     assert evaluation.normalise_text(" 3+4 = $7 ") == "3 4 7"
 
@@ -135,20 +135,20 @@ def test_scores_per_language_and_over_all():
         Item("c", "two"),
         Item("d", "x", "fr"),
     ]
-    said = [heard("eins", "de"), heard("drei", "de"), heard("two"), ValueError("d: gone")]
-    found = evaluation.evaluate_results(items, said)
-    assert list(found["scores"]) == ["-", "de", "all"]
-    assert [row["items"] for row in found["scores"].values()] == [1, 2, 3]
-    assert found["scores"]["de"]["exact"] == 0.5
-    assert found["scores"]["all"]["exact"] == pytest.approx(2 / 3)
-    assert found["items"][3] == {"audio": "d", "language": "fr", "text": "x", "error": "gone"}
+    results = [heard("eins", "de"), heard("drei", "de"), heard("two"), ValueError("d: gone")]
+    report = evaluation.evaluate_results(items, results)
+    assert list(report["scores"]) == ["-", "de", "all"]
+    assert [row["items"] for row in report["scores"].values()] == [1, 2, 3]
+    assert report["scores"]["de"]["exact"] == 0.5
+    assert report["scores"]["all"]["exact"] == pytest.approx(2 / 3)
+    assert report["items"][3] == {"audio": "d", "language": "fr", "text": "x", "error": "gone"}
 
 
 def test_over_all_is_the_language_if_there_is_one():
     items = [Item("a", "我今天去了北京大学", "zh"), Item("b", "seven", "en")]
-    said = [heard("我今天去北京大学", "zh"), heard("seven", "en")]
-    chinese = evaluation.evaluate_results(items[:1], said[:1])
-    mixed = evaluation.evaluate_results(items, said)
+    results = [heard("我今天去北京大学", "zh"), heard("seven", "en")]
+    chinese = evaluation.evaluate_results(items[:1], results[:1])
+    mixed = evaluation.evaluate_results(items, results)
     assert chinese["scores"]["all"] == chinese["scores"]["zh"] == mixed["scores"]["zh"]
     assert chinese["scores"]["all"]["bleu"] > 0
     assert mixed["scores"]["en"]["bleu"] == pytest.approx(100)
@@ -156,16 +156,16 @@ def test_over_all_is_the_language_if_there_is_one():
 
 def test_the_worst_ten_with_an_alignment():
     items = [Item(f"{i}.wav", " ".join("abcdefghijklmno"[: i + 1])) for i in range(15)]
-    said = [heard(item.text[:-1] + "z") for item in items[:-1]] + [heard(items[-1].text)]
-    worst = evaluation.evaluate_results(items, said)["worst"]
+    results = [heard(item.text[:-1] + "z") for item in items[:-1]] + [heard(items[-1].text)]
+    worst = evaluation.evaluate_results(items, results)["worst"]
     assert [row["audio"] for row in worst] == [f"{i}.wav" for i in range(10)]
     assert [row["wer"] for row in worst] == pytest.approx([1 / (i + 1) for i in range(10)])
     texts = "two four seven nine ten", "two seven nine ten one"
     row = evaluation.evaluate_results([Item("a.wav", texts[0])], [heard(texts[1])])["worst"][0]
-    reference, said = row["alignment"].splitlines()[:2]
+    reference, hypothesis = row["alignment"].splitlines()[:2]
     assert reference.split() == ["REF:", "two", "four", "seven", "nine", "ten", "***"]
-    assert said.split() == ["HYP:", "two", "****", "seven", "nine", "ten", "one"]
-    assert reference.index("nine") == said.index("nine")
+    assert hypothesis.split() == ["HYP:", "two", "****", "seven", "nine", "ten", "one"]
+    assert reference.index("nine") == hypothesis.index("nine")
     assert evaluation.evaluate_results([Item("a.wav", "")], [heard("two")])["worst"][0]["wer"] >= 1
 
 
@@ -174,9 +174,9 @@ def test_each_item_in_its_language_whatever_the_batch(stt, clips):
     expected = [str(stt.transcribe(item.audio, language=item.language or "en")) for item in items]
     assert len({*expected}) > 4
     for size in 1, 5, 20:
-        found = evaluation.transcribe_items(stt, items, size, language="en")
-        assert list(map(str, found)) == expected
-    assert [one.language for one in found[:3]] == ["en", "de", "en"]
+        results = evaluation.transcribe_items(stt, items, size, language="en")
+        assert list(map(str, results)) == expected
+    assert [one.language for one in results[:3]] == ["en", "de", "en"]
 
 
 def test_a_part_of_a_recording(stt, clips, tmp_path):
@@ -187,8 +187,8 @@ def test_a_part_of_a_recording(stt, clips, tmp_path):
         Item(str(part), "x", "de"),
         Item(clips[1], "x", "de"),
     ]
-    found = evaluation.transcribe_items(stt, items)
-    assert found[0].tokens == found[1].tokens != found[2].tokens
+    results = evaluation.transcribe_items(stt, items)
+    assert results[0].tokens == results[1].tokens != results[2].tokens
 
 
 def test_an_item_that_fails_fails_alone(stt, clips, tmp_path):
@@ -199,11 +199,18 @@ def test_an_item_that_fails_fails_alone(stt, clips, tmp_path):
         Item(clips[1], "x", "en"),
     ]  # fmt: skip
     done = []
-    found = evaluation.transcribe_items(stt, items, progress=done.append)
-    assert [isinstance(one, ValueError) for one in found] == [True, False, True, True, True, False]
+    results = evaluation.transcribe_items(stt, items, progress=done.append)
+    assert [isinstance(one, ValueError) for one in results] == [
+        True,
+        False,
+        True,
+        True,
+        True,
+        False,
+    ]
     assert sum(done) == 2
     for one, reason in zip(
-        found, ("gone.wav", "", "unknown language 'tlh'", "bad.wav", "s long", "")
+        results, ("gone.wav", "", "unknown language 'tlh'", "bad.wav", "s long", "")
     ):
         assert reason in str(one)
 
@@ -211,6 +218,6 @@ def test_an_item_that_fails_fails_alone(stt, clips, tmp_path):
 def test_a_model_of_one_language_is_not_asked_for_any(clips, tmp_path):
     stt = nanos2t.load(save_tiny(tmp_path), dtype="float64")
     items = [Item(clips[0], "x", "en")]
-    found = evaluation.transcribe_items(stt, items)
-    assert str(found[0]) == str(stt.transcribe(clips[0]))
-    assert list(evaluation.evaluate_results(items, found)["scores"]) == ["en", "all"]
+    results = evaluation.transcribe_items(stt, items)
+    assert str(results[0]) == str(stt.transcribe(clips[0]))
+    assert list(evaluation.evaluate_results(items, results)["scores"]) == ["en", "all"]

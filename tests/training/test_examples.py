@@ -20,9 +20,9 @@ from nanos2t.training.manifest import Item, load_item
 
 def test_examples_have_the_language_then_the_text_then_the_end(setup):
     stt, items, config = setup
-    found, lines = select_examples(stt, items, config)
-    assert not lines and len(found) == len(items)
-    for item, example in zip(items, found):
+    examples, lines = select_examples(stt, items, config)
+    assert not lines and len(examples) == len(items)
+    for item, example in zip(items, examples):
         assert (
             example.tokens[0] == stt.model.generation.lang_to_id[item.language]
             and example.num_forced == 1
@@ -103,8 +103,8 @@ def test_what_can_not_be_trained_on_is_skipped_and_listed(setup, tmp_path: Path)
         replace(good, language="xx"): "unknown language 'xx'",
     }
     odd = replace(good, audio=str(data / "fast.wav"), text="one")
-    found, lines = select_examples(stt, [good, *bad, odd], config)
-    assert [example.item for example in found] == [good, odd]
+    examples, lines = select_examples(stt, [good, *bad, odd], config)
+    assert [example.item for example in examples] == [good, odd]
     assert len(lines) == len(bad) + 1
     for number, (line, (item, reason)) in enumerate(zip(lines, bad.items()), 2):
         assert line.startswith(f"skipped: item {number}, {item}: ")
@@ -115,14 +115,14 @@ def test_what_can_not_be_trained_on_is_skipped_and_listed(setup, tmp_path: Path)
 def test_empty_texts_may_be_kept_but_not_without_a_label(setup):
     stt, items, config = setup
     silent = replace(items[0], text="")
-    found, _ = select_examples(stt, [silent], replace(config, keep_empty=True))
-    assert found[0].tokens[1:] == [stt.model.generation.eos_token_id]
+    examples, _ = select_examples(stt, [silent], replace(config, keep_empty=True))
+    assert examples[0].tokens[1:] == [stt.model.generation.eos_token_id]
     stt.model.generation = replace(stt.model.generation, eos_token_id=None)
     stt.tokenizer.backend.post_processor = __import__("tokenizers").processors.TemplateProcessing(
         "$A"
     )
-    found, lines = select_examples(stt, [silent], replace(config, keep_empty=True))
-    assert not found and "1 tokens, expected 2 to " in lines[0]
+    examples, lines = select_examples(stt, [silent], replace(config, keep_empty=True))
+    assert not examples and "1 tokens, expected 2 to " in lines[0]
 
 
 def test_count_frames_is_what_the_encoder_makes():
@@ -140,9 +140,9 @@ def test_a_recording_that_is_cut_short_is_skipped(setup):
     stt, items, config = setup
     path = Path(items[2].audio)
     path.write_bytes(path.read_bytes()[:-200])
-    found, lines = select_examples(stt, items, config)
+    examples, lines = select_examples(stt, items, config)
     assert (
-        len(found) == 7
+        len(examples) == 7
         and len(lines) == 1
         and "item 3" in lines[0]
         and "cut short, found 0." in lines[0]
@@ -154,5 +154,5 @@ def test_a_recording_that_is_cut_short_is_skipped(setup):
 @pytest.mark.parametrize("text", ["one <pad>", "</s>one", "<de> one", "one <s> two"])
 def test_a_text_with_a_special_token_is_skipped(setup, text: str):
     stt, items, config = setup
-    found, lines = select_examples(stt, [replace(items[0], text=text)], config)
-    assert not found and "text with a special token, <" in lines[0]
+    examples, lines = select_examples(stt, [replace(items[0], text=text)], config)
+    assert not examples and "text with a special token, <" in lines[0]

@@ -12,11 +12,11 @@ from nanos2t.training.losses import cross_entropy, ctc_loss
 def test_label_smoothing_is_torch_s():
     logits = torch.randn(2, 3, 7)
     labels = torch.tensor([[1, 2, -100], [3, -100, -100]])
-    found = cross_entropy(logits, labels, 0.2)
+    loss = cross_entropy(logits, labels, 0.2)
     log_probs = logits.log_softmax(2)
     real = [(0, 0, 1), (0, 1, 2), (1, 0, 3)]
     wanted = -sum(0.8 * log_probs[b, t, v] + 0.2 * log_probs[b, t].mean() for b, t, v in real)
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-5)
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
 def test_ctc_is_the_sum_over_all_alignments():

@@ -95,8 +95,8 @@ def test_ten_steps_are_those_of_transformers_and_torch(encoder, decoder, tmp_pat
     run_training(config)
     stt = nanos2t.load(tmp_path / "model", dtype=torch.float64)
     stt.model = rebuild_model(stt.model, config, 43)  # without dropout and masks
-    found, _ = select_examples(stt, read_manifest(config.train), config)
-    clips = BatchDataset(stt, found, config)
+    examples, _ = select_examples(stt, read_manifest(config.train), config)
+    clips = BatchDataset(stt, examples, config)
     keys = plan_batches(clips.examples, config, 0, 0, 1)
     optimizer = torch.optim.AdamW(decay_groups(theirs, 0.01), betas=(0.9, 0.98))
     for step in range(10):

@@ -214,8 +214,8 @@ def test_a_resumed_run_has_the_weight_decay_and_the_metric_that_are_asked_for(
         torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("same", "more")
     ]
     assert [[*state["best"]] for state in states] == [["exact"], ["dev_loss"]]
-    found = [group["weight_decay"] for group in states[1]["optimizer"]["param_groups"]]
-    assert found == [50.0, 0.0]
+    actual = [group["weight_decay"] for group in states[1]["optimizer"]["param_groups"]]
+    assert actual == [50.0, 0.0]
     assert distance(read_weights(tmp_path / "same"), read_weights(tmp_path / "more")) > 1e-5
 
 

@@ -74,10 +74,10 @@ def test_numbers_that_are_not_finite_stop_with_the_batch_and_its_files(tmp_path:
         save_every=1,
     )
     assert cli.main(command_line(config)) == console.FAILED
-    said = capsys.readouterr().err
-    assert "gradient norm nan: the last state is kept. batch " in said and ".wav" in said
+    results = capsys.readouterr().err
+    assert "gradient norm nan: the last state is kept. batch " in results and ".wav" in results
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
-    assert f"step {state['step'] + 1}:" in said
+    assert f"step {state['step'] + 1}:" in results
 
 
 def test_a_recording_that_is_gone_stops_with_its_name(tmp_path: Path, monkeypatch, capsys):

@@ -61,12 +61,12 @@ def test_halves_come_from_folders_of_their_own_or_from_pairs(
     config = config_of(tmp_path, data, random="none", vocabulary="decoder", model=None)
     config = replace(config, encoder=str(tmp_path / first), decoder=str(tmp_path / second))
     model = train_start.load_start(config, tmp_path / first, tmp_path / second)
-    found = model.state_dict()
-    assert found.keys() == wanted.keys()
-    assert same(found, wanted, "encoder.")
+    state = model.state_dict()
+    assert state.keys() == wanted.keys()
+    assert same(state, wanted, "encoder.")
     if decoder == "bert" or second == "pair" or first == "pair":
-        assert same(found, wanted, "decoder.")
-    assert not same(found, wanted, "bridge.") or first == second
+        assert same(state, wanted, "decoder.")
+    assert not same(state, wanted, "bridge.") or first == second
 
 
 @pytest.mark.parametrize("random", ["encoder", "decoder", "both"])
@@ -80,15 +80,15 @@ def test_a_half_may_be_drawn_from_its_config_alone(tmp_path: Path, data, random,
     torch.manual_seed(1)
     with caplog.at_level(logging.WARNING, "nanos2t"):
         model = train_start.load_start(config, *folders.values())
-    found = model.state_dict()
+    state = model.state_dict()
     for part in folders:
-        assert same(found, wanted, f"{part}.") == (random not in (part, "both"))
+        assert same(state, wanted, f"{part}.") == (random not in (part, "both"))
         assert f"{part}.blocks.0.mlp" not in caplog.text
     torch.manual_seed(2)
     laws = SpeechEncoderDecoder.from_configs(
         model.encoder.config, model.decoder.config
     ).state_dict()
-    for name, value in found.items():
+    for name, value in state.items():
         if random in (name.partition(".")[0], "both") and value.numel() > 100:
             assert value.std().item() == pytest.approx(
                 laws[name].std().item(), rel=0.4, abs=1e-6
@@ -234,9 +234,9 @@ def test_an_adapter_comes_along(tmp_path: Path):
     )
     model.save_pretrained(tmp_path / "pair")
     config = config_of(tmp_path, tmp_path / "a", random="decoder")
-    found = train_start.load_start(config, tmp_path / "pair", tmp_path / "pair").state_dict()
-    assert same(found, model.state_dict(), "encoder.") and any(
-        "adapter.layers" in name for name in found
+    state = train_start.load_start(config, tmp_path / "pair", tmp_path / "pair").state_dict()
+    assert same(state, model.state_dict(), "encoder.") and any(
+        "adapter.layers" in name for name in state
     )
 
 

@@ -72,17 +72,17 @@ def test_the_weights_are_those_that_attend_applies(name: str, monkeypatch):
     model, memory, mixed = tiny(name), random_memory(17), []
 
     def attend_(queries, keys, values, *rest, **more):
-        found = attend(queries, keys, values, *rest, **more)
+        actual = attend(queries, keys, values, *rest, **more)
         mixed.extend(
-            [(values, found)] * (keys.shape[2] == 17)
+            [(values, actual)] * (keys.shape[2] == 17)
         )  # else the tokens attend to themselves
-        return found
+        return actual
 
     monkeypatch.setattr(wav2vec2, "attend", attend_)
     _, weights = alignment.run_decoder(model.decoder, TOKENS, memory)  # (layers, N, T, S)
     assert len(mixed) == len(weights) == 3
-    for own, (values, found) in zip(weights, mixed, strict=True):
-        assert (own @ values[0] - found[0]).abs().max() < 1e-12
+    for own, (values, actual) in zip(weights, mixed, strict=True):
+        assert (own @ values[0] - actual[0]).abs().max() < 1e-12
 
 
 def test_rows_do_not_see_later_tokens():
@@ -261,10 +261,10 @@ def test_nothing_to_time():
     assert aligned.times.shape == (1, 2) and aligned.weights.shape == (1, 5)
     for tokens in [2], [2, 3]:
         logprobs = [0.0] * (len(tokens) - 1)
-        found = alignment.find_words(
+        actual = alignment.find_words(
             tiny("bert"), metaspace(), tokens, logprobs, memory, 1.0, MONOTONE
         )
-        assert found == []
+        assert actual == []
 
 
 def test_single_precision_and_bfloat16():
@@ -413,8 +413,8 @@ def test_words_that_join_later_are_one():
     pieces = ["it", "'", "re@@", "al", "one@@", "self", "'"]
     times = np.stack([np.arange(7), np.arange(7) + 1.0], 1)
     words = alignment.group_words(Continued(), pieces, times, [0.0] * 7)
-    found = [(word.word, word.start, word.end) for word in words]
-    assert found == [("it'", 0, 2), ("real", 2, 4), ("oneself'", 4, 7)]
+    actual = [(word.word, word.start, word.end) for word in words]
+    assert actual == [("it'", 0, 2), ("real", 2, 4), ("oneself'", 4, 7)]
 
 
 def test_a_token_of_two_words_keeps_both():

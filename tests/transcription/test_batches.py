@@ -185,8 +185,8 @@ def test_threads_share_a_model(stt: SpeechToText, tmp_path: Path):
             for i in order:
                 assert_same(new.transcribe(SOUNDS[i], sample_rate=RATE), of_second[i])
                 assert_same(stt.transcribe(SOUNDS[i], **wish), expected[number][i])
-            found = stt.transcribe_many([SOUNDS[i] for i in order], 3, **wish)
-            for result, i in zip(found, order, strict=True):
+            actual = stt.transcribe_many([SOUNDS[i] for i in order], 3, **wish)
+            for result, i in zip(actual, order, strict=True):
                 assert_same(result, expected[number][i])
         except BaseException as error:
             failures.append(error)

@@ -31,20 +31,20 @@ def result(*segments: tuple, words: tuple[Word, ...] = (), language: str | None 
 
 
 def seconds(stamp: str, mark: str) -> float:
-    found = re.fullmatch(rf"(\d\d+):([0-5]\d):([0-5]\d){re.escape(mark)}(\d\d\d)", stamp)
-    assert found, stamp
-    hours, minutes, whole, thousandths = map(int, found.groups())
+    actual = re.fullmatch(rf"(\d\d+):([0-5]\d):([0-5]\d){re.escape(mark)}(\d\d\d)", stamp)
+    assert actual, stamp
+    hours, minutes, whole, thousandths = map(int, actual.groups())
     return hours * 3600 + minutes * 60 + whole + thousandths / 1000
 
 
 def cues(blocks: list[str], mark: str) -> list[tuple[float, float, str]]:
-    found = []
+    actual = []
     for block in blocks:
         times, *lines = block.split("\n")
         start, end = times.split(" --> ")
         assert lines and all(lines)
-        found.append((seconds(start, mark), seconds(end, mark), "\n".join(lines)))
-    return found
+        actual.append((seconds(start, mark), seconds(end, mark), "\n".join(lines)))
+    return actual
 
 
 def read_srt(text: str) -> list[tuple[float, float, str]]:
@@ -222,18 +222,20 @@ def timed(text: str, start: float = 10.0, seconds: float = 0.5) -> Result:
 
 @pytest.mark.parametrize("format", ["srt", "vtt"])
 def test_lines_have_a_width_and_cues_a_number_of_lines(format: str):
-    said = timed("one two three four five incomprehensibilities six")
-    found = READERS[format](render(said, format, layout=Layout(9, 2)))
-    assert found[0] in ((9.0, 12.0, "one two\nthree"), (9.0, 11.5, "one two\nthree"))
-    assert found[1:] == [
+    results = timed("one two three four five incomprehensibilities six")
+    actual = READERS[format](render(results, format, layout=Layout(9, 2)))
+    assert actual[0] in ((9.0, 12.0, "one two\nthree"), (9.0, 11.5, "one two\nthree"))
+    assert actual[1:] == [
         (11.5, 13.0, "four five\nincomprehensibilities"),
         (13.0, 14.5, "six"),
     ]
-    assert [text for *_, text in READERS[format](render(said, format, layout=Layout(9, 1)))] == [
+    assert [text for *_, text in READERS[format](render(results, format, layout=Layout(9, 1)))] == [
         "one two", "three", "four five", "incomprehensibilities", "six",
     ]  # fmt: skip
-    assert READERS[format](render(said, format, layout=Layout(99))) == [(9.0, 14.5, said.text)]
-    assert [end for _, end, _ in READERS["tsv"](render(said, "tsv", layout=Layout(9, 2)))] == [
+    assert READERS[format](render(results, format, layout=Layout(99))) == [
+        (9.0, 14.5, results.text)
+    ]
+    assert [end for _, end, _ in READERS["tsv"](render(results, "tsv", layout=Layout(9, 2)))] == [
         11.5,
         13.0,
         14.5,
@@ -241,10 +243,10 @@ def test_lines_have_a_width_and_cues_a_number_of_lines(format: str):
 
 
 def test_lines_without_words_are_not_cut():
-    found = READERS["srt"](
+    actual = READERS["srt"](
         render(result((2.0, 12.0, "aaaa bbbb cccc")), "srt", layout=Layout(9, 1))
     )
-    assert found == [(2.0, 12.0, "aaaa bbbb cccc")]
+    assert actual == [(2.0, 12.0, "aaaa bbbb cccc")]
 
 
 def test_words_are_highlighted():
@@ -262,34 +264,34 @@ def test_words_are_highlighted():
 )
 def test_other_parsers_read_every_layout(layout: Layout):
     srt, webvtt = pytest.importorskip("srt"), pytest.importorskip("webvtt")
-    said = timed("zwei & drei <vier> fünf sechs sieben acht", 3599.7)
-    found = list(srt.parse(render(said, "srt", layout=layout), ignore_errors=False))
-    assert " ".join(cue.content for cue in found).split() == said.text.split()
+    results = timed("zwei & drei <vier> fünf sechs sieben acht", 3599.7)
+    actual = list(srt.parse(render(results, "srt", layout=layout), ignore_errors=False))
+    assert " ".join(cue.content for cue in actual).split() == results.text.split()
     assert all(
-        len(line) <= (layout.width or 99) for cue in found for line in cue.content.split("\n")
+        len(line) <= (layout.width or 99) for cue in actual for line in cue.content.split("\n")
     )
-    assert all(cue.content.count("\n") < layout.lines for cue in found)
-    cues = webvtt.from_buffer(io.StringIO(render(said, "vtt", layout=layout))).captions
-    assert " ".join(html.unescape(cue.text) for cue in cues).split() == said.text.split()
+    assert all(cue.content.count("\n") < layout.lines for cue in actual)
+    cues = webvtt.from_buffer(io.StringIO(render(results, "vtt", layout=layout))).captions
+    assert " ".join(html.unescape(cue.text) for cue in cues).split() == results.text.split()
     assert [cue.start_in_seconds for cue in cues] == [
-        int(cue.start.total_seconds()) for cue in found
+        int(cue.start.total_seconds()) for cue in actual
     ]
 
 
 def test_another_srt_parser_agrees():
     srt = pytest.importorskip("srt")
-    found = list(srt.parse(render(PLAIN, "srt"), ignore_errors=False))
-    assert [(cue.start.total_seconds(), cue.end.total_seconds(), cue.content) for cue in found] == [
-        (segment.start, segment.end, segment.text) for segment in PLAIN.segments
-    ]
+    actual = list(srt.parse(render(PLAIN, "srt"), ignore_errors=False))
+    assert [
+        (cue.start.total_seconds(), cue.end.total_seconds(), cue.content) for cue in actual
+    ] == [(segment.start, segment.end, segment.text) for segment in PLAIN.segments]
 
 
 def test_another_vtt_parser_agrees():
     webvtt = pytest.importorskip("webvtt")
-    found = webvtt.from_buffer(io.StringIO(render(PLAIN, "vtt")))
-    assert [html.unescape(cue.text) for cue in found] == [
+    actual = webvtt.from_buffer(io.StringIO(render(PLAIN, "vtt")))
+    assert [html.unescape(cue.text) for cue in actual] == [
         segment.text for segment in PLAIN.segments
     ]
-    assert [cue.start_in_seconds for cue in found] == [
+    assert [cue.start_in_seconds for cue in actual] == [
         int(segment.start) for segment in PLAIN.segments
     ]

@@ -162,8 +162,8 @@ def test_silence_is_relative_to_what_was_louder():
 def test_blocks_do_not_matter(block: float):
     parts = [part for i in range(40) for part in (0.5, (0.2, 0.3, 1.4)[i % 3])]
     waveform = recording(*parts, background=1e-4)
-    expected, found = cut(waveform, Limits(5.0, 4)), cut(waveform, Limits(5.0, 4), block)
-    assert holds(found, *parts) == holds(expected, *parts) == [i // 3 for i in range(40)]
+    expected, actual = cut(waveform, Limits(5.0, 4)), cut(waveform, Limits(5.0, 4), block)
+    assert holds(actual, *parts) == holds(expected, *parts) == [i // 3 for i in range(40)]
 
 
 def test_positions_are_exact_over_hours():

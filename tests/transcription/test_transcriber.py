@@ -51,8 +51,8 @@ def test_a_result_is_what_the_model_generates(stt: SpeechToText, options: dict):
             (waveform - waveform.mean()) / np.sqrt(waveform.var() + 1e-7)
         ).double()[None]
         values = torch.nn.functional.pad(values, (0, max(0, ENCODER.min_samples - len(waveform))))
-        found = stt.model.generate(values, return_dict_in_generate=True, **options)
-        tokens = found.sequences[0].tolist()
+        actual = stt.model.generate(values, return_dict_in_generate=True, **options)
+        tokens = actual.sequences[0].tolist()
         end = next((i for i in range(1, len(tokens)) if tokens[i] in ENDS), len(tokens))
         tokens = tokens[: end + 1]
         ended.add(len(tokens))
@@ -61,15 +61,15 @@ def test_a_result_is_what_the_model_generates(stt: SpeechToText, options: dict):
         assert (
             result.text == " ".join(PIECES[token] for token in tokens if token > 4) == str(result)
         )
-        assert result.score == pytest.approx(found.sequences_scores[0].item(), abs=1e-6)
+        assert result.score == pytest.approx(actual.sequences_scores[0].item(), abs=1e-6)
         assert result.token_logprobs == pytest.approx(
-            found.token_logprobs[0, : len(tokens) - 1].tolist(), abs=1e-5
+            actual.token_logprobs[0, : len(tokens) - 1].tolist(), abs=1e-5
         )
         penalty = options.get("length_penalty", 1.0)
         assert sum(result.token_logprobs) / (len(tokens) - 1) ** penalty == pytest.approx(
             result.score, abs=1e-6
         )
-        assert result.nbest == [stt.tokenizer.decode(row) for row in found.sequences]
+        assert result.nbest == [stt.tokenizer.decode(row) for row in actual.sequences]
         seconds = len(waveform) / RATE
         assert result.segments == ([Segment(0.0, seconds, result.text)] if result.text else [])
         assert result.language == "de" and result.words == []
@@ -83,14 +83,14 @@ def test_draws_are_sorted(stt: SpeechToText):
     options = {"do_sample": True, "num_return_sequences": 7, "max_length": 6}
     values, mask = stt.prepare([SOUNDS[1]])
     torch.manual_seed(3)
-    found = stt.model.generate(values, mask, return_dict_in_generate=True, **options)
-    order = found.sequences_scores.argsort(descending=True)
+    actual = stt.model.generate(values, mask, return_dict_in_generate=True, **options)
+    order = actual.sequences_scores.argsort(descending=True)
     assert order.tolist() != sorted(order.tolist())
     torch.manual_seed(3)
     result = stt.transcribe(SOUNDS[1], sample_rate=RATE, **options)
-    assert result.nbest == [stt.tokenizer.decode(found.sequences[row]) for row in order]
+    assert result.nbest == [stt.tokenizer.decode(actual.sequences[row]) for row in order]
     assert result.text == result.nbest[0] and result.score == pytest.approx(
-        found.sequences_scores.max().item()
+        actual.sequences_scores.max().item()
     )
 
 

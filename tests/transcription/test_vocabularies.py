@@ -253,11 +253,11 @@ def test_mbart50_gives_transformers_ids_and_text(tmp_path: Path):
         0,
     )
     for text in CORPUS + ODD + SPECIAL:
-        found = theirs(text).input_ids
-        pairs = [*zip(found, [*found[1:], blank])]
+        actual = theirs(text).input_ids
+        pairs = [*zip(actual, [*actual[1:], blank])]
         ids = [i for i, after in pairs if i != blank or after not in special]
-        trailing += ids != found
-        assert ids == found or text not in CORPUS
+        trailing += ids != actual
+        assert ids == actual or text not in CORPUS
         assert ours.encode(text) == ids, text
         assert ours.decode(ids) == theirs.decode(ids, skip_special_tokens=True)
         assert ours.decode(ids, skip_special_tokens=False) == theirs.decode(ids)

@@ -94,10 +94,10 @@ def test_transcribe_report_and_align_agree(stt, language: str):
     aligned = align_text(stt, as_wav(waveform), result.text, language)
     times = np.array([(word.start, word.end) for word in result.words])
     shown = np.array([(word["start"], word["end"]) for word in piece["words"]])
-    found = np.array([(word.start, word.end) for word in aligned.words])
+    actual = np.array([(word.start, word.end) for word in aligned.words])
 
     np.testing.assert_allclose(shown, times, atol=1e-4)
-    np.testing.assert_allclose(found, times, atol=1e-3)
+    np.testing.assert_allclose(actual, times, atol=1e-3)
     assert piece["heads"] == list(stt.model.generation.alignment_heads)
     assert [word["word"] for word in piece["words"]] == [word.word for word in result.words]
 

@@ -25,12 +25,15 @@ LINES = [
 def test_a_panel_for_each_metric(tmp_path):
     first = curves.read_log(log(tmp_path / "a", *LINES))
     second = curves.read_log(log(tmp_path / "b", {"step": 10, "loss": 4.0, "learning_rate": 1e-4}))
-    found = curves.make_panels({"a": first, "b": second})
-    assert list(found) == ["loss", "exact", "learning_rate"]
-    assert found["loss"] == {
+    actual = curves.make_panels({"a": first, "b": second})
+    assert list(actual) == ["loss", "exact", "learning_rate"]
+    assert actual["loss"] == {
         "a": ([10, 20], [3.0, 2.0]), "a, dev": ([20], [2.5]), "b": ([10], [4.0])
     }  # fmt: skip
-    assert list(found["exact"]) == ["a"] and found["learning_rate"]["a"] == ([10, 20], [1e-4, 2e-4])
+    assert list(actual["exact"]) == ["a"] and actual["learning_rate"]["a"] == (
+        [10, 20],
+        [1e-4, 2e-4],
+    )
 
 
 def test_a_step_done_twice_counts_as_the_last(tmp_path):

@@ -29,9 +29,9 @@ def run(capsys, monkeypatch):
 
     def run(*arguments: object) -> tuple[int, str, str]:
         code = cli.main([*map(str, arguments)])
-        found = capsys.readouterr()
-        assert "Traceback" not in found.err
-        return code, found.out, found.err
+        stderr = capsys.readouterr()
+        assert "Traceback" not in stderr.err
+        return code, stderr.out, stderr.err
 
     return run
 
@@ -61,9 +61,9 @@ def test_commands(run, folder):
     assert "ex01_normalisation.py, then: nanos2t exercises 1\n" in out
     exercise_number(1).path(folder).write_text(read_answer(exercise_number(1)), encoding="utf-8")
     code, out, _ = run("exercises", 1, "ex08", "--json")
-    found = json.loads(out)
-    assert code == 1 and (found["passed"], found["total"]) == (1, 2)
-    assert [entry["status"] for entry in found["exercises"]] == ["ok", "todo"]
+    actual = json.loads(out)
+    assert code == 1 and (actual["passed"], actual["total"]) == (1, 2)
+    assert [entry["status"] for entry in actual["exercises"]] == ["ok", "todo"]
     assert run("exercises", "solution", 8)[0] == 1
     code, out, _ = run("exercises", "solution", "causal", "--yes")
     assert code == 0 and "tril(" in out
@@ -173,8 +173,8 @@ def test_export(run, tmp_path):
         done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
         return done.returncode, json.loads(done.stdout) if done.stdout else {}
 
-    code, found = grade()
-    assert code == 1 and {entry["status"] for entry in found["exercises"]} == {"todo"}
+    code, actual = grade()
+    assert code == 1 and {entry["status"] for entry in actual["exercises"]} == {"todo"}
     assert grade("reset", "3")[0] == 2
     for path in (ROOT / "nanos2t").rglob("*.py"):
         theirs = copy / "nanos2t" / path.relative_to(ROOT / "nanos2t")

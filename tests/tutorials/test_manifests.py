@@ -47,9 +47,9 @@ def test_a_line_for_each_recording(recordings, tmp_path, monkeypatch):
 
 
 def test_rows_have_each_recording_once_and_one_speaker(recordings):
-    found = manifests.find_recordings(recordings, "dev")
-    rows = list(manifests.draw_rows(found, 4, np.random.default_rng(0)))
-    assert sorted(recording for row in rows for recording in row) == sorted(found)
+    actual = manifests.find_recordings(recordings, "dev")
+    rows = list(manifests.draw_rows(actual, 4, np.random.default_rng(0)))
+    assert sorted(recording for row in rows for recording in row) == sorted(actual)
     assert all(len({speaker for _, speaker, _ in row}) == 1 for row in rows)
     assert {len(row) for row in rows} == {1, 2, 3, 4}
 

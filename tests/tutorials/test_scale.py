@@ -22,19 +22,19 @@ ROOT = Path(__file__).parents[2]
 def kept(model: SpeechEncoderDecoder, step: Step) -> int:
     """Bytes of all storages that autograd keeps, the parameters excepted."""
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
-    found = {}
+    actual = {}
     alive = []
 
     def pack(x):
         storage = x.untyped_storage()
         if storage.data_ptr() not in own:
-            found[storage.data_ptr()] = storage.nbytes()
+            actual[storage.data_ptr()] = storage.nbytes()
             alive.append(x)
         return x
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         compute_loss(model, step)
-    return sum(found.values())
+    return sum(actual.values())
 
 
 @pytest.mark.parametrize("name", PAIRS)

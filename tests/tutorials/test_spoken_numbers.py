@@ -117,9 +117,9 @@ def test_an_utterance_follows_from_its_seed(folder: Path):
 
 def test_conditions_of_strength_zero_change_nothing_but_noise(folder: Path):
     recordings = Recordings([folder], "dev")
-    how = Conditions(strength=0.0, people=1.0, speed=0.0, clean=1.0)
+    conditions = Conditions(strength=0.0, people=1.0, speed=0.0, clean=1.0)
     for seed in range(5):
-        waveform = draw_utterance((3, 7), recordings, np.random.default_rng(seed), how)
+        waveform = draw_utterance((3, 7), recordings, np.random.default_rng(seed), conditions)
         sounding = np.abs(waveform - waveform[0]) > 1e-4
         lengths = {sum(800 + 160 * digit + 10 * index for digit in (3, 7)) for index in (9, 18)}
         assert any(
@@ -208,7 +208,7 @@ def test_an_augmentation_can_be_left_out(folder: Path, tmp_path: Path):
     plain = spoken_numbers.parse_conditions('{"strength": 0, "people": 1, "speed": 0, "cut": 0}')
     prepare(folder, tmp_path, count=30, most=1, conditions=plain)
     recordings = Recordings([folder], "train")
-    said = set()
+    words = set()
     for row in lines(tmp_path / "train.jsonl"):
         if row["language"] == "verbatim" and row["text"]:
             waveform = audio.load_audio(tmp_path / row["audio"], RATE)
@@ -220,8 +220,8 @@ def test_an_augmentation_can_be_left_out(folder: Path, tmp_path: Path):
                 len(clip) for name in recordings.people for clip in recordings.clips[name][digit]
             ]
             assert min(abs(sounding[-1] - sounding[0] - take) for take in takes) < 9
-            said.add(digit)
-    assert len(said) > 5
+            words.add(digit)
+    assert len(words) > 5
     with pytest.raises(argparse.ArgumentTypeError, match="bad_cuts"):
         spoken_numbers.parse_conditions('{"bad_cuts": 0}')
     assert spoken_numbers.parse_conditions('{"snr": [0, 9.5]}').snr == [0, 9.5]
@@ -229,13 +229,13 @@ def test_an_augmentation_can_be_left_out(folder: Path, tmp_path: Path):
 
 def test_utterances_may_begin_and_end_with_the_word(folder: Path):
     recordings = Recordings([folder], "train")
-    how = Conditions(strength=0.0, people=1.0, speed=0.0, clean=1.0)
+    conditions = Conditions(strength=0.0, people=1.0, speed=0.0, clean=1.0)
     loose = []
     tight = []
     for seed in range(20):
         for found, share in ((loose, 0.0), (tight, 1.0)):
             rng = np.random.default_rng(seed)
-            found.append(draw_utterance((1, 7), recordings, rng, replace(how, tight=share)))
+            found.append(draw_utterance((1, 7), recordings, rng, replace(conditions, tight=share)))
     clips = {len(a) + len(b) for name in recordings.people for a in recordings.clips[name][1]
              for b in recordings.clips[name][7]}  # fmt: skip
     for before, after in zip(loose, tight):
@@ -243,7 +243,9 @@ def test_utterances_may_begin_and_end_with_the_word(folder: Path):
         assert min(len(after) - size for size in clips) < 0.8 * RATE  # the pause between
         assert not np.isclose(after[:40], after[0], atol=1e-3).all()
         assert np.isclose(before[:40], before[0], atol=1e-3).all()
-    silent = draw_utterance((), recordings, np.random.default_rng(3), replace(how, tight=1.0))
+    silent = draw_utterance(
+        (), recordings, np.random.default_rng(3), replace(conditions, tight=1.0)
+    )
     assert len(silent) > 0
 
 
@@ -284,8 +286,8 @@ def test_a_package_that_is_missing_is_named(folder: Path, tmp_path: Path, monkey
     monkeypatch.setattr("sys.argv", f"_ prepare --data {folder} --output {tmp_path}".split())
     with pytest.raises(SystemExit) as stop:
         spoken_numbers.main()
-    said = capsys.readouterr().err
-    assert stop.value.code == 1 and said == "_: needs num2words: pip install num2words\n"
+    results = capsys.readouterr().err
+    assert stop.value.code == 1 and results == "_: needs num2words: pip install num2words\n"
 
 
 def test_the_recipe_runs_and_its_model_is_packed_for_transformers(numbers: Path, tmp_path: Path):

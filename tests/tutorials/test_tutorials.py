@@ -59,8 +59,8 @@ def commands(lesson: Path) -> list[str]:
 
 
 def modules() -> list:
-    found = pkgutil.walk_packages(nanos2t.__path__, "nanos2t.")
-    names = [name for _, name, _ in found if name != "nanos2t.__main__"]
+    actual = pkgutil.walk_packages(nanos2t.__path__, "nanos2t.")
+    names = [name for _, name, _ in actual if name != "nanos2t.__main__"]
     return [importlib.import_module(name) for name in names]
 
 
@@ -218,14 +218,14 @@ def test_lessons_have_the_same_form(lesson: Path):
     assert code(lesson).count("assert ") >= 5 and code(lesson).count("plt.show()") >= 1
     assert f"tutorials/{lesson.name}" in README
     tree = ast.parse(code(lesson))
-    found = {
+    actual = {
         alias.name
         for node in ast.walk(tree)
         if isinstance(node, ast.Import)
         for alias in node.names
     }
-    found |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    outside = {name.partition(".")[0] for name in found} - IMPORTS - sys.stdlib_module_names
+    actual |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    outside = {name.partition(".")[0] for name in actual} - IMPORTS - sys.stdlib_module_names
     assert not outside
 
 

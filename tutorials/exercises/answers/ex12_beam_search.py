@@ -80,10 +80,12 @@ def beam_search(next_logits, start, config, trace=None):
             if all(ended):
                 open_[b] = False
         parents = torch.tensor(parents)
-    found = [item for items in finished for item in items[: config.num_return_sequences]]
-    longest = max(len(item[1]) for item in found)
-    sequences = [item[1] + [fill] * (longest - len(item[1])) for item in found]
-    logprobs = [item[2] + [0.0] * (longest - len(item[1])) for item in found]
+    hypotheses = [item for items in finished for item in items[: config.num_return_sequences]]
+    longest = max(len(item[1]) for item in hypotheses)
+    sequences = [item[1] + [fill] * (longest - len(item[1])) for item in hypotheses]
+    logprobs = [item[2] + [0.0] * (longest - len(item[1])) for item in hypotheses]
     return Generated(
-        torch.tensor(sequences), torch.tensor([item[0] for item in found]), torch.tensor(logprobs)
+        torch.tensor(sequences),
+        torch.tensor([item[0] for item in hypotheses]),
+        torch.tensor(logprobs),
     )

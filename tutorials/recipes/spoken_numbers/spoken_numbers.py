@@ -98,7 +98,8 @@ def evaluate(options: argparse.Namespace) -> None:
 
     scores = {"count": options.count, "speakers": recordings.people}
     if options.compare:
-        other = nanos2t.load(options.model, dtype=options.compare)
+        dtype = "float32" if options.compare == "fast" else options.compare
+        other = nanos2t.load(options.model, dtype=dtype, fast=True)
         equal = compute_shares(transcribe_items(other, items), transcribe_items(stt, items))
         scores |= {"the same in": options.compare, **equal}
     else:
@@ -208,7 +209,9 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--count", type=parse_count, default=1000)
     command.add_argument("--seed", type=int, default=11)
     command.add_argument(
-        "--compare", metavar="DTYPE", help="print how many texts are the same in it: int8"
+        "--compare",
+        metavar="MODE",
+        help="print how many texts are the same in another mode: fast (in float32) or a dtype, int8",
     )
     command.add_argument(
         "--part", nargs="+", default=["dev"], choices=PARTS, help="default: dev, never trained on"
