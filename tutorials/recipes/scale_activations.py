@@ -200,7 +200,7 @@ def positions_bytes(config: EncoderConfig, weight: int, frames: int, step: Step)
     rows = step.clips * frames
     # An even kernel makes one frame too many.
     padded_rows = step.clips * (frames + 1 - config.position_kernel % 2)
-    kept = weight * (FLOAT + step.narrow) + (rows + padded_rows) * size * step.narrow
+    kept = weight * step.narrow + (rows + padded_rows) * size * step.narrow
     # The norm before the blocks.
     if not config.pre_norm:
         kept += norm_bytes(rows, size, step.wide)
