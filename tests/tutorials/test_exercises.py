@@ -279,3 +279,23 @@ def test_distance():
         ({"a": 1}, {"b": 1}),
     ):
         assert between(one, two) == np.inf
+
+
+def test_each_function_has_a_verdict_of_its_own(folder):
+    """With a report, those after a wrong one are checked with the package's in its place."""
+    exercise = exercise_number(5)
+    text = read_answer(exercise).replace(
+        "torch.softmax(scores, dim=-1)", "torch.softmax(scores, 0)"
+    )
+    exercise.path(folder).write_text(text, encoding="utf-8")
+    reported = []
+    result = grade_exercise(exercise, folder, reported.append)
+
+    assert reported == result.parts and result.status == FAIL
+    verdicts = {part.name: (part.status, part.num_right, part.num_cases) for part in result.parts}
+    assert list(verdicts) == [short_name(target) for target in exercise.checks]
+    wrong = [name for name, (status, _, _) in verdicts.items() if status == FAIL]
+    assert "attention_weights" in wrong and "Attention.split_heads" not in wrong
+    for status, num_right, num_cases in verdicts.values():
+        assert (num_right == num_cases) == (status == OK)
+    assert len(grade_exercise(exercise, folder).parts) < len(result.parts)

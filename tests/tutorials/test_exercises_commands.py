@@ -12,7 +12,7 @@ import pytest
 from exercises import folders
 from exercises.course import EXERCISES, select_exercises
 from exercises.grading import FAIL, OK
-from exercises.processes import grade_exercises
+from exercises.processes import Limits, grade_exercises
 from exercises.targets import package_function, student
 from helpers.answers import exercise_number, read_answer
 
@@ -47,7 +47,7 @@ def test_code_that_hangs_or_ends_python_fails_alone(folder):
         exercise_number(number).path(folder).write_text(text, encoding="utf-8")
     results = list(
         grade_exercises(
-            [exercise_number(1), exercise_number(8), exercise_number(10)], folder, seconds=8
+            [exercise_number(1), exercise_number(8), exercise_number(10)], folder, Limits(seconds=8)
         )
     )
     assert [result.status for result in results] == [FAIL, FAIL, OK]

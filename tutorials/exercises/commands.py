@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from exercises import folders, make
@@ -63,7 +64,7 @@ def grade(exercises: list[Exercise], write: Write, as_json: bool, package: bool)
 
     passed = sum(result.status == OK for result in results)
     if as_json:
-        details = [vars(result) for result in results]
+        details = [asdict(result) for result in results]
         summary = {"passed": passed, "total": len(results), "exercises": details}
         write(json.dumps(summary, indent=2) + "\n")
     else:

@@ -1,6 +1,6 @@
 """Grade one exercise.
 
-    grade_exercise -> check_exercise -> check_function -> collect_answers, read_key -> diagnosis
+    grade_exercise -> check_parts -> check_function -> collect_answers, read_key -> diagnosis
 
 The student's functions run in the place of the package's, so that a function which asks the package
 for the answer only calls itself.
@@ -9,8 +9,8 @@ for the answer only calls itself.
 import contextlib
 import io
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from exercises.calls import Probe, collect_answers
@@ -32,20 +32,48 @@ FAIL = "FAIL"
 
 
 @dataclass
+class Part:
+    """The verdict on one function of an exercise."""
+
+    name: str
+    status: str  # ok, todo or FAIL
+    sentence: str = ""
+    detail: str = ""  # the student's own traceback
+    num_right: int = 0  # cases
+    num_cases: int = 0
+
+
+@dataclass
 class Result:
+    """The verdict on an exercise: that on the first function that is wrong, or on all of them."""
+
     id: str
     title: str
     status: str  # ok, todo or FAIL
     sentence: str
     detail: str = ""  # the student's own traceback, what the functions printed
+    parts: list[Part] = field(default_factory=list)
 
 
-def grade_exercise(exercise: Exercise, folder: Path | None) -> Result:
-    """Grade an exercise of a work folder, or the package itself if `folder` is None."""
+def grade_exercise(
+    exercise: Exercise, folder: Path | None, report: Callable[[Part], None] | None = None
+) -> Result:
+    """Grade an exercise of a work folder, or the package itself if `folder` is None.
+
+    With `report`, which is called with the verdict on each function as soon as it is known, the
+    functions after a wrong one are checked as well. They may not end, for the same reason.
+    """
     printed = io.StringIO()
+    parts = []
     try:
         with contextlib.redirect_stdout(printed):
-            result = check_exercise(exercise, folder)
+            for part in check_parts(exercise, folder):
+                parts.append(part)
+                if report:
+                    report(part)
+                elif part.status == FAIL:
+                    break
+        result = join_parts(exercise, parts)
     except ExerciseError as error:
         result = Result(exercise.id, exercise.title, FAIL, error.sentence, error.detail)
 
@@ -56,31 +84,54 @@ def grade_exercise(exercise: Exercise, folder: Path | None) -> Result:
     return result
 
 
-def check_exercise(exercise: Exercise, folder: Path | None) -> Result:
-    """Check the functions of an exercise in turn. ExerciseError: one of them is wrong."""
+def check_parts(exercise: Exercise, folder: Path | None) -> Iterator[Part]:
+    """Yield the verdict on each function of an exercise. ExerciseError: the file has none.
+
+    The functions run in the place of the package's. One that is wrong is taken out again, so that
+    those after it are judged alone.
+    """
     if folder is None:
         functions = {target: package_function(target) for target in exercise.checks}
-        replaced = {}
+        in_place = {}
     else:
         functions = load_functions(exercise, exercise.path(folder))
-        replaced = functions
+        in_place = dict(functions)
 
-    unwritten = []
-    with replace_functions(replaced):
-        for target, function in functions.items():
-            try:
-                check_function(exercise, target, function)
-            except NotImplementedError as error:
-                unwritten.append(short_name(target) + needed_exercise(error, exercise))
+    for target, function in functions.items():
+        with replace_functions(in_place):
+            part = check_part(exercise, target, function)
+        if part.status == FAIL:
+            in_place.pop(target, None)
+        yield part
 
+
+def check_part(exercise: Exercise, target: str, function: Callable) -> Part:
+    """Return the verdict on one function."""
+    try:
+        return check_function(exercise, target, function)
+    except NotImplementedError as error:
+        name = short_name(target)
+        return Part(name, TODO, f"write {name}{needed_exercise(error, exercise)}")
+
+
+def join_parts(exercise: Exercise, parts: list[Part]) -> Result:
+    """Return the verdict on an exercise from those on its functions."""
+    for part in parts:
+        if part.status == FAIL:
+            return Result(
+                exercise.id, exercise.title, FAIL, part.sentence, part.detail, parts=parts
+            )
+
+    unwritten = [part.sentence.removeprefix("write ") for part in parts if part.status == TODO]
     if not unwritten:
-        first = next(iter(functions))
-        return Result(exercise.id, exercise.title, OK, f"compare with {source_location(first)}")
+        sentence = f"compare with {source_location(next(iter(exercise.checks)))}"
+        return Result(exercise.id, exercise.title, OK, sentence, parts=parts)
+
     sentence = f"write {join_names(unwritten)}"
-    num_right = len(functions) - len(unwritten)
+    num_right = len(parts) - len(unwritten)
     if num_right:
-        sentence += f"; {num_right} of {len(functions)} are right"
-    return Result(exercise.id, exercise.title, TODO, sentence)
+        sentence += f"; {num_right} of {len(parts)} are right"
+    return Result(exercise.id, exercise.title, TODO, sentence, parts=parts)
 
 
 def needed_exercise(error: NotImplementedError, exercise: Exercise) -> str:
@@ -99,25 +150,28 @@ def join_names(names: list[str]) -> str:
     return f"{', '.join(others)} and {last}"
 
 
-def check_function(exercise: Exercise, target: str, function: Callable) -> None:
-    """Compare a function's answers with the key. ExerciseError: a sentence says what is wrong."""
+def check_function(exercise: Exercise, target: str, function: Callable) -> Part:
+    """Compare a function's answers with the key."""
     answers, probe = collect_answers(exercise, target, function)
     right, wrong = read_key(exercise, target)
-    name = short_name(target)
-
     wrong_cases = [case for case in right if not is_close(answers.get(case, {}), right[case])]
+
+    part = Part(short_name(target), OK, num_cases=len(right))
+    part.num_right = len(right) - len(wrong_cases)
     if wrong_cases:
         case = wrong_cases[0]
-        sentence = match_mistake(answers, case, right, wrong)
-        if not sentence:
-            sentence = diagnose(exercise, target, probe, answers, case, right[case])
-        if not sentence.startswith(name):
-            sentence = f"{name}: {sentence}"
-        detail = own_traceback(probe.error) if probe.error else ""
-        raise ExerciseError(sentence, detail)
+        part.status = FAIL
+        part.sentence = match_mistake(answers, case, right, wrong)
+        if not part.sentence:
+            part.sentence = diagnose(exercise, target, probe, answers, case, right[case])
+        part.detail = own_traceback(probe.error) if probe.error else ""
+    elif probe.changed:
+        part.status = FAIL
+        part.sentence = "the values are right, but it changes its arguments in place"
 
-    if probe.changed:
-        raise ExerciseError(f"{name}: the values are right, but it changes its arguments in place")
+    if part.sentence and not part.sentence.startswith(part.name):
+        part.sentence = f"{part.name}: {part.sentence}"
+    return part
 
 
 def diagnose(

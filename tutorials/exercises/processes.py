@@ -1,13 +1,20 @@
-"""Grade exercises in a child process, which may crash or hang without harm to the others."""
+"""Grade exercises in a child process, which may crash or hang without harm to the others.
+
+The child reads one line of JSON, its job. It prints an empty line when it has started, a line for
+each function that it has checked, and a line for each exercise, each after a secret word.
+"""
 
 import contextlib
 import json
 import os
 import queue
+import secrets
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -15,102 +22,180 @@ import torch
 from exercises.course import select_exercises
 from exercises.exercise import Exercise
 from exercises.folders import HERE
-from exercises.grading import FAIL, Result, grade_exercise
+from exercises.grading import FAIL, Part, Result, grade_exercise
+from exercises.guard import explain_memory, guard_process, limit_memory
 
-SECONDS = 30  # that one exercise may take; a correct one takes less than one
+SECONDS = 30  # that one function may take; a correct one takes less than one
 START_SECONDS = 300  # for a child process to import torch and the package
-CHILD = (
-    "import sys; from exercises import processes; processes.run_child(sys.argv[1], sys.argv[2:])"
-)
+CHILD = "from exercises import processes; processes.run_child()"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a student's code may do.
+
+    `megabytes` is the memory that it may ask for, None for any amount. With `private`, a list of
+    folders that it may not read, it may not start programs or change files either, and all its
+    functions are checked, those after a wrong one as well.
+    """
+
+    seconds: float = SECONDS
+    megabytes: int | None = None
+    private: tuple[str, ...] | None = None
 
 
 def grade_exercises(
-    exercises: list[Exercise], folder: Path | None, seconds: float = SECONDS
+    exercises: list[Exercise], folder: Path | None, limits: Limits | None = None
 ) -> Iterator[Result]:
     """Yield the results in order; if `folder` is None, the package itself is graded.
 
-    An exercise that ends the child process, or takes longer than `seconds`, fails; a new child
+    An exercise that ends the child process, or takes longer than it may, fails; a new child
     process grades the exercises after it.
     """
+    limits = limits or Limits()
     waiting = list(exercises)
     while waiting:
-        child, lines = start_child(folder, waiting)
+        child = Child(folder, waiting, limits)
         try:
-            if receive_line(lines, START_SECONDS) is None:
+            if child.receive_line(START_SECONDS) is None:
                 raise RuntimeError("the grader's child process does not start")
-            for result in receive_results(lines, list(waiting), seconds):
+            for result in receive_results(child, list(waiting), limits.seconds):
                 waiting.pop(0)
                 yield result
         finally:
-            child.kill()
-            child.wait()
-            child.stdout.close()
+            child.end()
 
 
-def receive_results(
-    lines: queue.Queue, exercises: list[Exercise], seconds: float
-) -> Iterator[Result]:
+def receive_results(child: "Child", exercises: list[Exercise], seconds: float) -> Iterator[Result]:
     """Yield the results of a child process, the last one for the exercise at which it failed."""
     for exercise in exercises:
-        line = receive_line(lines, seconds)
-        if line:
-            yield Result(**json.loads(line))
+        parts = []
+        while True:
+            line = child.receive_line(seconds)
+            message = child.decode(line) if line else {}
+            if "part" not in message:
+                break
+            parts.append(Part(**message["part"]))
+
+        if "result" in message:
+            yield read_result(message["result"])
             continue
         if line is None:
             sentence = f"it took longer than {seconds:g} s: is there a loop without end?"
+        elif line:
+            sentence = "it wrote into the grader's own output"
         else:
             sentence = "it ended Python (exit, or a crash)"
-        yield Result(exercise.id, exercise.title, FAIL, sentence)
+        yield interrupted_result(exercise, parts, sentence)
         return
 
 
-def start_child(
-    folder: Path | None, exercises: list[Exercise]
-) -> tuple[subprocess.Popen, queue.Queue]:
-    """Start a child process; return it and a queue of the lines that it prints, "" at the end."""
-    ids = [exercise.id for exercise in exercises]
-    paths = [str(HERE.parent), str(HERE.parents[1])]
-    if os.environ.get("PYTHONPATH"):
-        paths.append(os.environ["PYTHONPATH"])
-    variables = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
+def read_result(values: dict) -> Result:
+    parts = [Part(**part) for part in values.pop("parts")]
+    return Result(**values, parts=parts)
 
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(folder or ""), *ids],
-        stdout=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        encoding="utf-8",
-        env=os.environ | variables,
-    )
 
-    lines = queue.Queue()
+def interrupted_result(exercise: Exercise, parts: list[Part], sentence: str) -> Result:
+    """Return the result of an exercise whose next function after `parts` ended the process."""
+    wrong = [part.sentence for part in parts if part.status == FAIL]
+    return Result(exercise.id, exercise.title, FAIL, (wrong or [sentence])[0], parts=parts)
 
-    def read_lines() -> None:
+
+class Child:
+    """A child process that grades exercises, and the lines that it prints."""
+
+    def __init__(self, folder: Path | None, exercises: list[Exercise], limits: Limits):
+        self.word = secrets.token_hex(8)
+        self.lines: queue.Queue = queue.Queue()
+        job = asdict(limits) | {
+            "folder": str(folder) if folder else "",
+            "ids": [exercise.id for exercise in exercises],
+            "word": self.word,
+        }
+
+        paths = [str(HERE.parent), str(HERE.parents[1])]
+        if os.environ.get("PYTHONPATH"):
+            paths.append(os.environ["PYTHONPATH"])
+        variables = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
+
+        # In a session of its own, which ends together with the programs that it has started.
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", CHILD],
+            stdout=subprocess.PIPE,
+            stdin=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            env=os.environ | variables,
+            start_new_session=True,
+        )
+        with contextlib.suppress(OSError):
+            self.process.stdin.write(json.dumps(job) + "\n")
+            self.process.stdin.close()
+        threading.Thread(target=self.read_lines, daemon=True).start()
+
+    def read_lines(self) -> None:
+        """Put the lines into the queue, "" at the end."""
         with contextlib.suppress(ValueError, OSError):
-            for line in child.stdout:
-                lines.put(line)
-        lines.put("")
+            for line in self.process.stdout:
+                self.lines.put(line)
+        self.lines.put("")
 
-    threading.Thread(target=read_lines, daemon=True).start()
-    return child, lines
+    def receive_line(self, seconds: float) -> str | None:
+        """Return the next line, "" if the process has ended, None if there is none in time."""
+        try:
+            return self.lines.get(timeout=seconds)
+        except queue.Empty:
+            return None
+
+    def decode(self, line: str) -> dict:
+        """Return what a line says, or {} if it is not the grader's."""
+        word, _, text = line.partition(" ")
+        if word != self.word:
+            return {}
+        return json.loads(text)
+
+    def end(self) -> None:
+        """End the process, and those that it has started."""
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(OSError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
 
 
-def receive_line(lines: queue.Queue, seconds: float) -> str | None:
-    """Return the next line, or None if there is none in time."""
-    try:
-        return lines.get(timeout=seconds)
-    except queue.Empty:
-        return None
+def run_child() -> None:
+    """Grade exercises in this process, as the line of JSON on stdin says."""
+    job = json.loads(sys.stdin.readline())
+    is_guarded = job["private"] is not None
 
-
-def run_child(folder: str, ids: list[str]) -> None:
-    """Grade exercises in this process: one empty line, then one line of JSON for each on stdout."""
     # What the student's code prints must not mix with the results: it goes to the null device.
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2) if is_guarded else (0, 1):
+        os.dup2(null, number)
     torch.set_num_threads(1)
 
+    def send(**message) -> None:
+        print(job["word"], json.dumps(message), file=results, flush=True)
+
     print(file=results, flush=True)
-    work = Path(folder) if folder else None
-    for exercise in select_exercises(ids):
-        result = grade_exercise(exercise, work)
-        print(json.dumps(vars(result)), file=results, flush=True)
+    work = Path(job["folder"]) if job["folder"] else None
+    exercises = select_exercises(job["ids"])
+    if job["megabytes"]:
+        limit_memory(job["megabytes"])
+    if is_guarded:
+        guard_process(job["private"], job["folder"])
+
+    def explain(verdict: Part | Result) -> dict:
+        if job["megabytes"]:
+            verdict.sentence = explain_memory(verdict.sentence, job["megabytes"])
+        return asdict(verdict)
+
+    def report(part: Part) -> None:
+        send(part=explain(part))
+
+    send_part = report if is_guarded else None
+    for exercise in exercises:
+        result = grade_exercise(exercise, work, send_part)
+        send(result=explain(result))
