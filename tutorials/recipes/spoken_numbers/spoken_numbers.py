@@ -211,7 +211,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--compare",
         metavar="MODE",
-        help="print how many texts are the same in another mode: fast (in float32) or a dtype, int8",
+        help="print how many texts are the same in another mode: fast (float32) or a dtype",
     )
     command.add_argument(
         "--part", nargs="+", default=["dev"], choices=PARTS, help="default: dev, never trained on"
