@@ -1,6 +1,7 @@
 """`nanos2t exercises` and `transcribe --with`: run tutorials/exercises/grader.py of a checkout."""
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ def add_command(commands) -> None:
         nargs="*",
         metavar="WORD",
         help="numbers of exercises to check, default: all; hint, solution or reset and a number; "
-        "or export and a folder",
+        "export and a folder; or, for teachers, grade and a folder of submissions",
     )
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
     parser.add_argument(
@@ -33,13 +34,37 @@ def add_command(commands) -> None:
     parser.add_argument(
         "--yes", action="store_true", help="show a solution before the exercise is solved"
     )
+    add_class_options(parser)
+
+
+def add_class_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `nanos2t exercises grade FOLDER`."""
+    group = parser.add_argument_group("grade FOLDER, a folder or zip for each student")
+    group.add_argument(
+        "--assignment", metavar="FILE", help="a Python file with points, private cases and a seed"
+    )
+    group.add_argument(
+        "--output", metavar="DIR", help="write grades.csv, grades.json, class.html, gradescope/"
+    )
+    group.add_argument(
+        "--gradescope", metavar="FILE", help="write the results.json of a single submission"
+    )
+    group.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="students at a time; default: %(default)s"
+    )
+    group.add_argument(
+        "--seconds", type=float, default=10, help="time for a function; default: %(default)s"
+    )
+    group.add_argument(
+        "--megabytes", type=int, default=2000, help="memory for a student; default: %(default)s"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Check the exercises, or do what the words say, and return the exit code."""
     with exit_with(USAGE):
         grader = find_grader()
-        return grader.run(options.words, write_stdout, options.json, options.reference, options.yes)
+        return grader.run(options, write_stdout)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 import json
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +12,7 @@ from exercises import folders, make
 from exercises.course import select_exercises
 from exercises.exercise import Exercise
 from exercises.folders import prepare_work, relative_path
+from exercises.grade_class import Order, grade_class
 from exercises.grading import OK
 from exercises.processes import grade_exercises
 from exercises.report import format_result, format_summary
@@ -19,19 +21,13 @@ from exercises.targets import is_written, package_function, source_location
 Write = Callable[[str], None]
 
 
-def run(
-    words: list[str],
-    write: Write,
-    as_json: bool = False,
-    package: bool = False,
-    yes: bool = False,
-) -> int:
+def run(options: Namespace, write: Write) -> int:
     """Run a command, and return its exit code: 0 if all exercises that were asked for pass, else 1.
 
-    ValueError: the words are no command.
+    `options` are those of nanos2t/cli/exercises.py. ValueError: the words are no command.
     """
-    command = words[0] if words else ""
-    arguments = words[1:]
+    command = options.words[0] if options.words else ""
+    arguments = options.words[1:]
     if command in ("export", "make", "reset") and not folders.STUBS.is_dir():
         raise ValueError(
             f"this copy of the package is an exercise itself: it has nothing to {command}"
@@ -39,14 +35,40 @@ def run(
     if command == "hint":
         return show_hint(arguments, write)
     if command == "solution":
-        return show_solution(arguments, write, yes)
+        return show_solution(arguments, write, options.yes)
     if command == "reset":
         return reset_exercise(arguments, write)
     if command == "export":
         return export_copy(arguments, write)
     if command == "make":
         return make_files(write)
-    return grade(select_exercises(words), write, as_json, package)
+    if command == "grade":
+        return grade_class(read_order(arguments, options), write)
+    exercises = select_exercises(options.words)
+    return grade(exercises, write, options.json, options.reference)
+
+
+def read_order(words: list[str], options: Namespace) -> Order:
+    """Return what a teacher asks for. ValueError: a number is out of range."""
+    if len(words) != 1:
+        raise ValueError("expected: nanos2t exercises grade FOLDER")
+    for name in "jobs", "seconds", "megabytes":
+        value = getattr(options, name)
+        if not 0 < value < 1e9:
+            raise ValueError(f"--{name}: expected a number above 0, found {value}")
+
+    paths = {}
+    for name in "assignment", "output", "gradescope":
+        value = getattr(options, name)
+        paths[name] = Path(value) if value else None
+    return Order(
+        Path(words[0]),
+        **paths,
+        jobs=options.jobs,
+        seconds=options.seconds,
+        megabytes=options.megabytes,
+        as_json=options.json,
+    )
 
 
 def grade(exercises: list[Exercise], write: Write, as_json: bool, package: bool) -> int:

@@ -85,16 +85,25 @@ def guard_process(private: list[str], folder: str) -> None:
     sys.addaudithook(Guard(private, folder))
 
 
-def limit_memory(megabytes: int) -> None:
-    """Limit the memory that this process may ask for from now on; on Linux only."""
+def limit_resources(megabytes: int | None, seconds: float) -> None:
+    """Limit the memory that this process may ask for, on Linux only, and its time.
+
+    The time is far more than all exercises take: the process ends also if nobody ends it.
+    """
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
+        time_limit = int(100 * max(1, seconds))
+        resource.setrlimit(resource.RLIMIT_CPU, (time_limit, time_limit))
+        if not megabytes:
+            return
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         limit = pages * resource.getpagesize() + megabytes * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def explain_memory(sentence: str, megabytes: int) -> str:
+def explain_memory(sentence: str, megabytes: int | None) -> str:
     """Return a sentence about an exception, in plain words if it says that there is no memory."""
+    if not megabytes:
+        return sentence
     return NO_MEMORY.sub(f"it asks for more than {megabytes:,} MB of memory", sentence)

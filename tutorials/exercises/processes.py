@@ -13,19 +13,23 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
+from exercises.assignment import read_assignment
 from exercises.course import select_exercises
 from exercises.exercise import Exercise
 from exercises.folders import HERE
-from exercises.grading import FAIL, Part, Result, grade_exercise
-from exercises.guard import explain_memory, guard_process, limit_memory
+from exercises.grading import FAIL, OK, Part, Result, grade_exercise
+from exercises.guard import explain_memory, guard_process, limit_resources
+from exercises.private_cases import check_private_cases
 
 SECONDS = 30  # that one function may take; a correct one takes less than one
+POLL_SECONDS = 0.1  # between two looks at whether to stop
 START_SECONDS = 300  # for a child process to import torch and the package
 CHILD = "from exercises import processes; processes.run_child()"
 
@@ -36,26 +40,34 @@ class Limits:
 
     `megabytes` is the memory that it may ask for, None for any amount. With `private`, a list of
     folders that it may not read, it may not start programs or change files either, and all its
-    functions are checked, those after a wrong one as well.
+    functions are checked, those after a wrong one as well, with the cases of `assignment`.
     """
 
     seconds: float = SECONDS
     megabytes: int | None = None
     private: tuple[str, ...] | None = None
+    assignment: str = ""
+
+
+class StoppedError(Exception):
+    """Somebody has asked to stop."""
 
 
 def grade_exercises(
-    exercises: list[Exercise], folder: Path | None, limits: Limits | None = None
+    exercises: list[Exercise],
+    folder: Path | None,
+    limits: Limits | None = None,
+    stop: threading.Event | None = None,
 ) -> Iterator[Result]:
     """Yield the results in order; if `folder` is None, the package itself is graded.
 
     An exercise that ends the child process, or takes longer than it may, fails; a new child
-    process grades the exercises after it.
+    process grades the exercises after it. StoppedError: `stop` was set.
     """
     limits = limits or Limits()
     waiting = list(exercises)
     while waiting:
-        child = Child(folder, waiting, limits)
+        child = Child(folder, waiting, limits, stop)
         try:
             if child.receive_line(START_SECONDS) is None:
                 raise RuntimeError("the grader's child process does not start")
@@ -95,6 +107,14 @@ def read_result(values: dict) -> Result:
     return Result(**values, parts=parts)
 
 
+def add_part(result: Result, part: Part) -> None:
+    """Add a verdict to those on an exercise; the first that is wrong is that on all of it."""
+    result.parts.append(part)
+    if part.status == FAIL and result.status == OK:
+        result.status = FAIL
+        result.sentence = part.sentence
+
+
 def interrupted_result(exercise: Exercise, parts: list[Part], sentence: str) -> Result:
     """Return the result of an exercise whose next function after `parts` ended the process."""
     wrong = [part.sentence for part in parts if part.status == FAIL]
@@ -104,7 +124,14 @@ def interrupted_result(exercise: Exercise, parts: list[Part], sentence: str) -> 
 class Child:
     """A child process that grades exercises, and the lines that it prints."""
 
-    def __init__(self, folder: Path | None, exercises: list[Exercise], limits: Limits):
+    def __init__(
+        self,
+        folder: Path | None,
+        exercises: list[Exercise],
+        limits: Limits,
+        stop: threading.Event | None = None,
+    ):
+        self.stop = stop
         self.word = secrets.token_hex(8)
         self.lines: queue.Queue = queue.Queue()
         job = asdict(limits) | {
@@ -142,10 +169,15 @@ class Child:
 
     def receive_line(self, seconds: float) -> str | None:
         """Return the next line, "" if the process has ended, None if there is none in time."""
-        try:
-            return self.lines.get(timeout=seconds)
-        except queue.Empty:
-            return None
+        end = time.monotonic() + seconds
+        while True:
+            if self.stop and self.stop.is_set():
+                raise StoppedError
+            left = end - time.monotonic()
+            if left <= 0:
+                return None
+            with contextlib.suppress(queue.Empty):
+                return self.lines.get(timeout=min(left, POLL_SECONDS))
 
     def decode(self, line: str) -> dict:
         """Return what a line says, or {} if it is not the grader's."""
@@ -180,22 +212,32 @@ def run_child() -> None:
         print(job["word"], json.dumps(message), file=results, flush=True)
 
     print(file=results, flush=True)
-    work = Path(job["folder"]) if job["folder"] else None
-    exercises = select_exercises(job["ids"])
-    if job["megabytes"]:
-        limit_memory(job["megabytes"])
     if is_guarded:
-        guard_process(job["private"], job["folder"])
+        grade_guarded(job, send)
+        return
+    folder = Path(job["folder"]) if job["folder"] else None
+    for exercise in select_exercises(job["ids"]):
+        result = grade_exercise(exercise, folder)
+        send(result=asdict(result))
+
+
+def grade_guarded(job: dict, send: Callable) -> None:
+    """Grade a student's work for a teacher: within limits, all functions, with private cases."""
+    folder = Path(job["folder"])
+    path = Path(job["assignment"]) if job["assignment"] else None
+    assignment = read_assignment(path)
+    exercises = select_exercises(job["ids"])
+    limit_resources(job["megabytes"], job["seconds"])
+    guard_process(job["private"], job["folder"])
 
     def explain(verdict: Part | Result) -> dict:
-        if job["megabytes"]:
-            verdict.sentence = explain_memory(verdict.sentence, job["megabytes"])
+        verdict.sentence = explain_memory(verdict.sentence, job["megabytes"])
         return asdict(verdict)
 
-    def report(part: Part) -> None:
-        send(part=explain(part))
-
-    send_part = report if is_guarded else None
     for exercise in exercises:
-        result = grade_exercise(exercise, work, send_part)
+        result = grade_exercise(exercise, folder, lambda part: send(part=explain(part)))
+        if result.parts:
+            for part in check_private_cases(exercise, folder, assignment):
+                send(part=explain(part))
+                add_part(result, part)
         send(result=explain(result))

@@ -1,0 +1,188 @@
+# pytest tests/tutorials/test_grade_class.py
+"""`nanos2t exercises grade`: a class from submissions to files, and a class of thirty."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from exercises.course import EXERCISES
+from helpers.answers import exercise_number, read_answer
+from helpers.students import NAMES, SPECIAL, add_line, write_class
+
+from nanos2t.cli import main as cli
+
+ROOT = Path(__file__).parents[2]
+
+HOMEWORK = """
+POINTS = {1: 4, 8: 6}
+
+def check_two(function, draw):
+    import torch
+    yield "two new tokens", function(2, 0, torch.device("cpu"))
+
+CASES = {"decoder:causal_mask": check_two}
+"""
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Runs `nanos2t exercises grade` in the checkout -> exit code, stdout, stderr."""
+    monkeypatch.chdir(ROOT)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        code = cli.main(["exercises", "grade", *map(str, arguments)])
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return code, captured.out, captured.err
+
+    return run
+
+
+def write_work(folder: Path, name: str, *numbers: int) -> Path:
+    """A folder with second right answers."""
+    work = folder / name
+    work.mkdir(parents=True)
+    for number in numbers:
+        exercise = exercise_number(number)
+        exercise.path(work).write_text(read_answer(exercise), encoding="utf-8")
+    return work
+
+
+def test_a_small_class(run, tmp_path):
+    """A student who knew the public cases by heart, one who ends Python, one who is right."""
+    submissions = tmp_path / "submissions"
+    write_work(submissions, "Ada", 1, 8)
+    add_line(write_work(submissions, "Bob", 1, 8), 1, "os._exit(0)")
+    by_heart = "if (T, past_length) == (2, 0): return torch.ones(2, 2)"
+    add_line(write_work(submissions, "Carl", 8), 8, by_heart.replace("past_length", "past"))
+    homework = tmp_path / "homework.py"
+    homework.write_text(HOMEWORK, encoding="utf-8")
+    output = tmp_path / "grades"
+
+    code, out, err = run(submissions, "--assignment", homework, "--output", output, "--jobs", 2)
+    assert (code, err) == (0, "")
+    lines = [line.split() for line in out.splitlines()[:4]]
+    assert lines == [
+        ["student", "1", "8", "points"],
+        ["Ada", "4", "6", "10"],
+        ["Bob", "0", "6", "6"],
+        ["Carl", ".", "3", "3"],
+    ]
+    assert "it ended Python" in out and "3 graded in" in out
+    written = {path.relative_to(output).as_posix() for path in output.rglob("*.*")}
+    assert written == {"grades.csv", "grades.json", "class.html"} | {
+        f"gradescope/{name}.json" for name in ("Ada", "Bob", "Carl")
+    }
+    with (output / "grades.csv").open(encoding="utf-8") as file:
+        assert [row["points"] for row in csv.DictReader(file)] == ["10", "6", "3"]
+
+
+def test_one_submission_for_gradescope(run, tmp_path):
+    """It has the files itself; the results are ours, whatever it has written there before."""
+    work = write_work(tmp_path, "submission", 8)
+    results = tmp_path / "results" / "results.json"
+    results.parent.mkdir()
+    results.write_text('{"score": 1000}', encoding="utf-8")
+    homework = tmp_path / "homework.py"
+    homework.write_text("POINTS = {1: 4, 8: 6}", encoding="utf-8")
+
+    code, out, _ = run(work, "--assignment", homework, "--gradescope", results, "--json")
+    assert code == 0 and json.loads(out)["students"][0]["points"] == 6
+    tests = json.loads(results.read_text(encoding="utf-8"))["tests"]
+    assert [(test["score"], test["max_score"]) for test in tests] == [(0, 4), (6, 6)]
+
+
+def test_usage(run, tmp_path):
+    write_work(tmp_path / "class", "Ada", 1)
+    write_work(tmp_path / "class", "Bob", 1)
+    homework = tmp_path / "homework.py"
+    homework.write_text("POINTS = {0: 1}", encoding="utf-8")
+    for words, message in {
+        (): "expected: nanos2t exercises grade FOLDER",
+        (tmp_path / "nothing",): "expected a folder",
+        (tmp_path / "class", "--jobs", 0): "--jobs: expected a number above 0",
+        (tmp_path / "class", "--seconds", "nan"): "--seconds: expected a number above 0",
+        (tmp_path / "class", "--assignment", homework): "POINTS: '0'",
+        (tmp_path / "class", "--gradescope", "x.json"): "expected one submission",
+        (tmp_path / "class", "--output", tmp_path / "class" / "grades"): "in the folder",
+    }.items():
+        code, out, err = run(*words)
+        assert (code, out) == (2, "") and err.count("\n") == 1 and message in err
+
+
+def test_interrupted_what_is_finished_is_kept(tmp_path):
+    """Ctrl-C while the second student's loop runs: exit code 130, no process is left."""
+    submissions = tmp_path / "submissions"
+    write_work(submissions, "Ada", 1)
+    loop = "open('/dev/null').close()\n    while True: pass"
+    add_line(write_work(submissions, "Bob", 1), 1, loop)
+    homework = tmp_path / "homework.py"
+    homework.write_text("POINTS = {1: 4}", encoding="utf-8")
+    output = tmp_path / "grades"
+    command = [sys.executable, "-m", "nanos2t", "exercises", "grade", submissions, "--jobs", "1"]
+    command += ["--assignment", homework, "--output", output, "--seconds", "100"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline().startswith("student")
+    assert process.stdout.readline().split() == ["Ada", "4", "4"]
+    time.sleep(0.5)
+    start = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130 and time.monotonic() - start < 10
+    book = json.loads((output / "grades.json").read_text(encoding="utf-8"))
+    assert [student["name"] for student in book["students"]] == ["Ada"]
+
+
+@pytest.mark.slow
+def test_a_class_of_thirty(run, tmp_path):
+    """In three minutes on two cores; nobody's points depend on the others'."""
+    submissions = tmp_path / "submissions"
+    write_class(submissions)
+    alone = tmp_path / "alone"
+    write_class(alone)
+
+    start = time.monotonic()
+    code, out, _ = run(submissions, "--output", tmp_path / "grades", "--jobs", 2)
+    assert time.monotonic() - start < 180
+    assert code == 1 and "30 graded in" in out  # one has handed in nothing
+    book = json.loads((tmp_path / "grades" / "grades.json").read_text(encoding="utf-8"))
+    students = {student["name"]: student for student in book["students"]}
+    assert list(students) == sorted(NAMES)
+
+    right = [name for name, student in students.items() if student["points"] == 140]
+    assert right and not set(right) & set(SPECIAL) - {"Niklaus"}
+    expected = {
+        ("Alan", 5): "it took longer than 10 s",
+        ("Brian", 4): "it asks for more than 2,000 MB of memory",
+        ("Claude", 1): "it ended Python",
+        ("Donald", 8): "SystemExit",
+        ("Edsger", 8): "it starts another process",
+        ("Guido", 1): "it writes a file",
+        ("Ida", 1): "there is no ex01_normalisation.py",
+        ("John", 1): "utf",
+        ("Ken", 6): "there is no ex06_encoder_layer.py",
+        ("Margaret", 3): "there is no ex03_conv_block.py",
+        ("Radia", 1): "there is no ex01_normalisation.py",
+    }
+    for (name, number), sentence in expected.items():
+        exercise = students[name]["exercises"][number - 1]
+        assert sentence.lower() in exercise["sentence"].lower() and exercise["status"] != "ok"
+    assert "leads out of the zip" in students["Ida"]["notes"][0]
+    assert {path.name for path in (submissions / "Ada").iterdir()} == {
+        f"{exercise.name}.py" for exercise in EXERCISES
+    }
+    for name in "Ada", "Frances":
+        run(alone / f"{name}", "--gradescope", tmp_path / "results.json", "--json")
+        tests = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["tests"]
+        assert sum(test["score"] for test in tests) == pytest.approx(
+            students[name]["points"], abs=0.1
+        )

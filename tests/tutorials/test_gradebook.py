@@ -1,0 +1,201 @@
+# pytest tests/tutorials/test_gradebook.py
+"""Points, the files that hold them, the page about a class, and a teacher's file."""
+
+import csv
+import io
+import json
+from html.parser import HTMLParser
+
+import pytest
+from exercises.assignment import Assignment, read_assignment
+from exercises.class_page import make_page
+from exercises.class_summary import count_mistakes
+from exercises.course import EXERCISES
+from exercises.gradebook import Student, make_csv, make_json, make_results, mark_result
+from exercises.grading import FAIL, OK, TODO, Part, Result
+from exercises.private_cases import SUFFIX, try_cases
+
+HALF = Part("unfuse", FAIL, "unfuse: not transposed (line 4)", num_right=3, num_cases=4)
+RIGHT = Part("import_state", OK, num_right=9, num_cases=9)
+
+
+def make_result(*parts: Part, status: str = FAIL, sentence: str = "") -> Result:
+    exercise = EXERCISES[13]
+    if parts and not sentence:
+        sentence = parts[0].sentence
+    return Result(exercise.id, exercise.title, status, sentence, parts=list(parts))
+
+
+def make_student(name: str, result: Result, assignment: Assignment, *notes: str) -> Student:
+    return Student(name, [mark_result(EXERCISES[13], result, assignment)], list(notes))
+
+
+@pytest.fixture
+def assignment() -> Assignment:
+    return Assignment({"ex14": 20}, partial=0.5, seed=7)
+
+
+def test_points_by_function_and_case(assignment):
+    def points(*parts: Part, **more) -> float:
+        return mark_result(EXERCISES[13], make_result(*parts, **more), assignment).points
+
+    assert points(RIGHT, RIGHT, status=OK) == 20
+    assert points(HALF, RIGHT) == 10 + 10 * 0.5 * 0.75
+    assert points(Part("unfuse", TODO), RIGHT, status=TODO) == 10
+    # What comes after a function that does not end is not checked.
+    assert points(RIGHT) == 10
+    assert points() == 0
+
+    private = Assignment({"ex14": 20}, cases={"remap:unfuse": print})
+    result = make_result(RIGHT, RIGHT, Part("unfuse" + SUFFIX, FAIL, num_cases=2))
+    assert mark_result(EXERCISES[13], result, private).points == pytest.approx(13.33)
+
+
+def test_a_table_for_spreadsheets(assignment):
+    students = [
+        make_student('=HYPERLINK("x")', make_result(HALF, RIGHT), assignment, "@note, one", "two"),
+        make_student("Bob, Jr.", make_result(), assignment),
+    ]
+    [first, second] = csv.DictReader(io.StringIO(make_csv(students, assignment)))
+    assert first == {
+        "student": '\'=HYPERLINK("x")',
+        "points": "13.75",
+        "possible": "20",
+        "ex14_weight_map": "13.75",
+        "notes": "'@note, one; two",
+    }
+    assert (second["student"], second["points"]) == ("Bob, Jr.", "0")
+
+
+def test_all_verdicts_as_json(assignment):
+    student = make_student("Ada", make_result(HALF, RIGHT), assignment)
+    book = json.loads(make_json([student], assignment))
+    assert book["seed"] == 7
+    assert book["exercises"] == [{"id": "ex14", "title": EXERCISES[13].title, "points": 20}]
+    [exercise] = book["students"][0]["exercises"]
+    assert (exercise["points"], exercise["possible"], exercise["status"]) == (13.75, 20, FAIL)
+    assert exercise["parts"][0]["num_right"] == 3
+
+
+def test_results_for_gradescope(assignment):
+    student = make_student("Ada", make_result(HALF, RIGHT), assignment, "a note")
+    results = json.loads(make_results(student, assignment))
+    assert results["output"] == "a note"
+    tests = results["tests"]
+    assert [test["score"] for test in tests] == [3.75, 10]
+    assert [test["max_score"] for test in tests] == [10, 10]
+    assert [test["status"] for test in tests] == ["failed", "passed"]
+    assert tests[0]["output"] == HALF.sentence and "visibility" not in tests[0]
+
+    # All tests together always have all points: those of a file that is not there, too.
+    for result in make_result(), make_result(RIGHT):
+        tests = json.loads(make_results(make_student("Ada", result, assignment), assignment))
+        assert sum(test["max_score"] for test in tests["tests"]) == 20
+    private = Assignment({"ex14": 20}, cases={"remap:unfuse": print})
+    result = make_result(RIGHT, RIGHT, Part("unfuse" + SUFFIX, FAIL, "secret", num_cases=2))
+    tests = json.loads(make_results(make_student("Ada", result, private), private))["tests"]
+    assert [test.get("visibility") for test in tests] == [None, None, "after_published"]
+
+
+# The page
+
+
+class Tags(HTMLParser):
+    """Notes the tags of a page that are open, and its text."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = []
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs):
+        assert tag not in ("script", "link", "img")
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_the_page_of_a_class(assignment):
+    other = make_result(Part("unfuse", FAIL, "unfuse: not transposed (line 9)", num_cases=4))
+    students = [
+        make_student("<script>alert(1)</script>", make_result(HALF, RIGHT), assignment),
+        make_student("Bob & Co", other, assignment, "<b>"),
+        make_student("Claude", make_result(RIGHT, RIGHT, status=OK), assignment),
+    ]
+    [mistake] = count_mistakes(students)
+    assert (mistake.sentence, len(mistake.names)) == ("unfuse: not transposed", 2)
+
+    page = make_page(students, assignment)
+    assert "http" not in page
+    tags = Tags()
+    tags.feed(page.removeprefix("<!doctype html>"))
+    assert tags.open == []
+    assert "<script>alert(1)</script>, Bob & Co" in tags.text
+    assert "3 students; of 20 points on average 11.2, median 13.75, from 0 to 20." in tags.text
+    assert "unfuse: not transposed (line 9)" in tags.text and "Seed 7" in tags.text
+
+
+# A teacher's file
+
+
+def write(tmp_path, text: str):
+    path = tmp_path / "homework.py"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_teachers_file(tmp_path):
+    text = """
+POINTS = {5: 12.5, "ex01": 3}
+PARTIAL = 0
+SEED = 3
+MY_SHAPE = (2, 3)
+
+def check_one(function, draw):
+    yield "one", function(draw(1, *MY_SHAPE))
+
+CASES = {"wav2vec2:attend": check_one}
+"""
+    assignment = read_assignment(write(tmp_path, text))
+    assert assignment.points == {"ex05": 12.5, "ex01": 3}
+    assert [exercise.number for exercise in assignment.exercises] == [1, 5]
+    assert (assignment.partial, assignment.seed) == (0, 3)
+    assert assignment.num_parts(EXERCISES[4]) == len(EXERCISES[4].checks) + 1
+    assert read_assignment(None).points == {exercise.id: 10 for exercise in EXERCISES}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("POINTS = {99: 1}", "expected an exercise"),
+        ("POINTS = {1: -1}", "1 has -1"),
+        ("POINTS = {1: True}", "expected a number"),
+        ("POINTS = {1: 2, 'ex01': 3}", "twice"),
+        ("POINTS = [1, 2]", "expected a dict"),
+        ("POINT = {1: 2}", "POINT is none of CASES, PARTIAL, POINTS, SEED"),
+        ("PARTIAL = 2", "PARTIAL is 2, expected a number from 0 to 1"),
+        ("SEED = 'x'", "SEED is 'x'"),
+        ("CASES = {'attend': print}", "'attend' is none of"),
+        ("CASES = {'wav2vec2:attend': 3}", "expected a function"),
+        ("1 / 0", "ZeroDivisionError: division by zero \\(line 1\\)"),
+        ("def", "SyntaxError"),
+    ],
+)
+def test_what_a_teachers_file_may_not_have(text, message, tmp_path):
+    with pytest.raises(ValueError, match=message) as problem:
+        read_assignment(write(tmp_path, text))
+    assert "homework.py" in str(problem.value) and "\n" not in str(problem.value)
+    with pytest.raises(ValueError, match="expected a Python file"):
+        read_assignment(tmp_path)
+
+
+def test_cases_that_cannot_be_run_are_told_before_anybody_is_graded(tmp_path):
+    for body, message in ("yield 'one', len(None)", "TypeError"), ("return iter(())", "no case"):
+        text = f"def check(function, draw):\n    {body}\nCASES = {{'wav2vec2:attend': check}}"
+        with pytest.raises(ValueError, match=f"CASES: wav2vec2:attend: .*{message}"):
+            try_cases(read_assignment(write(tmp_path, text)))
