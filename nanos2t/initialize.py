@@ -10,7 +10,7 @@ from collections.abc import Collection
 import torch
 from torch import Tensor, nn
 
-from nanos2t.wav2vec2 import Encoder, PositionalConv
+from nanos2t.wav2vec2 import Encoder, PositionalConv, PositionalConvLayer, PositionGate
 
 
 @torch.no_grad()
@@ -39,10 +39,21 @@ def initialize_weights(model: nn.Module, names: Collection[str] | None = None) -
                 else:
                     initialize_weight(module, parameter, std)
 
-    # With this gain, the weight of the positional convolution is its direction.
-    positions = encoder.positions
-    if names is None or "encoder.positions.gain" in names:
-        positions.gain.copy_(positions.direction.norm(dim=(0, 1), keepdim=True))
+    initialize_positions(encoder.positions, names)
+
+
+def initialize_positions(positions: nn.Module, names: Collection[str] | None) -> None:
+    """Set what follows from other weights, or differs from other modules. names: as above."""
+    for path, module in positions.named_modules(prefix="encoder.positions"):
+        # With this gain, the weight of the convolution is its direction.
+        is_drawn = names is None or f"{path}.gain" in names
+        if isinstance(module, PositionalConv) and is_drawn:
+            module.gain.copy_(module.direction.norm(dim=(0, 1), keepdim=True))
+
+        # Of the convolutions, only these have no bias at first.
+        is_drawn = names is None or f"{path}.conv.bias" in names
+        if isinstance(module, PositionalConvLayer) and is_drawn:
+            module.conv.bias.zero_()
 
 
 def initialize_bias(module: nn.Module) -> None:
@@ -55,15 +66,15 @@ def initialize_bias(module: nn.Module) -> None:
 
 def initialize_weight(module: nn.Module, parameter: Tensor, std: float) -> None:
     """Draw a parameter of a module that is no bias. Matrices get the standard deviation `std`."""
-    # A norm does not scale at first.
-    if isinstance(module, (nn.LayerNorm, nn.GroupNorm)):
+    # A norm does not scale at first, nor does the gate of relative positions.
+    if isinstance(module, (nn.LayerNorm, nn.GroupNorm, PositionGate)):
         parameter.fill_(1.0)
 
-    # Convolutions of the feature encoder and the adapter (He et al. 2015).
+    # Convolutions of the feature encoder, the adapter and a stack of positions (He et al. 2015).
     elif isinstance(module, nn.Conv1d):
         nn.init.kaiming_normal_(parameter)
 
-    # Its direction; `initialize_weights` sets its gain afterwards.
+    # Its direction; `initialize_positions` sets its gain afterwards.
     elif isinstance(module, PositionalConv):
         draw_uniform(parameter, module.direction)
 

@@ -3,20 +3,21 @@
     waveform (B, L)
         -> FeatureEncoder: strided convolutions, 320 samples to one frame (B, T, C)
         -> FeatureProjection: to the width of the Transformer (B, T, H)
-        -> PositionalConv: its output is added to its input (B, T, H)
+        -> PositionalConv: its output is added to its input (B, T, H); a stack in data2vec
         -> Blocks: self-attention and MLP (B, T, H)
         -> Adapter: fewer frames, in speech translation models only
 
-The file begins with the smallest parts. `Encoder`, at its end, shows how they work together.
+The file begins with the smallest parts. `Encoder`, at its end, shows how they work together. What
+only WavLM and data2vec have comes before it: skip it at first.
 
 Papers: wav2vec 2.0 (Baevski et al. 2020, section 2), HuBERT (Hsu et al. 2021), XLS-R (Babu et al.
-2021). Official code: fairseq/models/wav2vec/wav2vec2.py, and in transformers
-models/wav2vec2/modeling_wav2vec2.py.
+2021), WavLM (Chen et al. 2021), data2vec (Baevski et al. 2022). Official code:
+fairseq/models/wav2vec/wav2vec2.py, and in transformers models/wav2vec2/modeling_wav2vec2.py.
 
 Padding never influences real frames: an utterance gives the same frames alone and in a batch. Every
 operation that mixes time steps is masked, in one of these ways:
 
-    zero_padding        before the feature encoder, the positional convolution, each adapter layer
+    zero_padding        before the feature encoder, each positional convolution, each adapter layer
     masked_group_norm   in the first layer of the feature encoder, if its norm is over time
     mask_padding        in self-attention, and in the decoder's cross-attention to the frames
 
@@ -30,6 +31,7 @@ H hidden_size, N num_heads, D head_size, K taps (the width of a convolution).
 import math
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -83,9 +85,17 @@ class EncoderConfig:
     conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
     conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
 
-    # PositionalConv.
+    # PositionalConv, PositionalConvStack.
     position_kernel: int = 128
     position_groups: int = 16
+
+    # PositionalConvStack: the number of its layers. 5 in data2vec-audio; 0 is a PositionalConv.
+    position_layers: int = 0
+
+    # RelativePositions: how many distances between frames are told apart, and from which distance
+    # on all are the same. 320 and 800 in WavLM; with 0, self-attention knows no distances.
+    distance_buckets: int = 0
+    max_distance: int = 800
 
     # initialize.py: the standard deviation of new matrices.
     init_std: float = 0.02
@@ -134,6 +144,9 @@ class EncoderConfig:
             conv_strides=(5, 2, 2, 2, 2, 2, 2),
             position_kernel=128,
             position_groups=16,
+            position_layers=0,
+            distance_buckets=0,
+            max_distance=800,
             init_std=0.02,
             pre_norm=True,
             conv_norm="layer",
@@ -247,7 +260,8 @@ def attend(
     """Compute softmax(Q K^T / sqrt(D)) V (Vaswani et al. 2017, equation 1).
 
     queries: (B, N, T, D); keys and values: (B, N, S, D). The result is (B, N, T, D).
-    mask: bool, True where a query may look at a key; its shape broadcasts to (B, N, T, S).
+    mask: bool, True where a query may look at a key; or numbers that are added to the scores. Its
+    shape broadcasts to (B, N, T, S).
     is_causal, without a mask: query t looks at keys 0 ... t.
 
     A debugger cannot step into PyTorch's function. To see the scores, switch to the same
@@ -283,8 +297,10 @@ def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor | None = None)
     scores = scores / math.sqrt(queries.shape[3])
 
     # exp(-inf) is 0: a key that is masked gets the probability 0.
-    if mask is not None:
+    if mask is not None and mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, -torch.inf)
+    elif mask is not None:
+        scores = scores + mask
     return scores.softmax(dim=3)  # (B, N, T, S)
 
 
@@ -497,18 +513,25 @@ class PositionalConv(nn.Module):
         size = config.hidden_size
         kernel = config.position_kernel
         self.groups = config.position_groups
-        if self.groups < 1 or size % self.groups:
-            raise ValueError(
-                f"hidden_size is {size}, expected a multiple of position_groups ({self.groups})"
-            )
+        check_groups(config)
         self.gain = nn.Parameter(torch.empty(1, 1, kernel))
         self.direction = nn.Parameter(torch.empty(size, size // self.groups, kernel))
         self.bias = nn.Parameter(torch.empty(size))
         self.activation = ACTIVATIONS[config.conv_activation]()
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, T, H)
+    def forward(self, x: Tensor, frame_lengths: Tensor | None = None) -> Tensor:  # (B, T, H)
         y = position_conv(x, self.gain, self.direction, self.bias, self.groups)  # (B, T, H)
         return self.activation(y)
+
+
+def check_groups(config: EncoderConfig) -> None:
+    """Raise ValueError if the width cannot be split into the groups of positional convolutions."""
+    size = config.hidden_size
+    groups = config.position_groups
+    if groups < 1 or size % groups:
+        raise ValueError(
+            f"hidden_size is {size}, expected a multiple of position_groups ({groups})"
+        )
 
 
 class AdapterLayer(nn.Module):
@@ -558,6 +581,147 @@ class Adapter(nn.Module):
         return x, frame_lengths
 
 
+# WavLM: self-attention adds a bias for the distance of two frames to their score
+
+
+def find_distance_buckets(times: Tensor, num_buckets: int, max_distance: int) -> Tensor:
+    """Return the bucket (T, T) of the distance from each frame to each other; times: (T,).
+
+    Raffel et al. 2020 (T5), section 2.1: half of the buckets are for frames that come later. Short
+    distances have a bucket each. Longer ones share buckets, which get wider with the logarithm of
+    the distance; from max_distance on there is only the last.
+    """
+    distances = times - times[:, None]  # (T, T), from the row's frame to the column's
+    num_buckets = num_buckets // 2
+    num_exact = num_buckets // 2
+
+    # In float32, as transformers: at the edge of a bucket, the last bit decides.
+    steps = (distances.abs().float() / num_exact).log()
+    steps = steps / math.log(max_distance / num_exact) * (num_buckets - num_exact)
+    shared = (num_exact + steps).clamp(max=num_buckets - 1)  # (T, T)
+
+    buckets = torch.where(distances.abs() < num_exact, distances.abs(), shared.long())
+    return torch.where(distances > 0, buckets + num_buckets, buckets)  # (T, T)
+
+
+def hide_padding(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """Return scores (B, N, T, S) with -inf where the mask of `mask_padding` is False."""
+    if mask is None:
+        return scores
+    return scores.masked_fill(~mask, -torch.inf)
+
+
+class PositionMask(NamedTuple):
+    """What a RelativeBlock is given in place of a mask."""
+
+    padding: Tensor | None  # (B, 1, 1, T), see mask_padding
+    biases: Tensor  # (N, T, T), see RelativePositions
+
+
+class RelativePositions(nn.Module):
+    """A learned bias for each distance between two frames and each head, shared by all blocks."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        num_buckets = config.distance_buckets
+        if num_buckets < 4 or config.max_distance <= num_buckets // 4:
+            raise ValueError(
+                f"distance_buckets is {num_buckets} and max_distance {config.max_distance}, "
+                "expected at least 4, and more than a quarter of that"
+            )
+        self.max_distance = config.max_distance
+        self.biases = nn.Embedding(num_buckets, config.num_heads)
+
+    def forward(self, frame_lengths: Tensor | None, total: int) -> PositionMask:
+        """Return what each block makes its mask of, for `total` frames and frame_lengths (B,)."""
+        times = torch.arange(total, device=self.biases.weight.device)  # (T,)
+        num_buckets = self.biases.num_embeddings
+        buckets = find_distance_buckets(times, num_buckets, self.max_distance)  # (T, T)
+        biases = self.biases(buckets)  # (T, T, N)
+        return PositionMask(mask_padding(frame_lengths, total), biases.permute(2, 0, 1))
+
+
+class PositionGate(nn.Module):
+    """How much each frame cares about distances, in each head: the factor of its biases.
+
+    The gated relative position bias of WavLM: (1 + g + (1 - g) * s * r) * bias, where the gates g
+    and r depend on the frame, and the scale s is learned.
+    """
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        self.proj = nn.Linear(config.hidden_size // config.num_heads, 8)
+        self.scale = nn.Parameter(torch.empty(1, config.num_heads, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, N, T, D)
+        # A gate is made of the sum of four numbers. The first is 1 - g.
+        gates = self.proj(x).unflatten(3, (2, 4)).sum(4).sigmoid()  # (B, N, T, 2)
+        mix, reset = gates.split(1, dim=3)  # (B, N, T, 1) both
+        return 1 + (1 - mix) + mix * self.scale * reset  # (B, N, T, 1)
+
+
+class RelativeBlock(Block):
+    """A block whose self-attention knows how far apart two frames are."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__(config)
+        self.position_gate = PositionGate(config)
+
+    def attend_frames(self, x: Tensor, mask: PositionMask) -> Tensor:
+        """Attend from each frame of x (B, T, H) to all real frames of its item."""
+        gate = self.position_gate(self.self_attn.split_heads(x))  # (B, N, T, 1)
+        scores = hide_padding(gate * mask.biases, mask.padding)  # (B, N, T, T)
+        return super().attend_frames(x, scores)  # (B, T, H)
+
+
+# data2vec-audio: positions by several convolutions
+
+
+class PositionalConvLayer(nn.Module):
+    """A layer of a PositionalConvStack: convolution, norm without weights, activation."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        size = config.hidden_size
+        kernel = config.position_kernel
+        groups = config.position_groups
+        self.conv = nn.Conv1d(size, size, kernel, padding=kernel // 2, groups=groups)
+        self.norm = nn.LayerNorm(size, elementwise_affine=False)
+        self.activation = ACTIVATIONS[config.conv_activation]()
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, H)
+        y = self.conv(x.transpose(1, 2))
+
+        # An even kernel gives T + 1 frames: drop the last.
+        y = y[:, :, : x.shape[1]]  # (B, H, T)
+        return self.activation(self.norm(y.transpose(1, 2)))  # (B, T, H)
+
+
+class PositionalConvStack(nn.Module):
+    """Positions by several narrower convolutions, one after the other (data2vec-audio)."""
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        check_groups(config)
+        layers = [PositionalConvLayer(config) for _ in range(config.position_layers)]
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, frame_lengths: Tensor | None = None) -> Tensor:  # (B, T, H)
+        for layer in self.layers:
+            x = zero_padding(layer(x), frame_lengths)  # (B, T, H)
+        return x
+
+
+# The whole encoder
+
+
+class PaddingMask(nn.Module):
+    """The mask of self-attention, the same in all blocks: no frame may attend to padding."""
+
+    def forward(self, frame_lengths: Tensor | None, total: int) -> Tensor | None:
+        return mask_padding(frame_lengths, total)  # (B, 1, 1, T)
+
+
 class Encoder(nn.Module):
     """The speech encoder: waveforms (B, L) in, frames (B, T, H) out."""
 
@@ -573,8 +737,17 @@ class Encoder(nn.Module):
             self.masked_spec_embed = nn.Parameter(torch.empty(config.hidden_size))
 
         self.positions = PositionalConv(config)
+        if config.position_layers:  # data2vec-audio
+            self.positions = PositionalConvStack(config)
         self.dropout = nn.Dropout(config.training.hidden_dropout)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+
+        # What blocks make of the mask depends on whether their attention knows distances.
+        self.block_mask = PaddingMask()
+        block_class = Block
+        if config.distance_buckets:  # WavLM
+            self.block_mask = RelativePositions(config)
+            block_class = RelativeBlock
+        self.blocks = nn.ModuleList(block_class(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(config.hidden_size, config.norm_eps)
         self.adapter = Adapter(config)
 
@@ -600,13 +773,13 @@ class Encoder(nn.Module):
         # Add positions. Their convolution reaches over position_kernel frames: it must not see
         # padding.
         x = zero_padding(x, frame_lengths)
-        x = x + self.positions(x)
+        x = x + self.positions(x, frame_lengths)
         if not self.config.pre_norm:
             x = self.norm(x)
         x = self.dropout(x)
 
         # No frame may attend to padding.
-        mask = mask_padding(frame_lengths, x.shape[1])  # (B, 1, 1, T)
+        mask = self.block_mask(frame_lengths, x.shape[1])  # (B, 1, 1, T)
 
         # Layerdrop (Fan et al. 2020): in training, blocks are skipped at random.
         for block in self.blocks:

@@ -165,7 +165,8 @@ def test_presets_have_the_published_sizes():
 # family: a checkpoint of it, or "" for the sizes that transformers takes without a config
 PUBLISHED = {
     "wav2vec2": "facebook/wav2vec2-base", "hubert": "facebook/hubert-large-ll60k", "unispeech": "",
-    "unispeech-sat": "", "bert": "google-bert/bert-base-uncased", "roberta": "", "xlm-roberta": "",
+    "unispeech-sat": "", "wavlm": "microsoft/wavlm-base", "data2vec-audio": "",
+    "bert": "google-bert/bert-base-uncased", "roberta": "", "xlm-roberta": "",
     "camembert": "", "gpt2": "openai-community/gpt2", "bart": "facebook/bart-base",
     "mbart": "facebook/mbart-large-50", "trocr": "",
     "speech_to_text_2": "facebook/s2t-wav2vec2-large-en-de",

@@ -32,6 +32,8 @@ ENCODER_FILES = {
     "HubertModel": "hubert", "HubertForCTC": "hubert", "UniSpeechForPreTraining": "unispeech",
     "UniSpeechSatForCTC": "unispeech-sat", "UniSpeechSatForPreTraining": "unispeech-sat",
     "Wav2Vec2ForSequenceClassification": "base",
+    "WavLMModel": "wavlm", "WavLMForXVector": "wavlm large with adapter",
+    "Data2VecAudioModel": "data2vec-audio", "Data2VecAudioForCTC": "data2vec-audio",
 }  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def draw_theirs(pair: str) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("part", ["encoder.", "decoder.", "bridge."])
-@pytest.mark.parametrize("pair", ["base", "large", "adapter"])
+@pytest.mark.parametrize("pair", ["base", "large", "adapter", "wavlm", "data2vec"])
 def test_initialisation_follows_the_laws_of_hf(pair, part):
     """Same mean, spread, kind (uniform or normal) and rows of zeros."""
     ours = draw_ours(pair)

@@ -190,6 +190,26 @@ def no_zeros_before_adapter(patch):
     no_zeros_before(patch, {19, 57})
 
 
+def distances_reversed(patch):
+    find_distance_buckets = wav2vec2.find_distance_buckets
+
+    def broken(times, *sizes):
+        return find_distance_buckets(times, *sizes).T
+
+    patch.setattr(wav2vec2, "find_distance_buckets", broken)
+
+
+def distances_not_gated(patch):
+    def broken(self, x):
+        return torch.full_like(x[..., :1], 2.0)
+
+    patch.setattr(wav2vec2.PositionGate, "forward", broken)
+
+
+def padding_of_relative_blocks_not_hidden(patch):
+    patch.setattr(wav2vec2, "hide_padding", lambda scores, mask: scores)
+
+
 def group_norm_over_the_padding(patch):
     def broken(x, lengths, weight, bias, eps=1e-5):
         return F.group_norm(x, x.shape[1], weight, bias, eps)
@@ -394,6 +414,10 @@ NOTICED = [
     (no_zeros_before_positions, check_encoder, "hubert large, conv gelu_tanh"),
     (no_zeros_before_adapter, check_encoder_batch, "adapter, other width"),
     (no_zeros_before_adapter, check_encoder, "group, adapter, other width"),
+    (no_zeros_before_positions, check_encoder_batch, "data2vec, biases, adapter"),
+    (distances_reversed, check_encoder, "wavlm"),
+    (distances_not_gated, check_encoder, "wavlm, pre-norm, projection"),
+    (padding_of_relative_blocks_not_hidden, check_encoder_batch, "wavlm"),
     (group_norm_over_the_padding, check_encoder_batch, "base"),
     (group_norm_over_the_padding, check_encoder, "group, adapter"),
     (group_norm_over_one_frame_more, check_encoder_batch, "base"),

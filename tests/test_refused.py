@@ -39,7 +39,8 @@ FILES = {  # a file of the folder, its new content (None: remove), what the erro
         b'{"model_type": "speech-encoder-decoder"}',
         [
             "encoder.model_type is None, "
-            "expected one of ['wav2vec2', 'hubert', 'unispeech', 'unispeech-sat']"
+            "expected one of ['wav2vec2', 'data2vec-audio', 'hubert', 'unispeech', "
+            "'unispeech-sat', 'wavlm']"
         ],
     ),
     "broken generation": (
@@ -63,8 +64,8 @@ FILES = {  # a file of the folder, its new content (None: remove), what the erro
 VALUES = {  # where in config.json, values, what the error says
     "encoder type": (
         ["encoder"],
-        {"model_type": "wavlm"},
-        "encoder.model_type is 'wavlm', expected one of ['wav",
+        {"model_type": "sew"},
+        "encoder.model_type is 'sew', expected one of ['wav",
     ),
     "decoder type": (
         ["decoder"],
@@ -75,6 +76,26 @@ VALUES = {  # where in config.json, values, what the error says
         ["encoder"],
         {"model_type": "hubert", "conv_pos_batch_norm": True},
         "encoder.conv_pos_batch_norm is true, expected false",
+    ),
+    "few distances": (
+        ["encoder"],
+        {"model_type": "wavlm", "num_buckets": 3},
+        "distance_buckets is 3 and max_distance 800, expected at least 4, and more than a quarter",
+    ),
+    "short distances": (
+        ["encoder"],
+        {"model_type": "wavlm", "max_bucket_distance": 80},
+        "distance_buckets is 320 and max_distance 80, expected",
+    ),
+    "another family's weights": (
+        ["encoder"],
+        {"model_type": "wavlm"},
+        "missing encoder.encoder.layers.0.attention.rel_attn_embed.weight (our encoder.block_mask.",
+    ),
+    "a stack that groups do not divide": (
+        ["encoder"],
+        {"model_type": "data2vec-audio", "num_conv_pos_embedding_groups": 4},
+        "hidden_size is 15, expected a multiple of position_groups (4)",
     ),
     "attention adapter": (
         ["encoder"],

@@ -213,7 +213,7 @@ def test_each_dropout_works_in_training_mode_only(variant, rate):
     assert largest(model.eval()(batch, samples)[0], want) < TOLERANCE
 
 
-@variants("base", "large", "hubert, no norm")
+@variants("base", "large", "hubert, no norm", "data2vec")
 @pytest.mark.parametrize("rate", [f.name for f in fields(EncoderTraining) if "dropout" in f.name])
 @torch.no_grad()
 def test_the_same_seed_drops_what_hf_drops(variant, rate):
@@ -307,7 +307,7 @@ def test_attend_step_by_step_is_attend(kind, dropout):
     assert largest(*outputs) < TOLERANCE
 
 
-@variants("base", "large")
+@variants("base", "large", "wavlm")
 @torch.no_grad()
 def test_attention_can_be_switched_to_single_steps(variant, monkeypatch):
     """The one line that the docstring of `attend` gives."""
@@ -324,6 +324,54 @@ def test_attention_can_be_switched_to_single_steps(variant, monkeypatch):
     monkeypatch.setattr(wav2vec2, "attend", step_by_step)
     assert largest(ours(batch, samples)[0], want) < TOLERANCE
     assert len(calls) == len(ours.blocks)
+
+
+# Relative positions
+
+
+@pytest.mark.parametrize(("num_buckets", "max_distance"), [(320, 800), (11, 20), (4, 2), (12, 17)])
+def test_every_distance_has_the_bucket_of_hf(num_buckets, max_distance):
+    """Also far beyond max_distance: 1000 frames are 20 s."""
+    theirs = hf.models.wavlm.modeling_wavlm.WavLMAttention(
+        4, 2, num_buckets=num_buckets, max_distance=max_distance
+    )
+    times = torch.arange(1000)
+    got = wav2vec2.find_distance_buckets(times, num_buckets, max_distance)
+    assert torch.equal(got, theirs._relative_positions_bucket(times - times[:, None]))
+    assert got.min() >= 0 and got.max() < num_buckets
+
+
+def test_attention_weights_of_a_mask_of_numbers():
+    queries = torch.randn(2, 3, 4, 5, dtype=torch.float64)
+    keys, values = torch.randn(2, 2, 3, 7, 5, dtype=torch.float64)
+    mask = torch.randn(2, 3, 4, 7, dtype=torch.float64)
+    mask[1, :, :, 4:] = -torch.inf
+    weights = wav2vec2.attention_weights(queries, keys, mask)
+    assert largest(weights @ values, wav2vec2.attend(queries, keys, values, mask)) < TOLERANCE
+    assert weights[1, ..., 4:].eq(0).all()
+
+
+@variants("wavlm")
+def test_the_one_attention_of_a_block_gets_a_mask_of_its_own(variant, monkeypatch):
+    """One call for each block, with a mask of numbers that depends on the block's input."""
+    ours = encoders(variant)[1]
+    masks = []
+
+    def attend(queries, keys, values, mask, *rest):
+        masks.append(mask)
+        return nn.functional.scaled_dot_product_attention(queries, keys, values, mask)
+
+    monkeypatch.setattr(wav2vec2, "attend", attend)
+    batch, samples = waves(*LENGTHS)
+    frames = count_frames(ours, samples)
+    ours(batch, samples)
+    assert len(masks) == len(ours.blocks)
+    total = int(frames.max())
+    assert {tuple(mask.shape) for mask in masks} == {(len(batch), 5, total, total)}
+    for mask in masks:
+        for item, length in zip(mask, frames, strict=True):
+            assert item[:, :, :length].isfinite().all() and item[:, :, length:].isneginf().all()
+    assert largest(masks[0][0, :, :, 0], masks[1][0, :, :, 0]) > 0.1
 
 
 # Sizes

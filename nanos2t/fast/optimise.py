@@ -13,7 +13,7 @@ from nanos2t.fast.feature_encoder import FastConvLayer
 from nanos2t.fast.int8 import Int8Conv, Int8Head, Int8Linear
 from nanos2t.fast.memory import release_pages
 from nanos2t.fast.onednn import FastHead, FastLinear, FastMLP, has_onednn
-from nanos2t.fast.positional_conv import FastPositionalConv
+from nanos2t.fast.positional_conv import replace_positions
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.wav2vec2 import Encoder
 
@@ -42,7 +42,7 @@ def replace_modules(model: SpeechEncoderDecoder) -> None:
     decoder = model.decoder
     replace_linears(model, FastLinear)
     replace_conv_layers(encoder)
-    encoder.positions = FastPositionalConv(encoder.positions)
+    replace_positions(encoder)
     for block in (*encoder.blocks, *decoder.blocks):
         block.mlp = FastMLP(block.mlp)
     decoder.head = FastHead(decoder.head)
@@ -62,7 +62,7 @@ def quantise_modules(model: SpeechEncoderDecoder) -> None:
     replace_linears(model, quantise_linear)
     if has_onednn():
         replace_conv_layers(encoder)
-    encoder.positions = FastPositionalConv(encoder.positions)
+    replace_positions(encoder)
     decoder.head = Int8Head(decoder.head, decoder.embed.tokens.weight)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import distributed
 
-from nanos2t.fast.positional_conv import FastPositionalConv
+from nanos2t.fast.positional_conv import replace_positions
 from nanos2t.files import write_text
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.training.config import TrainConfig, render_config
@@ -178,7 +178,7 @@ def configure_model(
 
     if config.bfloat16:
         # In bfloat16 on a CPU, the core's convolution may return wrong numbers.
-        model.encoder.positions = FastPositionalConv(model.encoder.positions)
+        replace_positions(model.encoder)
     if config.freeze_feature_encoder:
         model.freeze_feature_encoder()
 

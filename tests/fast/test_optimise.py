@@ -5,7 +5,7 @@ import copy
 
 import pytest
 import torch
-from helpers.fast_pair import RATE, build_model, make_batch, vary_sample
+from helpers.fast_pair import RATE, build_model, make_batch, relative_error, vary_sample
 
 import nanos2t
 from nanos2t.decoder import Head
@@ -44,6 +44,54 @@ def test_float32_is_the_core_in_other_kernels(norm: str, activation: str):
         assert not torch.equal(a.logits, b.logits)
         options = {"num_beams": 3, "max_new_tokens": 8}
         assert torch.equal(plain.generate(*inputs, **options), fast.generate(*inputs, **options))
+
+
+# Encoders of other families: WavLM's and data2vec-audio's.
+OTHER_ENCODERS = {
+    "wavlm": {"distance_buckets": 9, "max_distance": 12},
+    "data2vec": {"position_layers": 3, "position_kernel": 5},
+}
+
+
+@pytest.mark.parametrize("family", OTHER_ENCODERS)
+def test_encoders_of_other_families(family: str):
+    """float32 is the core in other kernels, int8 is near it, and both write its tokens or run."""
+    plain = build_model(**OTHER_ENCODERS[family])
+    fast = fast_copy(plain)
+    small = optimise_model(copy.deepcopy(plain), torch.int8)
+    values, mask, _ = make_batch()
+    with torch.no_grad():
+        memories = [model(values, mask).memory for model in (plain, fast, small)]
+        lengths = plain(values, mask).frame_lengths
+    for i, length in enumerate(lengths):
+        expected, got, near = (memory[i, :length] for memory in memories)
+        assert torch.allclose(got, expected, rtol=0, atol=3e-5)
+        assert 0 < relative_error(near, expected) < 0.2
+    assert not torch.equal(memories[0], memories[1])
+
+    options = {"num_beams": 3, "max_new_tokens": 8}
+    tokens = plain.generate(values, mask, **options)
+    assert torch.equal(fast.generate(values, mask, **options), tokens)
+    assert len(small.generate(values, mask, **options)) == len(tokens)
+
+
+@pytest.mark.parametrize("family", OTHER_ENCODERS)
+def test_training_of_other_families(family: str):
+    """In float32 a fast model has the core's gradients, and bfloat16 has nearly those."""
+    plain = build_model(**OTHER_ENCODERS[family])
+    values, mask, labels = make_batch()
+    grads = []
+    for model, is_bfloat16 in (plain, False), (fast_copy(plain), False), (fast_copy(plain), True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_bfloat16):
+            loss = model(values, mask, labels).loss
+        loss.backward()
+        grads.append({name: value.grad for name, value in model.named_parameters()})
+    names = [name for name, grad in grads[0].items() if grad is not None]
+    assert all(torch.equal(grads[0][name], grads[1][name]) for name in names)
+
+    # Single gradients may be nothing but rounding in bfloat16, as those of a key's bias.
+    expected, near = (torch.cat([grad[name].flatten() for name in names]) for grad in grads[::2])
+    assert 0 < relative_error(near, expected) < 0.2
 
 
 def test_fast_modules_share_parameters_names_and_mode():

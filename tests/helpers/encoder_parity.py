@@ -36,6 +36,14 @@ LARGE = {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm"
 TWO = {"add_adapter": True, "num_adapter_layers": 2}
 THREE = {"add_adapter": True, "num_adapter_layers": 3}
 
+# Distances beyond the largest, and some of each kind below, are in the batches.
+WAVLM = {"model_type": "wavlm", "num_buckets": 12, "max_bucket_distance": 17}
+DATA2VEC = {
+    "model_type": "data2vec-audio",
+    "num_conv_pos_embeddings": 3,
+    "conv_pos_kernel_size": 5,
+}
+
 # What is not as in SIZES: fields of HF's config.
 VARIANTS = {
     "base": {},
@@ -55,6 +63,10 @@ VARIANTS = {
     "adapter, other width": {**LARGE, **THREE, "output_hidden_size": 19},
     "group, adapter": {**TWO, "num_conv_pos_embeddings": 9},
     "group, adapter, other width": {**THREE, "output_hidden_size": 57},
+    "wavlm": {**WAVLM, "num_buckets": 11, "max_bucket_distance": 20},
+    "wavlm, pre-norm, projection": {**WAVLM, **LARGE, **THREE, "output_hidden_size": 19},
+    "data2vec": {**DATA2VEC, "conv_pos_kernel_size": 6},
+    "data2vec, biases, adapter": {**DATA2VEC, **TWO, "conv_bias": True},
     "adapter, kernel 2, stride 3": {**TWO, "adapter_kernel_size": 2, "adapter_stride": 3},
 }
 

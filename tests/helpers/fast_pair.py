@@ -1,5 +1,7 @@
 """Shared by tests of nanos2t/fast: a tiny model, batches, recordings, and a measure of error."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -20,7 +22,9 @@ def relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
     return ((result - expected).norm() / expected.norm()).item()
 
 
-def build_model(norm: str = "group", activation: str = "gelu") -> SpeechEncoderDecoder:
+def build_model(
+    norm: str = "group", activation: str = "gelu", **encoder_changes
+) -> SpeechEncoderDecoder:
     """A tiny pair with spread weights, all sizes different."""
     encoder = EncoderConfig(
         hidden_size=24,
@@ -37,6 +41,7 @@ def build_model(norm: str = "group", activation: str = "gelu") -> SpeechEncoderD
         activation=activation,
         conv_activation=activation,
     )
+    encoder = replace(encoder, **encoder_changes)
     decoder = DecoderConfig.bert(
         31,
         hidden_size=20,

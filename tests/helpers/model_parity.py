@@ -22,6 +22,8 @@ PAIRS = {  # the encoder's variant, the decoder's width and heads; a bridge unle
     "adapter": ("adapter", 35, 5),
     "group, adapter, other width, no bridge": ("group, adapter, other width", 57, 3),
     "hubert": ("hubert, no norm", 35, 5),
+    "wavlm": ("wavlm", 35, 5),
+    "data2vec": ("data2vec", 35, 5),
 }
 
 
@@ -49,7 +51,8 @@ def new_model(pair: str) -> SpeechEncoderDecoder:
 
 
 def rows(pair: str) -> list[remap.TensorRow]:
-    encoder = remap.read_table("hubert" if pair == "hubert" else "wav2vec2").tensors
+    family = encoder_parity.VARIANTS[PAIRS[pair][0]].get("model_type", "wav2vec2")
+    encoder = remap.read_table(family).tensors
     decoder = remap.read_table("bert").tensors
     both = remap.prefix_rows(encoder, "encoder.") + remap.prefix_rows(decoder, "decoder.")
     return both + remap.read_table("speech-encoder-decoder").tensors

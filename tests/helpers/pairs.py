@@ -32,6 +32,8 @@ DECODER = {
     "layer_norm_eps": 1e-3,
 }
 LARGE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True}
+WAVLM = {"num_buckets": 11, "max_bucket_distance": 20}
+DATA2VEC = {"num_conv_pos_embeddings": 3, "conv_pos_kernel_size": 5}
 BART = {
     "d_model": 28,
     "decoder_layers": 2,
@@ -66,6 +68,12 @@ ENCODERS = {
     "hubert without a norm": ("hubert", ENCODER | LARGE | {"feat_proj_layer_norm": False}),
     "unispeech": ("unispeech", ENCODER | LARGE),
     "unispeech-sat": ("unispeech-sat", ENCODER),
+    "wavlm": ("wavlm", ENCODER | WAVLM),
+    "wavlm large with adapter": (
+        "wavlm",
+        ENCODER | WAVLM | LARGE | {"add_adapter": True, "num_adapter_layers": 2},
+    ),
+    "data2vec-audio": ("data2vec-audio", ENCODER | DATA2VEC),
 }
 
 # The families of decoders: model_type and config.

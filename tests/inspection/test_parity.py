@@ -172,6 +172,8 @@ def test_a_small_error_is_seen_in_float64_only(pairs, tmp_path):
         ("unispeech-sat", "gpt2"),
         ("xls-r with projection", "bart"),
         ("hubert without a norm", "trocr, sinusoidal, untied"),
+        ("wavlm", "roberta"),
+        ("data2vec-audio", "mbart"),
     ],
 )
 def test_other_families(tmp_path, encoder, decoder):

@@ -202,6 +202,8 @@ def build_pair(config: Path | None) -> SpeechEncoderDecoder:
     """
     if config is not None:
         configs = pretrained.parse_configs(json.loads(config.read_text()), config.parent)
+        if configs.encoder.position_layers or configs.encoder.distance_buckets:
+            raise SystemExit(f"{config}: encoders of {configs.families[0]} are not counted here")
         return SpeechEncoderDecoder.build_empty(configs)
     training = EncoderTraining(0.1, 0.1, 0.0, 0.0, 0.0, mask_time_prob=0.075)
     encoder = EncoderConfig.large(adapter_layers=3, training=training)

@@ -61,7 +61,8 @@ def attend(
     """Compute softmax(Q K^T / sqrt(D)) V (Vaswani et al. 2017, equation 1).
 
     queries: (B, N, T, D); keys and values: (B, N, S, D). The result is (B, N, T, D).
-    mask: bool, True where a query may look at a key; its shape broadcasts to (B, N, T, S).
+    mask: bool, True where a query may look at a key; or numbers that are added to the scores. Its
+    shape broadcasts to (B, N, T, S).
     is_causal, without a mask: query t looks at keys 0 ... t.
 
     A debugger cannot step into PyTorch's function. To see the scores, switch to the same
