@@ -35,11 +35,15 @@ class CommandError(Exception):
 
 
 @contextmanager
-def exit_with(code: int, prefix: str = "") -> Iterator[None]:
+def exit_with(
+    code: int,
+    prefix: str = "",
+    kinds: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError),
+) -> Iterator[None]:
     """Turn the errors of a broken input into a CommandError, whose message begins with `prefix`."""
     try:
         yield
-    except (OSError, RuntimeError, ValueError) as error:
+    except kinds as error:
         raise CommandError(prefix + str(error).removeprefix(prefix), code) from None
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from nanos2t.cli.console import FAILED, USAGE, exit_with
+from nanos2t.cli.console import FAILED, NO_MODEL, USAGE, exit_with
 from nanos2t.cli.options import list_files
 from nanos2t.files import check_outputs
 from nanos2t.training import config as train_config
@@ -45,8 +45,9 @@ def run(options: argparse.Namespace) -> int:
         check_run_folder(config, options)
 
     from nanos2t.training.run import run_training
+    from nanos2t.training.start import ModelError
 
-    with exit_with(FAILED):
+    with exit_with(FAILED), exit_with(NO_MODEL, kinds=(ModelError,)):
         run_training(config, resumed=options.resume is not None)
     return 0
 

@@ -3,6 +3,8 @@
 import json
 import logging
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,25 +39,40 @@ TOKENIZER_CONFIG = {
 }
 
 
+class ModelError(ValueError):
+    """A model that a run is to start with cannot be loaded."""
+
+
+@contextmanager
+def loading_model() -> Iterator[None]:
+    """Turn errors of a broken folder of a model into a ModelError."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise ModelError(str(error)) from None
+
+
 def prepare_transcriber(
     config: TrainConfig, items: list[Item], output: Path, writes: bool = True
 ) -> transcribe.SpeechToText:
     """Prepare the transcriber to train, on the CPU.
 
     The process that `writes` puts the files of the tokenizer and the audio rate into `output`,
-    where the others read them. Raises ValueError, in one line, for what cannot be loaded or does
-    not fit together.
+    where the others read them. Raises ModelError, in one line, for a model that cannot be loaded,
+    ValueError for what does not fit together.
     """
     # One name for both halves, or one for each.
     encoder_name = config.model or config.encoder
     decoder_name = config.model or config.decoder
-    encoder_folder = checkpoint.find_folder(encoder_name)
-    decoder_folder = checkpoint.find_folder(decoder_name)
+    with loading_model():
+        encoder_folder = checkpoint.find_folder(encoder_name)
+        decoder_folder = checkpoint.find_folder(decoder_name)
 
     torch.manual_seed(config.seed)
     if config.model and config.random == "none":
         dtype = getattr(torch, config.dtype)
-        model = SpeechEncoderDecoder.from_pretrained(encoder_folder, dtype=dtype)
+        with loading_model():
+            model = SpeechEncoderDecoder.from_pretrained(encoder_folder, dtype=dtype)
     else:
         model = load_start(config, encoder_folder, decoder_folder)
     warn_about_features(encoder_folder)
@@ -70,7 +87,9 @@ def prepare_transcriber(
     if writes:
         copy_processors(encoder_folder, decoder_folder, output, config.vocabulary == "decoder")
 
-    stt = loading.from_folder(rebuild_model(model, config, vocab_size), output)
+    rebuilt = rebuild_model(model, config, vocab_size)
+    with loading_model():
+        stt = loading.from_folder(rebuilt, output)
     if stt.tokenizer is None:
         raise ValueError(
             f"{decoder_folder}: no tokenizer, expected one, or --vocabulary characters or bpe"
@@ -114,10 +133,16 @@ def load_start(
     does not have is drawn, too, and listed.
     """
     encoder_fields, decoder_fields, _ = halves.split_options(config.config_changes or {})
-    encoder = halves.change_half(halves.read_half(encoder_folder, "encoder"), encoder_fields)
-    decoder = halves.change_half(halves.read_half(decoder_folder, "decoder"), decoder_fields)
-    configs = pretrained.join_configs(encoder, decoder)
-    model = SpeechEncoderDecoder.build_empty(configs)
+    with loading_model():
+        encoder = halves.read_half(encoder_folder, "encoder")
+        decoder = halves.read_half(decoder_folder, "decoder")
+
+    # A wrong change is no fault of the folder.
+    encoder = halves.change_half(encoder, encoder_fields)
+    decoder = halves.change_half(decoder, decoder_fields)
+    with loading_model():
+        configs = pretrained.join_configs(encoder, decoder)
+        model = SpeechEncoderDecoder.build_empty(configs)
     ours = model.state_dict()
 
     state = {}
@@ -128,7 +153,8 @@ def load_start(
                 if name.startswith(f"{half.part}."):
                     drawn[name] = torch.empty(tensor.shape)
         else:
-            state |= halves.read_half_weights(half, ours)
+            with loading_model():
+                state |= halves.read_half_weights(half, ours)
 
     pretrained.fill_model(model, state | drawn, f"{encoder_folder}, {decoder_folder}")
     model.to(getattr(torch, config.dtype)).eval()

@@ -2,12 +2,16 @@
 """nanos2t/cli/train.py: what of the command line reaches a run. tests/training/ has the runs."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
 from nanos2t.cli import main as cli
 from nanos2t.training import run as training
+from nanos2t.transcription.loading import BUNDLED
 
+SAMPLE = BUNDLED.parent / "sample.wav"
 FLAGS = ["--train", "train.jsonl", "--model", "folder", "--output", "run"]
 
 
@@ -50,6 +54,51 @@ def test_a_run_that_fails_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(training, "run_training", fail)
     assert cli.main(["train", *FLAGS]) == 1
     assert capsys.readouterr() == ("", "nanos2t: folder: no such model\n")
+
+
+BROKEN = {
+    "no folder": (["--model", "none"], None, "none"),
+    "no weights": (["--model", "model"], "model.safetensors", "model.safetensors"),
+    "no config": (["--encoder", "model", "--decoder", "model"], "config.json", "config.json"),
+    "no JSON": (["--model", "model"], ("config.json", "{"), "expected JSON"),
+    "another family": (
+        ["--model", "model", "--random", "encoder"],
+        ("config.json", '{"model_type": "speech-encoder-decoder", "encoder": {}}'),
+        "model_type is None",
+    ),
+    "broken weights of a half": (
+        ["--encoder", "model", "--decoder", "model"],
+        ("model.safetensors", "garbage"),
+        "expected a file of tensors",
+    ),
+    "a broken tokenizer": (["--model", "model"], ("tokenizer.json", "{}"), "tokenizer.json"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_model_is_exit_code_3(kind, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(BUNDLED, "model")
+    Path("train.jsonl").write_text(json.dumps({"audio": str(SAMPLE), "text": "two"}) + "\n")
+    arguments, change, message = BROKEN[kind]
+    if isinstance(change, tuple):
+        Path("model", change[0]).write_text(change[1])
+    elif change:
+        Path("model", change).unlink()
+    command = ["train", "--train", "train.jsonl", "--output", "run", *arguments]
+    assert cli.main(command) == 3
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if message in line]
+    assert out == "" and len(lines) == 1 and "Traceback" not in err
+
+
+def test_what_is_no_fault_of_the_model_is_exit_code_1(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("train.jsonl").write_text(json.dumps({"audio": str(SAMPLE), "text": "two"}) + "\n")
+    model = ["--encoder", str(BUNDLED), "--decoder", str(BUNDLED)]
+    command = ["train", "--train", "train.jsonl", "--output", "run", *model]
+    assert cli.main([*command, "--encoder-no-such-field", "3"]) == 1
+    assert "has no field for encoder_no_such_field" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("clash", ["config", "manifest", "model", "link"])
