@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nanos2t.wav2vec2 import ACTIVATIONS, MLP, Attention
+from nanos2t.wav2vec2 import ACTIVATIONS, MLP, Attention, run_block
 
 
 @dataclass(frozen=True)
@@ -415,6 +415,7 @@ class Decoder(nn.Module):
     def __init__(self, config: DecoderConfig):
         super().__init__()
         self.config = config
+        self.recomputes_blocks = False  # see SpeechEncoderDecoder.gradient_checkpointing_enable
         self.embed = Embedding(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
 
@@ -454,8 +455,10 @@ class Decoder(nn.Module):
         """
         past_length = 0 if caches is None else caches[0].length
         x = self.embed(tokens, past_length)  # (B * K, T, H)
+        recompute = self.training and self.recomputes_blocks
         for i, block in enumerate(self.blocks):
             cache = None if caches is None else caches[i]
-            x = block(x, cross_keys_values[i], memory_mask, cache)  # (B * K, T, H)
+            inputs = (x, cross_keys_values[i], memory_mask, cache)
+            x = run_block(block, *inputs, recompute=recompute)  # (B * K, T, H)
         x = self.norm(x)
         return self.head(x, self.embed.tokens.weight)  # (B * K, T, V)

@@ -146,6 +146,25 @@ def check_ids(name: str, tokens: Tensor, vocab_size: int, allowed: int | None = 
         raise ValueError(f"{name} has {tokens[is_wrong][0].item()}, expected {expected}")
 
 
+def check_memory(memory: Tensor, frame_lengths: Tensor | None, hidden_size: int) -> None:
+    """Raise ValueError unless memory is (B, S, H), and frame_lengths (B,) or None."""
+    shape = tuple(getattr(memory, "shape", ()))
+    if len(shape) != 3 or 0 in shape or shape[2] != hidden_size:
+        raise ValueError(
+            f"memory has shape {shape}, expected (utterances, frames, {hidden_size}), as `encode` "
+            "returns it"
+        )
+    if frame_lengths is None:
+        return
+    if tuple(getattr(frame_lengths, "shape", ())) != shape[:1]:
+        raise ValueError(
+            f"frame_lengths is {frame_lengths!r:.80}, expected a tensor of {shape[0]} numbers"
+        )
+    is_possible = (frame_lengths > 0) & (frame_lengths <= shape[1])  # (B,)
+    if can_read_values(frame_lengths) and not is_possible.all():
+        raise ValueError(f"frame_lengths is {frame_lengths.tolist()}, expected 1 to {shape[1]}")
+
+
 def can_read_values(tensor: Tensor) -> bool:
     """Whether values are there to be read at no cost: not on a GPU, nor in a traced graph."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()

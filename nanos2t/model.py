@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from nanos2t import checkpoint, halves, inputs, pretrained, remap, remap_config
 from nanos2t.decoder import Decoder, DecoderConfig
 from nanos2t.files import first_line
-from nanos2t.generate import Generated, generate
+from nanos2t.generate import Generated, decode_memory, generate
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.initialize import initialize_weights
 from nanos2t.inputs import IGNORED
@@ -332,6 +332,48 @@ class SpeechEncoderDecoder(nn.Module):
             **options,
         )
 
+    def generate_from_memory(
+        self,
+        memory: Tensor,
+        frame_lengths: Tensor | None = None,
+        *,
+        trace: list[Candidate] | None = None,
+        return_dict_in_generate: bool = False,
+        **options,
+    ) -> Tensor | Generated:
+        """Generate tokens as `generate` does, from what `encode` returned.
+
+        So one encoding serves several searches. memory: (B, S, H). frame_lengths: (B,), how many
+        frames of each item are real, or None if all are. All else is as in `generate`.
+        """
+        inputs.check_memory(memory, frame_lengths, self.decoder.config.hidden_size)
+        result = decode_memory(self, memory, frame_lengths, options, trace)
+        if return_dict_in_generate:
+            return result
+        return result.sequences
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, bool] | None = None
+    ) -> None:
+        """Save memory in training: of each block, keep only the input for the backward pass.
+
+        The rest is computed again there, which takes a third of the time more. Gradients are the
+        same. gradient_checkpointing_kwargs: what transformers' Trainer passes, None or
+        {"use_reentrant": False}. Raises ValueError for anything else.
+        """
+        if gradient_checkpointing_kwargs not in (None, {}, {"use_reentrant": False}):
+            raise ValueError(
+                f"gradient_checkpointing_kwargs is {gradient_checkpointing_kwargs}, expected "
+                "None or {'use_reentrant': False}"
+            )
+        self.encoder.recomputes_blocks = True
+        self.decoder.recomputes_blocks = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep all that the backward pass needs, as at first."""
+        self.encoder.recomputes_blocks = False
+        self.decoder.recomputes_blocks = False
+
     @property
     def device(self) -> torch.device:
         """The device of the weights, where inputs must be, too."""
@@ -353,9 +395,12 @@ def count_real_samples(input_values: Tensor, attention_mask: Tensor) -> Tensor |
     Raises ValueError if the shapes differ, or if padding is not on the right.
     """
     inputs.check_attention_mask(attention_mask, input_values)
+    sample_lengths = attention_mask.sum(1)  # (B,)
+    # A graph of torch.compile or torch.export must not depend on what is in the mask.
+    if torch.compiler.is_compiling():
+        return sample_lengths
     if (attention_mask[:, 1:] > attention_mask[:, :-1]).any():
         raise ValueError("attention_mask has a 1 after a 0, expected padding on the right only")
-    sample_lengths = attention_mask.sum(1)  # (B,)
     if (sample_lengths == input_values.shape[1]).all():
         return None
     return sample_lengths

@@ -31,11 +31,12 @@ H hidden_size, N num_heads, D head_size, K taps (the width of a convolution).
 import math
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 # What a config calls an activation, and the module for it.
 ACTIVATIONS = {
@@ -715,6 +716,17 @@ class PositionalConvStack(nn.Module):
 # The whole encoder
 
 
+def run_block(block: nn.Module, *inputs: Any, recompute: bool) -> Tensor:
+    """Return what a block makes of its inputs.
+
+    With recompute, only the inputs are kept for the backward pass, which computes the rest again
+    (Chen et al. 2016).
+    """
+    if recompute:
+        return checkpoint(block, *inputs, use_reentrant=False)
+    return block(*inputs)
+
+
 class PaddingMask(nn.Module):
     """The mask of self-attention, the same in all blocks: no frame may attend to padding."""
 
@@ -728,6 +740,7 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         self.config = config
+        self.recomputes_blocks = False  # see SpeechEncoderDecoder.gradient_checkpointing_enable
         self.feature_encoder = FeatureEncoder(config)
         self.feature_projection = FeatureProjection(config)
 
@@ -782,10 +795,12 @@ class Encoder(nn.Module):
         mask = self.block_mask(frame_lengths, x.shape[1])  # (B, 1, 1, T)
 
         # Layerdrop (Fan et al. 2020): in training, blocks are skipped at random.
+        rate = self.config.training.layerdrop
+        recompute = self.training and self.recomputes_blocks
         for block in self.blocks:
-            is_dropped = self.training and torch.rand(()) < self.config.training.layerdrop
+            is_dropped = self.training and rate > 0 and torch.rand(()) < rate
             if not is_dropped:
-                x = block(x, mask)  # (B, T, H)
+                x = run_block(block, x, mask, recompute=recompute)  # (B, T, H)
 
         # This norm is after the blocks if theirs are before attention and MLP.
         if self.config.pre_norm:

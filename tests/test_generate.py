@@ -2,6 +2,7 @@
 """`generate` through a model: results, the decoder's session and its cache, errors."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -48,6 +49,64 @@ def test_a_missing_start_token_says_how_to_give_one():
     ):
         model.generate(torch.zeros(1, 99))
     assert model.generate(torch.zeros(1, 99), decoder_start_token_id=3)[0, 0] == 3
+
+
+# Encode once, search several times
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"num_beams": 3, "num_return_sequences": 2, "length_penalty": 0.4},
+        {"do_sample": True, "num_return_sequences": 3},
+    ],
+)
+def test_generate_from_memory_is_generate(options):
+    model = paired_models("group norm, 23 words")[1]
+    waveforms, mask = make_batch()
+    memory, frame_lengths = model.encode(waveforms, mask)
+    kept = memory.detach().clone()
+    torch.manual_seed(0)
+    want = model.generate(waveforms, mask, return_dict_in_generate=True, **options)
+    for _ in range(2):
+        torch.manual_seed(0)
+        assert torch.equal(
+            model.generate_from_memory(memory, frame_lengths, **options), want.sequences
+        )
+    assert torch.equal(memory, kept)
+
+    # The whole result, the trace, and items that are not padded.
+    torch.manual_seed(0)
+    trace = []
+    got = model.generate_from_memory(
+        memory, frame_lengths, trace=trace, return_dict_in_generate=True, **options
+    )
+    assert trace and torch.equal(got.sequences_scores, want.sequences_scores)
+    torch.manual_seed(0)
+    alone = model.generate_from_memory(memory[:1, : frame_lengths[0]], **options)
+    torch.manual_seed(0)
+    item = waveforms[:1, : mask[0].sum()]
+    assert torch.equal(alone, model.generate(item, **options))
+
+
+def test_memory_of_a_wrong_shape_is_refused():
+    model = tiny_model()
+    width = model.decoder.config.hidden_size
+    memory = torch.zeros(2, 7, width)
+    expected = f", expected \\(utterances, frames, {width}\\), as `encode` returns it"
+    for wrong, shape in (memory[0], (7, width)), (memory[..., 1:], (2, 7, width - 1)), (None, ()):
+        with pytest.raises(ValueError, match=f"memory has shape {re.escape(str(shape))}{expected}"):
+            model.generate_from_memory(wrong)
+    for lengths, message in {
+        (7,): "expected a tensor of 2 numbers",
+        (7, 0): r"frame_lengths is \[7, 0\], expected 1 to 7",
+        (8, 1): r"frame_lengths is \[8, 1\], expected 1 to 7",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            model.generate_from_memory(memory, torch.tensor(lengths))
+    with pytest.raises(ValueError, match="num_beam"):
+        model.generate_from_memory(memory, num_beam=3)
 
 
 # The decoder's session

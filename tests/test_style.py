@@ -123,13 +123,13 @@ def test_budgets_of_statements():
     # 1,800 were planned. The core took in since then what is the one way to do a thing: damaged
     # audio files, channels, joined streams, phones' formats (700 of them), checks of inputs and of
     # generation options, files that are whole or not there, the trace, halves that are changed,
-    # and the encoders of WavLM and data2vec-audio (90).
-    assert total(CORE).statements <= 3200
+    # the encoders of WavLM and data2vec-audio (90), gradient checkpointing, searches of a memory.
+    assert total(CORE).statements <= 3250
     for path in FILES:
         text = path.read_text(encoding="utf-8")
         # The whole encoder is in one file on purpose: a reader needs no other. What only WavLM and
         # data2vec-audio have is at its end, where it can be skipped.
-        limit = 380 if path.name == "wav2vec2.py" else 260
+        limit = 390 if path.name == "wav2vec2.py" else 260
         assert measure(text).statements <= limit, path
         assert not {name: n for name, n in function_statements(text).items() if n > 30}, path
 

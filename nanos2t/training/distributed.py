@@ -5,14 +5,11 @@ how many processes there are changes nothing but rounding.
 """
 
 import os
-from functools import partial
 
 import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.checkpoint import checkpoint
 
-from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.training.config import TrainConfig
 from nanos2t.training.losses import TrainingModule
 
@@ -60,7 +57,7 @@ def is_sharded(module: nn.Module) -> bool:
 def wrap_distributed(module: TrainingModule, config: TrainConfig) -> nn.Module:
     """Return the module to call for a loss: `module` itself, or one that averages gradients."""
     if config.checkpoint_activations:
-        checkpoint_activations(module.model)
+        module.model.gradient_checkpointing_enable()
     if config.shard:
         shard_weights(module, config)
         return module
@@ -72,19 +69,6 @@ def wrap_distributed(module: TrainingModule, config: TrainConfig) -> nn.Module:
     return DistributedDataParallel(
         module, find_unused_parameters=has_unused, gradient_as_bucket_view=True
     )
-
-
-def checkpoint_activations(model: SpeechEncoderDecoder) -> None:
-    """Keep only the input of each block for the backward pass, and compute the rest again.
-
-    Chen et al. 2016, "Training deep nets with sublinear memory cost".
-
-    This is the one place that replaces a method of the core's modules. A module around each block
-    would do the same, but change the names of all its weights; a branch in the core would be there
-    for all its readers.
-    """
-    for block in [*model.encoder.blocks, *model.decoder.blocks]:
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def shard_weights(module: TrainingModule, config: TrainConfig) -> None:

@@ -148,8 +148,6 @@ import json, sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
 import torch
-from functools import partial
-from torch.utils.checkpoint import checkpoint
 import scale
 from helpers import small_pairs
 from scale import Step
@@ -167,8 +165,8 @@ step = Step({clips}, {samples}, 40, bfloat16=False, frozen={frozen}, checkpoint=
             cpu=True)
 if step.frozen:
     model.freeze_feature_encoder()
-for block in (*model.encoder.blocks, *model.decoder.blocks) if step.checkpoint else ():
-    block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+if step.checkpoint:
+    model.gradient_checkpointing_enable()
 optimizer = torch.optim.AdamW(p for p in model.parameters() if p.requires_grad)
 small = Step(1, 4000, 5, bfloat16=False)
 for chosen in small, step:
