@@ -5,6 +5,7 @@ weights are replaced.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -12,10 +13,13 @@ from torch import nn
 from nanos2t.fast.feature_encoder import FastConvLayer
 from nanos2t.fast.int8 import Int8Conv, Int8Head, Int8Linear
 from nanos2t.fast.memory import release_pages
-from nanos2t.fast.onednn import FastHead, FastLinear, FastMLP, has_onednn
+from nanos2t.fast.onednn import FastHead, FastLinear, FastMLP, choose_min_rows, has_onednn
 from nanos2t.fast.positional_conv import replace_positions
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.wav2vec2 import Encoder
+
+# How many blocks of the decoder give the weights with which two products are compared.
+MEASURED_BLOCKS = 3
 
 
 def optimise_model(
@@ -36,16 +40,24 @@ def optimise_model(
     return model.train(model.training)
 
 
+@torch.no_grad()
 def replace_modules(model: SpeechEncoderDecoder) -> None:
     """Put the modules for float32 in the place of the core's."""
     encoder = model.encoder
     decoder = model.decoder
-    replace_linears(model, FastLinear)
+
+    # Some of the weights that a search reads for every token.
+    weights = []
+    for block in decoder.blocks[:MEASURED_BLOCKS]:
+        weights += [block.mlp.up_proj.weight, block.mlp.down_proj.weight]
+    min_rows = choose_min_rows(weights)
+
+    replace_linears(model, partial(FastLinear, min_rows=min_rows))
     replace_conv_layers(encoder)
     replace_positions(encoder)
     for block in (*encoder.blocks, *decoder.blocks):
-        block.mlp = FastMLP(block.mlp)
-    decoder.head = FastHead(decoder.head)
+        block.mlp = FastMLP(block.mlp, min_rows)
+    decoder.head = FastHead(decoder.head, min_rows)
 
 
 @torch.no_grad()

@@ -1,12 +1,21 @@
 # pytest tests/fast/test_onednn.py
 """nanos2t/fast/onednn.py: the product with every activation, and where it is not used."""
 
+import time
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nanos2t.fast.onednn import FastLinear, has_onednn, is_supported, linear_onednn
+from nanos2t.fast import onednn
+from nanos2t.fast.onednn import (
+    FastLinear,
+    choose_min_rows,
+    has_onednn,
+    is_supported,
+    linear_onednn,
+)
 from nanos2t.wav2vec2 import ACTIVATIONS
 
 needs_onednn = pytest.mark.skipif(not has_onednn(), reason="this build of torch has no oneDNN")
@@ -41,6 +50,43 @@ def test_what_is_supported():
         assert not is_supported(x, weight.bfloat16())
         assert not is_supported(x[:0], weight)
         assert not is_supported(x, weight.to("meta"))
+        assert is_supported(x, weight, min_rows=2) and not is_supported(x[:1], weight, min_rows=2)
+        assert is_supported(x.view(1, 2, 9), weight, min_rows=2)
+
+
+@needs_onednn
+@pytest.mark.parametrize("fast_one, min_rows", [("linear", 2), ("linear_onednn", 1)])
+@torch.no_grad()
+def test_one_row_is_multiplied_by_the_faster_of_the_two(monkeypatch, fast_one: str, min_rows: int):
+    """The other one takes 5 ms. Which of them won decides for one row, and for no other number."""
+    called = []
+
+    def slow_down(function, name):
+        def run(*args):
+            called.append(name)
+            if name != fast_one:
+                time.sleep(0.005)
+            return function(*args)
+
+        return run
+
+    monkeypatch.setattr(onednn.F, "linear", slow_down(F.linear, "linear"))
+    monkeypatch.setattr(onednn, "linear_onednn", slow_down(linear_onednn, "linear_onednn"))
+    assert choose_min_rows([torch.randn(7, 9), torch.randn(9, 7)]) == min_rows
+    assert len(called) == 32
+
+    fast = FastLinear(nn.Linear(9, 7), min_rows)
+    for rows in 1, 2, 5:
+        called.clear()
+        fast(torch.randn(rows, 9))
+        assert called == ["linear" if rows < min_rows else "linear_onednn"]
+
+
+@torch.no_grad()
+def test_weights_that_onednn_does_not_take_are_not_timed(monkeypatch):
+    monkeypatch.setattr(onednn, "linear_onednn", None)
+    assert choose_min_rows([torch.randn(7, 9, dtype=torch.float64)]) == 1
+    assert choose_min_rows([torch.empty(7, 9, device="meta")]) == 1
 
 
 def test_a_fast_linear_shares_its_parameters_and_has_gradients():

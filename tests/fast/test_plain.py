@@ -82,12 +82,8 @@ def test_a_fast_transcription_does_not():
         return  # this build of torch has no oneDNN
     entered = trace_calls(lambda: fast.transcribe(SAMPLE))
     replaced = {kind for kind in core_classes(stt.model) if kind.forward.__code__ not in entered}
-    assert replaced >= {
-        wav2vec2.MLP,
-        wav2vec2.ConvLayer,
-        wav2vec2.PositionalConv,
-        decoder.Head,
-    }
+    # For one token at a time, MLP and Head may be the core's: see fast.onednn.choose_min_rows.
+    assert replaced >= {wav2vec2.ConvLayer, wav2vec2.PositionalConv}
 
 
 def test_a_plain_forward_of_the_model_enters_its_own_code():
