@@ -26,7 +26,8 @@ SIGNATURES = (
     (rb"\xff[\xf0\xf1\xf8\xf9]", "aac", "AAC"),
 )
 MEDIA_SUFFIXES = frozenset(
-    [".m4a", ".mp4", ".m4b", ".mov", ".3gp", ".webm", ".mkv", ".mka", ".amr", ".wma", ".aac"]
+    [".m4a", ".mp4", ".m4b", ".m4v", ".mov", ".3gp", ".3g2", ".webm", ".weba", ".mkv", ".mka"]
+    + [".amr", ".wma", ".wmv", ".aac"]
 )
 
 # Formats that know their length, to some frames of the codec at either end, in seconds.

@@ -7,7 +7,15 @@ import warnings
 
 import numpy as np
 import pytest
-from helpers.sounds import RATE, amplitude_at, every_source, refuse, silently, sine
+from helpers.sounds import (
+    RATE,
+    amplitude_at,
+    encode_media,
+    every_source,
+    refuse,
+    silently,
+    sine,
+)
 
 import nanos2t
 from nanos2t import audio
@@ -25,20 +33,6 @@ FILES = [
     ("mov", "alac", 44_100, 0.001),
     ("adts", "aac", 44_100, 0.06),
 ]
-
-
-def encode_media(
-    sound: np.ndarray, rate: int, kind: str, codec: str, layout: str = "mono"
-) -> bytes:
-    """The bytes of a file of a sound (C, L)."""
-    data = io.BytesIO()
-    with av.open(data, "w", format=kind) as container:
-        track = container.add_stream(codec, rate=rate, layout=layout)
-        frame = av.AudioFrame.from_ndarray(sound.astype(np.float32), "fltp", layout)
-        frame.sample_rate = rate
-        for packet in [*track.encode(frame), *track.encode(None)]:
-            container.mux(packet)
-    return data.getvalue()
 
 
 @pytest.mark.parametrize(("kind", "codec", "rate", "error"), FILES)

@@ -50,13 +50,12 @@ def find_files(names: Iterable[str]) -> InputSearch:
 
 def search_folder(folder: str) -> InputSearch:
     """Find the audio in a folder and in those below it, through links, each file once."""
-    from nanos2t.audio_files import SUFFIXES
-
+    known_suffixes = list_suffixes()
     search = InputSearch()
     paths = walk_files(str(Path(folder)), search.errors)
-    choose_files(paths, search, SUFFIXES)
+    choose_files(paths, search, known_suffixes)
     if not search.files and not search.errors:
-        suffixes = " ".join(sorted(SUFFIXES))
+        suffixes = " ".join(sorted(known_suffixes))
         error = f"{folder}: no audio in this folder{describe_passed(search)}, expected {suffixes}"
         return InputSearch(errors=[ValueError(error)])
     return search
@@ -64,12 +63,10 @@ def search_folder(folder: str) -> InputSearch:
 
 def search_pattern(pattern: str) -> InputSearch:
     """Find the files that a pattern matches: audio, unless it says which suffix they have."""
-    from nanos2t.audio_files import SUFFIXES
-
     suffix = Path(pattern).suffix
     suffixes = None
     if not suffix or glob.has_magic(suffix):
-        suffixes = SUFFIXES
+        suffixes = list_suffixes()
 
     search = InputSearch()
     choose_files(match_pattern(pattern, search.errors), search, suffixes)
@@ -77,6 +74,18 @@ def search_pattern(pattern: str) -> InputSearch:
         error = f"{pattern}: no file fits this pattern{describe_passed(search)}"
         return InputSearch(errors=[ValueError(error)])
     return search
+
+
+def list_suffixes() -> frozenset[str]:
+    """Return the suffixes of files that are taken for audio.
+
+    Those of phones are among them whether the package that decodes them is there or not: without
+    it they are failed inputs, whose message says what to install, and not passed over.
+    """
+    from nanos2t.audio_files import SUFFIXES
+    from nanos2t.audio_media import MEDIA_SUFFIXES
+
+    return SUFFIXES | MEDIA_SUFFIXES
 
 
 def match_pattern(pattern: str, errors: list[ValueError]) -> list[str]:
@@ -242,6 +251,9 @@ def count_seconds(names: Iterable[str]) -> int:
 
     total = 0.0
     for name in names:
+        # Whoever reads a pipe takes its content away.
+        if not os.path.isfile(name):
+            continue
         with suppress(OSError, ValueError, soundfile.LibsndfileError):
             total += soundfile.info(name).duration
     return round(total)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.processes import python
+from helpers.sounds import encode_media, sine
 from helpers.tiny import SOUNDS, write
 
 import nanos2t
@@ -346,3 +347,24 @@ def test_subtitles_of_several_recordings_need_a_folder(run, clips, no_model, for
     for names in (clips[:2], ["?.wav"], ["."], [clips[0], "gone.wav"]):
         code, out, err = run("transcribe", *names, "--format", format)
         assert (code, out, len(err)) == (2, [], 1) and "--output DIR" in err[0]
+
+
+@pytest.mark.parametrize("has_av", [True, False])
+def test_recordings_of_phones_in_a_folder_are_no_silent_loss(run, clips, monkeypatch, has_av):
+    """Decoded with the extra; without it each of them is a failed input that says what helps."""
+    pytest.importorskip("av")
+    os.mkdir("in")
+    shutil.move("a.wav", "in/a.wav")
+    sound = sine(16_000)[None]
+    Path("in/b.M4A").write_bytes(encode_media(sound, 16_000, "ipod", "aac"))
+    Path("in/c.webm").write_bytes(encode_media(sound, 48_000, "webm", "libopus"))
+    if not has_av:
+        monkeypatch.setitem(sys.modules, "av", None)
+    for names in ["in"], ["in/*"]:
+        code, out, err = run("transcribe", *names)
+        assert len(out) == (3 if has_av else 1)
+        if has_av:
+            assert (code, err) == (0, [])
+            continue
+        assert code == 1 and [line.split(": ")[1] for line in err] == ["in/b.M4A", "in/c.webm"]
+        assert all("pip install 'nanos2t[media]'" in line for line in err)

@@ -110,3 +110,19 @@ def with_value(value: float) -> bytes:
     sound = np.stack([sine(RATE), sine(RATE)], axis=1)
     sound[-1, 1] = value
     return encode(sound, RATE, subtype="FLOAT")
+
+
+def encode_media(
+    sound: np.ndarray, rate: int, kind: str, codec: str, layout: str = "mono"
+) -> bytes:
+    """The bytes of a file that the package av writes, of a sound (C, L)."""
+    import av
+
+    data = io.BytesIO()
+    with av.open(data, "w", format=kind) as container:
+        track = container.add_stream(codec, rate=rate, layout=layout)
+        frame = av.AudioFrame.from_ndarray(sound.astype(np.float32), "fltp", layout)
+        frame.sample_rate = rate
+        for packet in [*track.encode(frame), *track.encode(None)]:
+            container.mux(packet)
+    return data.getvalue()
