@@ -59,6 +59,11 @@ BLOCK_SECONDS = 30.0
 # Batches that are read ahead, so that chunks of similar length share a batch.
 READ_AHEAD_BATCHES = 4
 
+# Waveforms of a variance below or above are scaled before they are normalised: the 1e-7 that
+# audio.normalise adds to a variance is not small compared with theirs, or it would be infinite.
+QUIET_VARIANCE = 1e-6
+LOUD_VARIANCE = 1e12
+
 # Release memory after at least this many chunks; more often would cost too much time.
 MANY_CHUNKS = 16
 
@@ -166,7 +171,7 @@ class SpeechToText:
         for waveform in waveforms:
             samples = audio.from_array(waveform, self.sample_rate, self.sample_rate)
             if self.normalise:
-                samples = audio.normalise(samples)
+                samples = audio.normalise(scale_extreme(samples))
             checked.append(samples)
 
         # Even the shortest has one frame.
@@ -235,8 +240,10 @@ class SpeechToText:
 
         The other arguments are those of `transcribe`.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        if type(batch_size) is not int or batch_size < 1:
+            raise ValueError(
+                f"batch_size is {batch_size!r:.40}, expected a whole number, 1 or more"
+            )
         if isinstance(sources, (str, bytes, os.PathLike)):
             raise ValueError(f"sources: found {str(sources)[:99]!r}, expected a list of files")
         request = Request(words, progress, self.resolve_generation(language, generation))
@@ -390,6 +397,17 @@ class SpeechToText:
         return Result(
             text, score, tokens, logprobs, request.generation.language, segments, words, nbest
         )
+
+
+def scale_extreme(waveform: np.ndarray) -> np.ndarray:
+    """Scale a very quiet or very loud waveform (L,) to variance 1, to be heard like any other.
+
+    Others, and constant ones, are returned as they are.
+    """
+    spread = waveform.std(dtype=np.float64)
+    if spread == 0 or QUIET_VARIANCE <= spread**2 <= LOUD_VARIANCE:
+        return waveform
+    return ((waveform - waveform.mean(dtype=np.float64)) / spread).astype(np.float32)
 
 
 def warn_about_loops(recording: Recording, result: Result) -> None:

@@ -1,6 +1,7 @@
 # pytest tests/transcription/test_batches.py
 """SpeechToText.transcribe_many: batches, order, failures and threads change no result."""
 
+import re
 import threading
 from pathlib import Path
 
@@ -151,9 +152,9 @@ def test_want_of_memory_fails_one_batch(stt: SpeechToText, monkeypatch):
         list(stt.transcribe_many(SOUNDS, sample_rate=RATE, return_errors=True))
 
 
-@pytest.mark.parametrize("size", [0, -1])
+@pytest.mark.parametrize("size", [0, -1, "8", 0.5, True, float("nan"), None])
 def test_a_batch_has_a_size(stt: SpeechToText, size: int):
-    with pytest.raises(ValueError, match=f"batch_size is {size}"):
+    with pytest.raises(ValueError, match=f"batch_size is {re.escape(repr(size))}"):
         next(stt.transcribe_many(SOUNDS, size, sample_rate=RATE))
 
 

@@ -299,3 +299,24 @@ def test_the_bundled_sample():
     assert result.text and set(result.text.split()) <= digits
     starts = [word.start for word in result.words]
     assert starts == sorted(starts) and " ".join(word.word for word in result.words) == result.text
+
+
+@pytest.mark.parametrize("peak", [1e20, 1e4, 1.0, 3e-4, 1e-4, 1e-5, 1e-9, 1e-12])
+@pytest.mark.parametrize("offset", [0.0, 0.3])
+def test_the_level_of_a_recording_changes_nothing(tmp_path: Path, peak: float, offset: float):
+    """From far below what a microphone hears to far above full scale, with an offset or not."""
+    stt = load_bundled()
+    waveform = stt.load_audio(BUNDLED.parent / "sample.wav")
+    waveform = waveform / np.abs(waveform).max() + np.float32(offset)
+    path = write(tmp_path / "a.wav", (waveform * peak).astype(np.float32), stt.sample_rate)
+    assert stt.transcribe(path).text == "two four seven"
+    values, _ = stt.prepare([stt.load_audio(path)])
+    assert float(values.std()) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("peak", [1.0, 1e-4, 1e-20])
+@pytest.mark.parametrize("seconds", [0.3, 1.9, 5.0])
+def test_noise_of_any_level_is_no_text(peak: float, seconds: float):
+    noise = np.random.default_rng(0).standard_normal(round(seconds * 16_000)) * peak
+    result = load_bundled().transcribe(noise.astype(np.float32), sample_rate=16_000)
+    assert result.text == ""
