@@ -276,6 +276,10 @@ def check_sizes(configs: ModelConfigs) -> None:
     num_layers = max(encoder.num_layers, encoder.adapter_layers, configs.decoder.num_layers)
     if num_layers > MAX_LAYERS or encoder.adapter_stride == 0:
         raise ValueError(f"{num_layers} layers, adapter_stride {encoder.adapter_stride}")
+    if encoder.hidden_size == 0 or configs.decoder.hidden_size == 0:
+        raise ValueError("hidden_size is 0")
+    if encoder.training.mask_time_prob > 0 and encoder.training.mask_time_length == 0:
+        raise ValueError("mask_time_length is 0, but mask_time_prob is not")
 
 
 def table_rows(families: Iterable[str]) -> list[TensorRow]:

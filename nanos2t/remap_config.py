@@ -1,6 +1,7 @@
 """The config rows of weights_map, read both ways: their config.json to our fields, and back."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -173,7 +174,7 @@ def is_of_type(value: Any, kind: type) -> bool:
     """Whether a value has the type of a default, and is in the range of sizes if it is one."""
     # JSON writes 1.0 as 1, too.
     if kind is float:
-        return type(value) in (float, int)
+        return type(value) in (float, int) and abs(value) < math.inf
     # Not isinstance: true is no number.
     if type(value) is not kind:
         return False
@@ -186,7 +187,7 @@ def is_of_type(value: Any, kind: type) -> bool:
 
 def describe_type(kind: type) -> str:
     """Say in words what `is_of_type` expects."""
-    names = {int: "int of 0 to 2**31", list: "list of int above 0"}
+    names = {int: "int of 0 to 2**31", float: "float, finite", list: "list of int above 0"}
     return names.get(kind, kind.__name__)
 
 

@@ -113,6 +113,31 @@ def show_warnings(quiet: bool) -> None:
         logger.setLevel(logging.NOTSET)
 
 
+class LogHandler(logging.Handler):
+    """Writes what is logged as lines on stderr, above a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        with tqdm.external_write_mode():
+            log_stderr(record.getMessage())
+
+
+@contextmanager
+def show_log() -> Iterator[None]:
+    """Show all that the package logs meanwhile, how far it is included."""
+    logger = logging.getLogger("nanos2t")
+    handler = LogHandler()
+    former_level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(former_level)
+
+
 def hides_progress(quiet: bool) -> bool:
     """Return whether a progress bar is unwanted, or nobody would see it."""
     return quiet or sys.stderr is None or not sys.stderr.isatty()

@@ -18,7 +18,7 @@ def parse_count(text: str) -> int:
     """Return a whole number from 1 to MAX_COUNT, as argparse wants a type to do."""
     # Nine digits are enough to see that it is too large: int() refuses more than 4300.
     if not text.isdecimal() or not 1 <= int(text[:9]) <= MAX_COUNT:
-        message = f"{text!r}, expected a whole number from 1 to {MAX_COUNT}"
+        message = f"{text[:40]!r}, expected a whole number from 1 to {MAX_COUNT}"
         raise argparse.ArgumentTypeError(message)
     return int(text)
 
@@ -98,12 +98,14 @@ def load_transcriber(options: argparse.Namespace) -> "SpeechToText":
     CommandError: USAGE for a device, dtype or language that is not known, NO_MODEL for a model that
     cannot be loaded or has no start token.
     """
+    from nanos2t.fast.dtypes import check_fast_dtype
     from nanos2t.transcription import loading
 
     # Messages begin with the name of the argument: "--" makes the name of the flag of it.
     with exit_with(USAGE, "--"):
         device = loading.choose_device(options.device)
         dtype = loading.choose_dtype(options.dtype)
+        check_fast_dtype(dtype, device)
 
     with exit_with(NO_MODEL):
         stt = nanos2t.load(options.model, device=device, dtype=dtype, fast=options.fast)

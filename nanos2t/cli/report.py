@@ -15,6 +15,8 @@ from nanos2t.cli.console import (
 )
 from nanos2t.cli.options import add_model_options, load_transcriber, model_files, parse_count
 
+MAX_SECONDS = 10**9
+
 
 def add_command(commands) -> None:
     """Add the command to the subparsers of the command line."""
@@ -51,8 +53,9 @@ def parse_seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}, expected seconds, 0 or more")
+    if not 0 <= seconds <= MAX_SECONDS:
+        message = f"{text[:40]!r}, expected seconds, 0 to {MAX_SECONDS}"
+        raise argparse.ArgumentTypeError(message)
     return seconds
 
 

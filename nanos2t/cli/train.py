@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from nanos2t.cli.console import FAILED, NO_MODEL, USAGE, exit_with
+from nanos2t.cli.console import FAILED, NO_MODEL, USAGE, exit_with, show_log
 from nanos2t.cli.options import list_files
 from nanos2t.files import check_outputs
 from nanos2t.training import config as train_config
 
-RUN_FILES = ("train.json", "skipped.txt", "log.jsonl", "state.pt")
+RUN_FILES = ("train.json", "skipped.txt", "log.jsonl", "state.pt", "run.lock")
 
 
 def add_command(commands) -> None:
@@ -41,13 +41,17 @@ def run(options: argparse.Namespace) -> int:
         del flags[name]
     with exit_with(USAGE):
         config = train_config.resolve_config(flags, options.config, options.resume)
-
         check_run_folder(config, options)
 
     from nanos2t.training.run import run_training
     from nanos2t.training.start import ModelError
+    from nanos2t.transcription.loading import choose_device
 
-    with exit_with(FAILED), exit_with(NO_MODEL, kinds=(ModelError,)):
+    # The message begins with the name of the argument: "--" makes the name of the flag of it.
+    with exit_with(USAGE, "--"):
+        choose_device(config.device)
+
+    with exit_with(FAILED), exit_with(NO_MODEL, kinds=(ModelError,)), show_log():
         run_training(config, resumed=options.resume is not None)
     return 0
 

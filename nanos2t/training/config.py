@@ -5,14 +5,20 @@ This module imports no torch, so that `nanos2t train --help` is quick.
 
 import argparse
 import json
-import math
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
 
+# The most that a number may be, unless its option says less: a greater one is a mistake.
+MAX_NUMBER = 10**9
+
 
 def option(
-    default: Any, text: str, choices: tuple[str, ...] = (), least: float = 0, most: float = math.inf
+    default: Any,
+    text: str,
+    choices: tuple[str, ...] = (),
+    least: float = 0,
+    most: float = MAX_NUMBER,
 ) -> Any:
     """Return a dataclass field with its help text, and the values that it may have."""
     metadata = {"help": text, "choices": choices, "least": least, "most": most}
@@ -21,7 +27,11 @@ def option(
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides what a training run does. Numbers are at least 0, or `least`."""
+    """Everything that decides what a training run does. Numbers are from `least` to `most`.
+
+    Without these, they are from 0 to MAX_NUMBER. Where a large number would fill the memory, or
+    cannot be meant, `most` is lower.
+    """
 
     # The model to start from: two halves, or a pair
     encoder: str | None = option(
@@ -47,7 +57,7 @@ class TrainConfig:
         "the decoder's own, or a new one built from the texts of --train",
         choices=("decoder", "characters", "bpe"),
     )
-    vocab_size: int = option(1000, "tokens of a bpe vocabulary", least=1)
+    vocab_size: int = option(1000, "tokens of a bpe vocabulary", least=1, most=10**6)
 
     # Data: manifests, the folder of the run, and which clips are used
     train: str = option(
@@ -61,15 +71,23 @@ class TrainConfig:
     # Batches
     batch_seconds: float = option(60.0, "audio in a batch, padding included")
     accumulate: int = option(
-        1, "batches of a step, shared among the processes (gradient accumulation)", least=1
+        1,
+        "batches of a step, shared among the processes (gradient accumulation)",
+        least=1,
+        most=100_000,
     )
     targets: int = option(
-        1, "texts of a clip, drawn at random, that are trained on one encoding of it", least=1
+        1,
+        "texts of a clip, drawn at random, that are trained on one encoding of it",
+        least=1,
+        most=1000,
     )
     curriculum: int = option(
         0, "steps until all clips take part; the run starts with the shortest tenth"
     )
-    workers: int = option(0, "processes that decode audio ahead, for each training process")
+    workers: int = option(
+        0, "processes that decode audio ahead, for each training process; at most one for each CPU"
+    )
 
     # Augmentation of the waveforms
     speed: float = option(
@@ -81,7 +99,7 @@ class TrainConfig:
 
     # Updates: the optimizer (AdamW with betas 0.9 and 0.98) and its learning rate
     steps: int = option(1000, "updates of the weights", least=1)
-    learning_rate: float = option(1e-4, "the peak")
+    learning_rate: float = option(1e-4, "the peak", most=1000)
     schedule: str = option(
         "linear",
         "how the learning rate falls after the warm-up",
@@ -89,7 +107,7 @@ class TrainConfig:
     )
     warmup_steps: int = option(100, "steps in which the learning rate rises linearly")
     decay_steps: int = option(100, "last steps of a constant schedule, which fall linearly to 0")
-    weight_decay: float = option(0.01, "AdamW's, of matrices alone")
+    weight_decay: float = option(0.01, "AdamW's, of matrices alone", most=1000)
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm; 0: never")
 
     # The loss
@@ -97,7 +115,9 @@ class TrainConfig:
         0.0, "share of a label's probability that is spread over the vocabulary", most=1
     )
     ctc: float = option(
-        0.0, "weight of a CTC loss on the encoder, for texts in the order of the spoken words"
+        0.0,
+        "weight of a CTC loss on the encoder, for texts in the order of the spoken words",
+        most=1000,
     )
     freeze_feature_encoder: bool = option(False, "do not train the convolutions")
 
@@ -142,7 +162,7 @@ class TrainConfig:
         choices=("dev_loss", "exact"),
     )
     average: int = option(
-        1, "number of last checkpoints whose mean is written to average/", least=1
+        1, "number of last checkpoints whose mean is written to average/", least=1, most=1000
     )
 
 
@@ -174,12 +194,30 @@ def option_type(option: Field) -> type:
     return alternatives[0] if alternatives else option.type
 
 
+def parse_int(text: str) -> int:
+    """Return a whole number, as argparse wants a type to do."""
+    try:
+        return int(text)
+    except ValueError:
+        message = f"{text[:40]!r}, expected a whole number"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def parse_float(text: str) -> float:
+    """Return a number, as argparse wants a type to do."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r}, expected a number") from None
+
+
 def flag_name(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each field of TrainConfig. Unused flags stay out of the namespace."""
+    parsers = {int: parse_int, float: parse_float, str: str}
     for option in fields(TrainConfig):
         value_type = option_type(option)
         if value_type is dict:
@@ -188,7 +226,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
             action = {"action": argparse.BooleanOptionalAction}
         else:
             choices = option.metadata["choices"] or None
-            action = {"type": value_type, "choices": choices}
+            action = {"type": parsers[value_type], "choices": choices}
 
         text = option.metadata["help"]
         if value_type is not bool and option.default not in (None, ""):
@@ -327,11 +365,19 @@ def check_option(option: Field, value: object) -> None:
     expected = value_type.__name__
     if choices:
         expected = f"one of {', '.join(choices)}"
-    elif value_type in (int, float) and most < math.inf:
-        expected += f", {least} to {most}"
     elif value_type in (int, float):
-        expected += f", at least {least}"
-    raise ValueError(f"{flag_name(option.name)} is {value!r}, expected {expected}")
+        expected += f", {least} to {most}"
+    raise ValueError(f"{flag_name(option.name)} is {describe_value(value)}, expected {expected}")
+
+
+def describe_value(value: object) -> str:
+    """Return a value as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except ValueError:
+        # Python writes no integer of more than 4300 digits; a config file may have one in hex.
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def check_fixed_options(saved: dict, requested: dict, resume: str | None) -> None:

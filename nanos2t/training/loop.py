@@ -14,10 +14,10 @@ import math
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ from nanos2t.training.distributed import all_reduce_sum, is_sharded, rank, world
 from nanos2t.training.examples import Example, count_frames
 from nanos2t.training.manifest import Item
 from nanos2t.training.randomness import seed_batch, seed_step
+from nanos2t.training.reporter import Reporter
 from nanos2t.training.schedule import decay_groups, learning_rate
 from nanos2t.training.state import RunState
 from nanos2t.transcription.transcriber import SpeechToText
@@ -70,49 +71,52 @@ def train(
     `config.best` improves.
 
     At the first Ctrl-C or SIGTERM all processes finish the step, save it and raise
-    KeyboardInterrupt. Raises ValueError for a gradient that is not finite: the last saved state is
-    kept.
+    KeyboardInterrupt. Raises ValueError for a gradient, or weights after a step, that are not
+    finite: the last saved state is kept.
     """
-    from tqdm import tqdm
-
     progress = progress or Progress()
     output.mkdir(parents=True, exist_ok=True)
     optimizer = torch.optim.AdamW(decay_groups(module, config.weight_decay), betas=(0.9, 0.98))
     state = RunState(module, optimizer, config, output, save_model)
     with catch_stop_signals() as signals:
         state.restore_or_save()
-        started = time.monotonic()
-        hidden = None if rank() == 0 else True  # None: hidden unless on a terminal
-        bar = tqdm(
-            range(state.steps_done, config.steps),
-            initial=state.steps_done,
-            total=config.steps,
-            unit="step",
-            disable=hidden,
-        )
-        for step in bar:
-            loss = train_step(module.train(), optimizer, losses_of, config, step, progress)
-            state.steps_done = step + 1
-            metrics = measure_step(step, loss, time.monotonic() - started, progress, config)
-            bar.set_postfix(loss=metrics["loss"], tokens_per_second=metrics["tokens_per_second"])
+        with Reporter(state.steps_done, config.steps) as reporter:
+            for step in range(state.steps_done, config.steps):
+                losses = partial(reporter.watch, losses_of)
+                loss = train_step(module.train(), optimizer, losses, config, step, progress)
+                state.steps_done = step + 1
+                state.check_weights()
+                metrics = measure_step(step, loss, reporter.seconds, progress, config)
+                validate_step(state, metrics, validate, reporter)
+                reporter.report_step(metrics)
 
-            # Validate, and keep the best model.
-            is_validated = validate is not None and is_due(step, config.validate_every, config)
-            if is_validated:
-                module.eval()
-                metrics |= validate()
-                state.save_if_best(metrics)
-            if is_validated or is_due(step, LOG_EVERY, config):
-                append_to_log(output / "log.jsonl", metrics)
-
-            # A signal may have reached one process alone: all stop after the same step.
-            (num_signals,) = all_reduce_sum(len(signals))
-            if num_signals or is_due(step, config.save_every, config):
-                state.save()
-            if num_signals:
-                log.warning("step %d is saved; continue with --resume %s", step + 1, output)
-                raise KeyboardInterrupt
+                # A signal may have reached one process alone: all stop after the same step.
+                (num_signals,) = all_reduce_sum(len(signals))
+                if num_signals or is_due(step, config.save_every, config):
+                    state.save()
+                if num_signals:
+                    log.warning("step %d is saved; continue with --resume %s", step + 1, output)
+                    raise KeyboardInterrupt
     module.eval()
+
+
+def validate_step(
+    state: RunState,
+    metrics: dict[str, float],
+    validate: Callable[[], dict[str, float]] | None,
+    reporter: Reporter,
+) -> None:
+    """Add the metrics of a validation if one is due, keep the best model, and write the log."""
+    config = state.config
+    step = state.steps_done - 1
+    is_validated = validate is not None and is_due(step, config.validate_every, config)
+    if is_validated:
+        reporter.write_line(f"step {state.steps_done} of {config.steps}: validating")
+        state.module.eval()
+        metrics |= validate()
+        state.save_if_best(metrics)
+    if is_validated or is_due(step, LOG_EVERY, config):
+        append_to_log(state.output / "log.jsonl", metrics)
 
 
 def train_step(

@@ -4,10 +4,13 @@
         -> TrainingModule, LossStream -> train -> the models best/, last/ and average/
 
 Beside the models, the folder of a run holds train.json (the config), the files of the tokenizer,
-skipped.txt (what was not trained on), log.jsonl (metrics) and state.pt (see state.py).
+skipped.txt (what was not trained on), log.jsonl (metrics), state.pt (see state.py) and, while
+the run goes on, run.lock.
 """
 
 import logging
+import os
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,12 +20,13 @@ from torch import distributed
 from nanos2t.fast.positional_conv import replace_positions
 from nanos2t.files import write_text
 from nanos2t.model import SpeechEncoderDecoder
-from nanos2t.training.config import TrainConfig, render_config
+from nanos2t.training.config import TrainConfig, check_options, render_config
 from nanos2t.training.distributed import join_processes, rank, world_size, wrap_distributed
 from nanos2t.training.examples import Example, select_examples
 from nanos2t.training.loop import LossStream, train
 from nanos2t.training.losses import TrainingModule
 from nanos2t.training.manifest import Item, read_manifest
+from nanos2t.training.run_lock import LOCK_FILE, lock_run
 from nanos2t.training.start import empty_like, prepare_transcriber
 from nanos2t.training.state import average_states, steps_to_average
 from nanos2t.training.validation import validate
@@ -31,23 +35,37 @@ from nanos2t.transcription.transcriber import PROCESSOR_FILES, SpeechToText
 
 log = logging.getLogger("nanos2t")
 
+MODEL_FOLDERS = ("best", "last", "average")
+
 
 def run_training(config: TrainConfig, resumed: bool = False) -> None:
     """Train a model on a manifest, from the start or from the state in config.output.
 
-    ValueError, one line, for options, manifests, models or states that cannot be used.
+    ValueError, one line, for options, manifests, models or states that cannot be used, or if
+    another process trains into the same folder.
     """
+    check_options(vars(config), None)
     device = choose_device(config.device)
     join_processes(device)
     if rank() != 0:
         log.setLevel(logging.ERROR)  # the warnings of all processes are the same
     check_run(config, resumed)
+    config = limit_workers(config)
 
+    # One process has the lock for all that torchrun started.
+    lock = lock_run(Path(config.output)) if rank() == 0 else nullcontext()
+    with lock:
+        train_on_manifest(config, device, resumed)
+
+
+def train_on_manifest(config: TrainConfig, device: str, resumed: bool) -> None:
+    """Do the run: read its inputs, make the steps, and write its models."""
     # The model to train
     output = Path(config.output)
     train_items = read_manifest(config.train)
     dev_items = read_manifest(config.dev) if config.dev else []
     stt = prepare_run(config, train_items, resumed)
+    log.info("%s: the folder of the run, of %d steps", output, config.steps)
 
     # The examples to train and to validate on
     train_examples, skipped = choose_examples(stt, config, config.train, train_items)
@@ -68,6 +86,8 @@ def run_training(config: TrainConfig, resumed: bool = False) -> None:
 
     if config.average > 1 and rank() == 0:
         save_model("average", average_states(output, config))
+    models = [name for name in MODEL_FOLDERS if (output / name).exists()]
+    log.info("%s: done, %d steps; the models: %s", output, config.steps, ", ".join(models))
 
 
 def check_run(config: TrainConfig, resumed: bool) -> None:
@@ -86,6 +106,21 @@ def check_run(config: TrainConfig, resumed: bool) -> None:
         raise ValueError(
             f"{config.output}: no state.pt to go on from, expected to begin without --resume"
         )
+
+
+def limit_workers(config: TrainConfig) -> TrainConfig:
+    """Return the config with no more workers than CPUs, with a warning if that is a change.
+
+    Batches do not depend on the number of workers.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        num_cpus = len(os.sched_getaffinity(0))  # those that this process may use
+    else:
+        num_cpus = os.cpu_count() or 1
+    if config.workers <= num_cpus:
+        return config
+    log.warning("--workers is %d, but there are %d CPUs: it is lowered", config.workers, num_cpus)
+    return replace(config, workers=num_cpus)
 
 
 def prepare_run(config: TrainConfig, items: list[Item], resumed: bool) -> SpeechToText:
@@ -118,19 +153,18 @@ def prepare_run(config: TrainConfig, items: list[Item], resumed: bool) -> Speech
 
 
 def create_run_folder(config: TrainConfig, output: Path) -> None:
-    """Make the folder of a new run, which train.json marks.
+    """Prepare the folder of a new run, which train.json marks.
 
     Raises ValueError if something else is in it.
     """
     has_model = (output / "last").exists() and (output / "log.jsonl").exists()
     if (output / "state.pt").exists() or has_model:
         raise ValueError(f"{output}: there is a run, go on with --resume {output}")
-    is_used = output.is_dir() and any(output.iterdir())
+    is_used = any(path.name != LOCK_FILE for path in output.iterdir())
     if is_used and not (output / "train.json").exists():
         raise ValueError(f"{output}: not empty, expected a new folder for the run")
 
     # A run that died before its first state may have left some files.
-    output.mkdir(parents=True, exist_ok=True)
     for name in ("skipped.txt", *PROCESSOR_FILES):
         (output / name).unlink(missing_ok=True)
     write_text(output / "train.json", render_config(config))
@@ -144,6 +178,7 @@ def choose_examples(
     Raises ValueError if no item can be used. Recordings for validation are decoded once now: one
     that is damaged would change the metrics.
     """
+    log.info("%s: reading the recordings of %d lines", manifest, len(items))
     examples, lines = select_examples(stt, items, config, decode)
     if not examples:
         raise ValueError(f"{manifest}: no line can be trained on, the first: {lines[0]}")

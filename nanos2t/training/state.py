@@ -39,6 +39,7 @@ class RunState:
     save_model: Callable[[str, dict], None]
     steps_done: int = 0
     best_value: float | None = None
+    steps_saved: int = 0
 
     @property
     def path(self) -> Path:
@@ -55,6 +56,7 @@ class RunState:
         check_resumable(state, self.path, self.module, self.config)
         restore_state(state, self.path, self.module, self.optimizer)
         self.steps_done = state["step"]
+        self.steps_saved = state["step"]
         self.best_value = state["best"].get(self.config.best)
         if rank() == 0:
             trim_log(self.output / "log.jsonl", self.steps_done)
@@ -62,6 +64,7 @@ class RunState:
     def save(self) -> None:
         """Write the model "last" and the state; one of the last states again for the average."""
         weights, optimizer_state = collect_state(self.module, self.optimizer)
+        self.steps_saved = self.steps_done
         self.save_model("last", weights)  # before the state, which cannot be resumed without it
         if rank() != 0:
             return
@@ -75,6 +78,19 @@ class RunState:
         save_state(state, self.path)
         if self.config.average > 1 and self.steps_done in steps_to_average(self.config):
             save_state(state, averaged_path(self.output, self.steps_done))
+
+    def check_weights(self) -> None:
+        """Raise ValueError if the last update has ruined the weights: they are not to be saved."""
+        norms = [parameter.detach().norm() for parameter in self.module.parameters()]
+        norm = torch.stack(norms).norm()
+        if is_sharded(self.module):
+            norm = norm.full_tensor()
+        if not torch.isfinite(norm):
+            raise ValueError(
+                f"step {self.steps_done}: the weights are not finite after it: the last state is "
+                f"kept, of step {self.steps_saved}, {self.path}; "
+                f"--learning-rate is {self.config.learning_rate:g}, expected a lower one"
+            )
 
     def save_if_best(self, metrics: dict[str, float]) -> None:
         """Write the model "best" if the metric of `config.best` is finite and better than ever."""
@@ -136,11 +152,12 @@ def read_state(path: Path) -> dict:
             if damaged_part := archive.testzip():
                 raise ValueError(f"the checksum of {damaged_part} is wrong")
         state = torch.load(path, weights_only=True, map_location="cpu")
-        if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
-            raise ValueError("something else was found")
+        check_fields(state)
     except (
         OSError,
         EOFError,
+        LookupError,
+        TypeError,
         ValueError,
         RuntimeError,
         pickle.UnpicklingError,
@@ -151,10 +168,40 @@ def read_state(path: Path) -> dict:
     return state
 
 
+def check_fields(state: object) -> None:
+    """Raise ValueError unless a state has all fields, and each of them the right type."""
+    if not isinstance(state, dict) or not state.keys() >= STATE_KEYS:
+        raise ValueError("something else was found")
+    if type(state["step"]) is not int or state["step"] < 0:
+        raise ValueError(f"step is {state['step']!r:.40}")
+
+    # Weights, all finite: a run cannot go on from others
+    weights = state["module"]
+    if not isinstance(weights, dict) or not weights:
+        raise ValueError("module has no weights")
+    for name, weight in weights.items():
+        if not isinstance(name, str) or not isinstance(weight, Tensor):
+            raise ValueError(f"module has {type(weight).__name__} as {name!r:.40}")
+        if not weight.isfinite().all():
+            raise ValueError(f"{name} is not finite")
+
+    # The best value of each metric: none, or a number
+    best = state["best"]
+    if not isinstance(best, dict) or not all(is_best_value(value) for value in best.values()):
+        raise ValueError(f"best is {best!r:.40}")
+
+
+def is_best_value(value: object) -> bool:
+    return value is None or type(value) in (int, float)
+
+
 def check_resumable(state: dict, path: Path, module: nn.Module, config: TrainConfig) -> None:
     """Raise ValueError for a state with the other value of --shard, or of more steps."""
     # An optimizer's parameters are named in a sharded run's state, and numbered in another's.
-    first_parameter = state["optimizer"]["param_groups"][0]["params"][0]
+    try:
+        first_parameter = state["optimizer"]["param_groups"][0]["params"][0]
+    except (LookupError, TypeError):
+        raise ValueError(f"{path}: its optimizer is damaged, expected the state of a run") from None
     if is_sharded(module) != isinstance(first_parameter, str):
         raise ValueError(f"{path}: expected to go on with --shard or without, as the run began")
     if state["step"] > config.steps:
@@ -167,9 +214,14 @@ def restore_state(
     state: dict, path: Path, module: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     """Put saved weights and moments back. Raises ValueError if they are not of this module."""
-    weight_decays = [group["weight_decay"] for group in optimizer.param_groups]
+    # The optimizer's settings in the file are those of the run before: this run's may differ.
+    settings = []
+    for group in optimizer.param_groups:
+        settings.append({name: value for name, value in group.items() if name != "params"})
+
     try:
         if is_sharded(module):
+            check_moments(state, module, optimizer)
             distributed_state.set_state_dict(
                 module,
                 optimizer,
@@ -179,16 +231,40 @@ def restore_state(
             )
         else:
             module.load_state_dict(state["module"])
+            check_moments(state, module, optimizer)
             optimizer.load_state_dict(state["optimizer"])
-    except (KeyError, RuntimeError, ValueError) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{path}: not of this model ({reason}), expected the options that the run began with"
         ) from None
 
-    # The optimizer's state has brought the weight decay of the run before: this run's may differ.
-    for group, weight_decay in zip(optimizer.param_groups, weight_decays):
-        group["weight_decay"] = weight_decay
+    for group, own_settings in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own_settings)
+
+
+def check_moments(state: dict, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Raise ValueError unless the optimizer's moments have the shapes of the parameters.
+
+    torch would put them back whatever their shapes are, and fail or broadcast in the next step.
+    """
+    # Moments are found by the number of a parameter, or by its name if the module is sharded.
+    shapes = {}
+    if is_sharded(module):
+        shapes = list_shapes(state["module"])
+    else:
+        parameters = [one for group in optimizer.param_groups for one in group["params"]]
+        shapes = {number: one.shape for number, one in enumerate(parameters)}
+
+    for key, moments in state["optimizer"]["state"].items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            shape = tuple(moments[name].shape)
+            if shape != tuple(shapes[key]):
+                raise ValueError(
+                    f"{name} of parameter {key} has shape {shape}, expected {tuple(shapes[key])}"
+                )
+        if moments["step"].numel() != 1:
+            raise ValueError(f"step of parameter {key} is no single number")
 
 
 def trim_log(path: Path, steps_done: int) -> None:
@@ -230,5 +306,13 @@ def average_states(output: Path, config: TrainConfig) -> dict[str, Tensor]:
     """
     states = []
     for step in steps_to_average(config):
-        states.append(read_state(averaged_path(output, step))["module"])
+        path = averaged_path(output, step)
+        weights = read_state(path)["module"]
+        if states and list_shapes(weights) != list_shapes(states[0]):
+            raise ValueError(f"{path}: other weights, expected those of the last state")
+        states.append(weights)
     return {name: sum(state[name] for state in states) / len(states) for name in states[0]}
+
+
+def list_shapes(weights: dict[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: weight.shape for name, weight in weights.items()}

@@ -53,7 +53,9 @@ def choose_device(name: str | torch.device) -> str:
     elif device == "cuda":
         device = f"cuda:{gpu_number}"
     if device not in devices:
-        raise ValueError(f"device is {str(name)!r}, expected one of auto, {', '.join(devices)}")
+        raise ValueError(
+            f"device is {str(name)[:60]!r}, expected one of auto, {', '.join(devices)}"
+        )
     return device
 
 
@@ -65,7 +67,7 @@ def choose_dtype(name: str | torch.dtype) -> torch.dtype | str:
     dtypes = {**DTYPES, "int8": torch.int8, "auto": "auto"}
     dtype = dtypes.get(str(name).removeprefix("torch."))
     if dtype is None:
-        raise ValueError(f"dtype is {str(name)!r}, expected one of {', '.join(dtypes)}")
+        raise ValueError(f"dtype is {str(name)[:60]!r}, expected one of {', '.join(dtypes)}")
     return dtype
 
 

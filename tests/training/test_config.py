@@ -66,12 +66,12 @@ def test_a_config_may_be_toml(tmp_path: Path):
         ('{"stepz": 5}', "stepz is no option of train"),
         ('{"steps": "5"}', "--steps is '5', expected int"),
         ('{"steps": true}', "--steps is True, expected int"),
-        ('{"steps": -1}', "--steps is -1, expected int, at least 1"),
+        ('{"steps": -1}', "--steps is -1, expected int, 1 to 1000000000"),
         ('{"bfloat16": 1}', "--bfloat16 is 1, expected bool$"),
         ('{"schedule": "none"}', "--schedule is 'none', expected one of linear, cosine, constant"),
         ('{"hidden_dropout": -0.1}', "--hidden-dropout is -0.1, expected float, 0 to 1"),
         ('{"label_smoothing": 2}', "--label-smoothing is 2, expected float, 0 to 1"),
-        ('{"mask_time_length": 0}', "--mask-time-length is 0, expected int, at least 1"),
+        ('{"mask_time_length": 0}', "--mask-time-length is 0, expected int, 1 to 1000000000"),
         ('{"seed": 1e20}', "--seed is 1e"),
         ('{"seed": 100000000000000000000}', "--seed is 1.*, expected int, 0 to 4294967296"),
         ('{"learning_rate": NaN}', "--learning-rate is nan"),
@@ -84,6 +84,35 @@ def test_what_a_config_must_not_say(tmp_path: Path, content, reason):
     (tmp_path / "c.json").write_text(content)
     with pytest.raises(ValueError, match=reason):
         train_config.resolve_config(GIVEN, str(tmp_path / "c.json"))
+
+
+NUMBERS = [o for o in fields(TrainConfig) if train_config.option_type(o) in (int, float)]
+WRONG_NUMBERS = [
+    "nan",
+    "inf",
+    "-inf",
+    "-1",
+    "1" + 22 * "0",
+    '"5"',
+    "true",
+    "[5]",
+    "0x" + 9999 * "f",
+]
+
+
+@pytest.mark.parametrize("option", NUMBERS, ids=lambda option: option.name)
+def test_a_wrong_number_names_its_option(tmp_path: Path, option):
+    """In TOML, in JSON and from Python: infinite, no number at all, or larger than can be meant."""
+    pytest.importorskip("tomllib")
+    for text in [*WRONG_NUMBERS, str(10 * option.metadata["most"]), "1e308"]:
+        (tmp_path / "c.toml").write_text(f"{option.name} = {text}\n")
+        with pytest.raises(ValueError, match=train_config.flag_name(option.name)) as refused:
+            train_config.resolve_config(GIVEN, str(tmp_path / "c.toml"))
+        assert len(str(refused.value)) < 200 and "\n" not in str(refused.value)
+    for text in "NaN", "Infinity", "-Infinity", "1e400", "-1", "1" + 22 * "0", "{}":
+        (tmp_path / "c.json").write_text(f'{{"{option.name}": {text}}}')
+        with pytest.raises(ValueError, match=train_config.flag_name(option.name)):
+            train_config.resolve_config(GIVEN, str(tmp_path / "c.json"))
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,16 @@ def test_a_gradient_that_is_not_finite_stops_with_the_last_state_kept(tmp_path: 
     assert state["step"] == 4 and state["module"]["weight"].isfinite().all()
 
 
+@pytest.mark.parametrize("rate", [1e36, math.nan])
+def test_a_learning_rate_that_ruins_the_weights_stops_at_once(tmp_path: Path, rate: float):
+    module = nn.Linear(2, 1)
+    config = TrainConfig(**(CONFIG | {"learning_rate": rate, "save_every": 1}))
+    with pytest.raises(ValueError, match="step 1: .*kept, of step 0, .*state.pt; --learning-rate"):
+        train(module, lambda step: [module(torch.ones(1, 2)).sum()], config, tmp_path)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert state["step"] == 0 and state["module"]["weight"].isfinite().all()
+
+
 def test_a_loss_that_is_not_finite_is_never_the_best(tmp_path: Path):
     module = torch.nn.Linear(1, 1)
     saved = []

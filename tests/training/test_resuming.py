@@ -189,6 +189,61 @@ def test_what_a_run_goes_on_from_is_checked(whole_run, tmp_path: Path, name, spo
         run_training(replace(whole_run[0], output=str(tmp_path / "run"), steps=14), resumed=True)
 
 
+def change(*keys, to=None):
+    """Return a function that changes, or with `to` None deletes, a field of a state file."""
+
+    def spoil(path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        container = state
+        for key in keys[:-1]:
+            container = container[key if key != "first" else next(iter(container))]
+        last = keys[-1] if keys[-1] != "first" else next(iter(container))
+        if to is None:
+            del container[last]
+        else:
+            container[last] = to
+        torch.save(state, path)
+
+    return spoil
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        *(change(key) for key in ("module", "optimizer", "step", "best")),
+        *(change("step", to=value) for value in (-1, 1.5, "5", True, [4], torch.ones(1))),
+        *(change("best", to=value) for value in (3, [1], {"exact": "good"}, {"exact": [1]})),
+        *(change("module", to=value) for value in (3, {}, [torch.ones(2)], "x")),
+        *(change("module", "first", to=value) for value in (3, "x", torch.ones(2, 2, 2))),
+        change("module", "first", to=torch.full((15,), torch.nan)),
+        change("module", "first"),
+        *(change("optimizer", to=value) for value in (3, {}, [], {"param_groups": []})),
+        change("optimizer", "state"),
+        change("optimizer", "param_groups"),
+        *(change("optimizer", "param_groups", to=value) for value in (3, [3], [{}], {})),
+        change("optimizer", "param_groups", 0, "params", to=[0]),
+        *(change("optimizer", "state", to=value) for value in (3, [1, 2], {0: 5}, {"a": {}})),
+        change("optimizer", "state", 0, "exp_avg"),
+        *(change("optimizer", "state", 0, "exp_avg", to=value) for value in (3, torch.ones(1))),
+        change("optimizer", "state", 0, "exp_avg_sq", to=torch.ones(2, 2, 2, 2)),
+        *(change("optimizer", "state", 0, "step", to=value) for value in ("x", torch.ones(3))),
+    ],
+)
+def test_fields_of_a_state_that_are_missing_or_of_another_kind(whole_run, tmp_path, capsys, spoil):
+    """One line that names the file, and what is there is kept."""
+    shutil.copytree(whole_run[1] / "run", tmp_path / "run")
+    path = tmp_path / "run" / "state.pt"
+    spoil(path)
+    before = folder_contents(tmp_path / "run")
+    assert cli.main(["train", "--resume", str(tmp_path / "run"), "--steps", "14"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line for line in lines if f"nanos2t: {path}: " in line] == lines[-1:], lines
+    after = folder_contents(tmp_path / "run")
+    assert after.pop("skipped.txt") is not None and before.pop("skipped.txt") is not None
+    assert after == before
+
+
 def test_a_run_does_not_go_on_to_fewer_steps_or_with_other_weights(whole_run, tmp_path: Path):
     shutil.copytree(whole_run[1] / "run", tmp_path / "run")
     config = replace(whole_run[0], output=str(tmp_path / "run"), steps=14)

@@ -2,6 +2,7 @@
 """Runs from manifests: what they leave, what they refuse, and what their options do."""
 
 import json
+import math
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from nanos2t.cli import console
 from nanos2t.cli import main as cli
 from nanos2t.training import run
 from nanos2t.training.config import TrainConfig
+from nanos2t.training.loop import LossStream
 from nanos2t.training.run import run_training
 
 
@@ -64,20 +66,48 @@ def test_a_run_leaves_models_and_what_they_were_made_with(whole_run):
     )
 
 
-def test_numbers_that_are_not_finite_stop_with_the_batch_and_its_files(tmp_path: Path, capsys):
-    config = tiny_run(
-        tmp_path,
-        learning_rate=1e35,
-        warmup_steps=0,
-        best="dev_loss",
-        validate_every=50,
-        save_every=1,
-    )
+def test_numbers_that_are_not_finite_stop_with_the_batch_and_its_files(
+    tmp_path: Path, capsys, monkeypatch
+):
+    config = tiny_run(tmp_path, best="dev_loss", validate_every=50, save_every=1)
+    compute_loss = LossStream.compute_loss
+
+    def compute_nan(self, batch):
+        factor = math.nan if batch.number == 7 else 1.0
+        return compute_loss(self, batch) * factor
+
+    monkeypatch.setattr(LossStream, "compute_loss", compute_nan)
     assert cli.main(command_line(config)) == console.FAILED
     results = capsys.readouterr().err
     assert "gradient norm nan: the last state is kept. batch " in results and ".wav" in results
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
-    assert f"step {state['step'] + 1}:" in results
+    assert state["step"] == 3 and "step 4:" in results
+
+
+def test_weights_that_an_update_has_ruined_are_never_saved(tmp_path: Path, capsys, monkeypatch):
+    config = tiny_run(tmp_path, save_every=1, validate_every=1)
+    step = torch.optim.AdamW.step
+    made = []
+
+    def ruin(self, *arguments):
+        step(self, *arguments)
+        made.append(1)
+        if len(made) == 3:
+            self.param_groups[0]["params"][0].data.view(-1)[0] = math.inf
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", ruin)
+    assert cli.main(command_line(config)) == console.FAILED
+    path = tmp_path / "run" / "state.pt"
+    [line] = [line for line in capsys.readouterr().err.splitlines() if "not finite" in line]
+    assert line.startswith("nanos2t: step 3: the weights are not finite after it: ")
+    assert f"the last state is kept, of step 2, {path}" in line
+    state = torch.load(path, weights_only=True)
+    assert state["step"] == 2
+    for name in "last", "best":
+        weights = read_weights(tmp_path / "run", name)
+        assert all(weight.isfinite().all() for weight in weights.values())
+    monkeypatch.undo()
+    assert cli.main(["train", "--resume", config.output]) == 0
 
 
 def test_a_recording_that_is_gone_stops_with_its_name(tmp_path: Path, monkeypatch, capsys):
