@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from nanos2t.cli.console import FAILED, USAGE, exit_with, log_stderr, write_stdout
+from nanos2t.cli.options import parse_count, parse_megabytes, parse_seconds
 
 EXERCISES = Path("tutorials", "exercises")
 
@@ -50,13 +51,22 @@ def add_class_options(parser: argparse.ArgumentParser) -> None:
         "--gradescope", metavar="FILE", help="write the results.json of a single submission"
     )
     group.add_argument(
-        "--jobs", type=int, default=os.cpu_count(), help="students at a time; default: %(default)s"
+        "--jobs",
+        type=parse_count,
+        default=os.cpu_count(),
+        help="students at a time; default: %(default)s",
     )
     group.add_argument(
-        "--seconds", type=float, default=10, help="time for a function; default: %(default)s"
+        "--seconds",
+        type=parse_seconds,
+        default=10,
+        help="time for a function; default: %(default)s",
     )
     group.add_argument(
-        "--megabytes", type=int, default=2000, help="memory for a student; default: %(default)s"
+        "--megabytes",
+        type=parse_megabytes,
+        default=2000,
+        help="memory for a student; default: %(default)s",
     )
 
 

@@ -1,6 +1,7 @@
 """Options that several commands share, and the transcriber that they ask for."""
 
 import argparse
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,15 +13,34 @@ if TYPE_CHECKING:
     from nanos2t.transcription.transcriber import SpeechToText
 
 MAX_COUNT = 1000
+MAX_MEGABYTES = 10**6
+MAX_SECONDS = 10**9
 
 
-def parse_count(text: str) -> int:
-    """Return a whole number from 1 to MAX_COUNT, as argparse wants a type to do."""
+def parse_count(text: str, most: int = MAX_COUNT) -> int:
+    """Return a whole number from 1 to `most`, as argparse wants a type to do."""
     # Nine digits are enough to see that it is too large: int() refuses more than 4300.
-    if not text.isdecimal() or not 1 <= int(text[:9]) <= MAX_COUNT:
-        message = f"{text[:40]!r}, expected a whole number from 1 to {MAX_COUNT}"
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= most:
+        message = f"{text[:40]!r}, expected a whole number from 1 to {most}"
         raise argparse.ArgumentTypeError(message)
     return int(text)
+
+
+def parse_megabytes(text: str) -> int:
+    """Return a size in megabytes, as argparse wants a type to do."""
+    return parse_count(text, MAX_MEGABYTES)
+
+
+def parse_seconds(text: str) -> float:
+    """Return a time in seconds, as argparse wants a type to do."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= MAX_SECONDS:
+        message = f"{text[:40]!r}, expected seconds, 0 to {MAX_SECONDS}"
+        raise argparse.ArgumentTypeError(message)
+    return seconds
 
 
 def add_fast_option(parser: argparse.ArgumentParser) -> None:

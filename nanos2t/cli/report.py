@@ -1,7 +1,6 @@
 """`nanos2t report`: a page for a browser that shows how a recording becomes text."""
 
 import argparse
-import math
 from pathlib import Path
 
 from nanos2t import files
@@ -13,9 +12,13 @@ from nanos2t.cli.console import (
     log_stderr,
     open_source,
 )
-from nanos2t.cli.options import add_model_options, load_transcriber, model_files, parse_count
-
-MAX_SECONDS = 10**9
+from nanos2t.cli.options import (
+    add_model_options,
+    load_transcriber,
+    model_files,
+    parse_count,
+    parse_seconds,
+)
 
 
 def add_command(commands) -> None:
@@ -45,18 +48,6 @@ def add_command(commands) -> None:
         help="number of beams; default: the model's own, at least 4",
     )
     add_model_options(parser)
-
-
-def parse_seconds(text: str) -> float:
-    """Return a time in seconds, as argparse wants a type to do."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds <= MAX_SECONDS:
-        message = f"{text[:40]!r}, expected seconds, 0 to {MAX_SECONDS}"
-        raise argparse.ArgumentTypeError(message)
-    return seconds
 
 
 def run(options: argparse.Namespace) -> int:

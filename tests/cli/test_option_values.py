@@ -15,8 +15,7 @@ from helpers.processes import python
 from helpers.training import config_folder, corpus
 
 from nanos2t.cli.main import build_parser, main
-from nanos2t.cli.options import parse_count
-from nanos2t.cli.report import parse_seconds
+from nanos2t.cli.options import parse_count, parse_megabytes, parse_seconds
 from nanos2t.training import run as training
 from nanos2t.training.config import (
     TrainConfig,
@@ -26,7 +25,7 @@ from nanos2t.training.config import (
     parse_int,
 )
 
-NUMBERS = (parse_count, parse_seconds, parse_int, parse_float)
+NUMBERS = (parse_count, parse_megabytes, parse_seconds, parse_int, parse_float)
 OTHERS = (None, str, Path)
 
 # No option has a use for these numbers.
@@ -64,7 +63,7 @@ def lines(clips, model, monkeypatch) -> dict[str, list[str]]:
         "align": ["align", "a.wav", "a", *tiny],
         "train": ["train", "--train", "m.jsonl", "--output", "run", *tiny],
         "eval": ["eval", "m.jsonl", *tiny],
-        "exercises": ["exercises"],
+        "exercises": ["exercises", "hint", "1"],
     }
 
 
