@@ -294,3 +294,8 @@ plt.show()
 # 2. Change the kernels to (10, 3, 3, 3, 3, 3, 3) and work out the ruler on paper, then with the
 #    loop above.
 # 3. How short can you cut "seven" before the model writes another digit? Count in frames.
+#
+# ## Now write it
+#
+#     nanos2t exercises 1    # the normalisation: 15 minutes, *
+#     nanos2t exercises 2    # frame counts and masks: 20 minutes, *

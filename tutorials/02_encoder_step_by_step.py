@@ -247,3 +247,9 @@ assert wrong > 0.1
 # 3. `EncoderConfig.large` is the shape of a real checkpoint. How many of its numbers are in the
 #    convolutions, how many in the blocks? Build it under `torch.device("meta")`, where nothing is
 #    stored.
+#
+# ## Now write it
+#
+#     nanos2t exercises 3    # a convolution block: 45 minutes, **
+#     nanos2t exercises 4    # the positional convolution: 30 minutes, **
+#     nanos2t exercises 6    # the encoder's block: 20 minutes, *

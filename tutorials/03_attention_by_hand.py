@@ -250,3 +250,7 @@ assert own[0].mean() > 0.6 and own[1:].mean(1).max() < 0.4
 #    result the most?
 # 3. Make the recording longer with a second of silence. Do the heads that look at what is near
 #    still do so?
+#
+# ## Now write it
+#
+#     nanos2t exercises 5    # attention: 45 minutes, **

@@ -269,3 +269,9 @@ assert p[3, seven] > 0.9  # and goes on where the sound goes on
 #    knows of numbers alone.
 # 3. Compute the loss of "two four seven" for each of the nine languages. Which label makes the
 #    difference?
+#
+# ## Now write it
+#
+#     nanos2t exercises 7    # the decoder's embeddings: 20 minutes, *
+#     nanos2t exercises 8    # the causal mask: 15 minutes, *
+#     nanos2t exercises 9    # cross-attention: 30 minutes, **

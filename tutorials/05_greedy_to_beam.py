@@ -320,3 +320,8 @@ assert widths[8] >= widths[4] - 1e-3 >= widths[2] - 2e-3 > widths[1]
 #    right when they do?
 # 3. Draw the tree for `K` at 2 and for German. Then set `length_penalty` to 0 in the options and
 #    find the winner in it.
+#
+# ## Now write it
+#
+#     nanos2t exercises 11   # greedy search with a cache: 60 minutes, ***
+#     nanos2t exercises 12   # beam search: 90 minutes, ***

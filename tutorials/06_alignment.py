@@ -229,3 +229,7 @@ assert aligned.has_peak[[0, 2, 4]].all() and not aligned.has_peak[5]
 #    its probability tell?
 # 3. Take other heads: `stt.transcribe(..., words=True, alignment_heads=[[0, 1]])`. How far off are
 #    the times?
+#
+# ## Now write it
+#
+#     nanos2t exercises 13   # the alignment: 40 minutes, **

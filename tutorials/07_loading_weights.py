@@ -313,3 +313,7 @@ assert shares["new"] == 0 and shares["trained"] > 0.1
 # 2. Put two faults into one model. What does the curve tell you about the second?
 # 3. Which of the faults are found if you compare only the logits of the first token? Which if you
 #    compare the mean?
+#
+# ## Now write it
+#
+#     nanos2t exercises 14   # the weight map: 60 minutes, ***

@@ -280,3 +280,7 @@ assert again.generate(values)[0].tolist() == tokens
 # 2. Leave out the memory: replace it by zeros. Does the loss stop where it should?
 # 3. Train without the changes of speed and pauses in `utter`. The loss falls faster. What happens
 #    to unseen texts?
+#
+# ## Now write it
+#
+#     nanos2t exercises 10   # the shifted labels and the loss: 25 minutes, *

@@ -1,4 +1,4 @@
-"""`nanos2t exercises` and `transcribe --with`: run tutorials/exercises/grader.py of a checkout."""
+"""`nanos2t exercises`, and `--with` of transcribe and report: they run the grader of a checkout."""
 
 import argparse
 import os
@@ -35,6 +35,12 @@ def add_command(commands) -> None:
     parser.add_argument(
         "--yes", action="store_true", help="show a solution before the exercise is solved"
     )
+    parser.add_argument(
+        "--watch", action="store_true", help="check again on each save, until Ctrl-C"
+    )
+    parser.add_argument(
+        "--solutions", action="store_true", help="export the solutions instead of a hand-out"
+    )
     add_class_options(parser)
 
 
@@ -68,6 +74,12 @@ def add_class_options(parser: argparse.ArgumentParser) -> None:
         default=2000,
         help="memory for a student; default: %(default)s",
     )
+
+
+def add_words(options: argparse.Namespace, unknown: list[str]) -> list[str]:
+    """Add the words after an option, which argparse does not take, and return what is no word."""
+    options.words += [word for word in unknown if not word.startswith("-")]
+    return [word for word in unknown if word.startswith("-")]
 
 
 def run(options: argparse.Namespace) -> int:

@@ -76,6 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
         with terminable(interruption), warnings.catch_warnings():
             parser = build_parser()
             options, unknown = parser.parse_known_args(arguments)
+            if options.command == "exercises":
+                unknown = exercises.add_words(options, unknown)
             # `train` has flags for all fields of a config.json, which no parser lists.
             if unknown and options.command == "train":
                 train.add_config_changes(options, unknown)

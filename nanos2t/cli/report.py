@@ -12,6 +12,7 @@ from nanos2t.cli.console import (
     log_stderr,
     open_source,
 )
+from nanos2t.cli.exercises import replaced_functions
 from nanos2t.cli.options import (
     add_model_options,
     load_transcriber,
@@ -47,11 +48,28 @@ def add_command(commands) -> None:
         metavar="N",
         help="number of beams; default: the model's own, at least 4",
     )
+    parser.add_argument(
+        "--with",
+        dest="work",
+        metavar="DIR",
+        help="show what the functions do that you wrote in tutorials/exercises",
+    )
     add_model_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the page, and return the exit code."""
+    if options.work is None:
+        return write_page(options)
+
+    # The exercises replace functions of the core, which the fast modules do not call.
+    options.fast = False
+    with replaced_functions(options.work):
+        return write_page(options)
+
+
+def write_page(options: argparse.Namespace) -> int:
+    """Write the page, and return 0."""
     from nanos2t.inspection import report
 
     start = options.start or 0.0

@@ -71,6 +71,15 @@ def test_an_honest_function_is_not_refused(folder):
     assert first_sentence(folder, attempt) == ""
 
 
+@pytest.mark.slow
+def test_torch_is_not_refused_its_own_files(folder):
+    """An operation on the meta device imports parts of torch that write temporary files."""
+    attempt = "import torch; torch.cat([torch.ones(2, device='meta')])"
+    assert first_sentence(folder, attempt) == ""
+    attempt = "import tempfile, shutil; shutil.rmtree(tempfile.mkdtemp())"
+    assert first_sentence(folder, attempt) == ""
+
+
 def test_memory_is_limited(folder):
     attempt = "bytearray(2**33)"
     sentence = first_sentence(folder, attempt, megabytes=1000)

@@ -1,1 +1,1 @@
-"""Fourteen functions of nanos2t to write again; see README.md."""
+"""Functions of nanos2t to write again; see README.md."""

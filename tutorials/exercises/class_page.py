@@ -16,7 +16,7 @@ th, td { border-bottom: 1px solid var(--line); padding: .25rem .5rem; text-align
 th { font-weight: 600; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 .bar { background: var(--bar); height: .7rem; min-width: 1px; border-radius: 2px; }
-.share { min-width: 8rem; width: 30%; }
+.share { min-width: 8rem; width: 8rem; }
 .names { color: GrayText; font-size: .85rem; }
 details { margin: .2rem 0; }
 li { margin: .2rem 0; }
@@ -34,10 +34,10 @@ def make_page(students: list[Student], assignment: Assignment) -> str:
         f"<style>{STYLE}</style></head><body>",
         "<h1>The class</h1>",
         f"<p>{describe_class(students, assignment)}</p>",
-        "<h2>Mistakes</h2>",
-        mistakes_table(count_mistakes(students), len(students)),
         "<h2>Exercises</h2>",
         exercises_table(students, assignment),
+        "<h2>Mistakes</h2>",
+        mistakes_table(count_mistakes(students), len(students)),
         "<h2>Students</h2>",
         students_table(students, assignment),
         *(student_details(student) for student in students),

@@ -7,8 +7,9 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
-from exercises import folders, make
+from exercises import folders, handout, make
 from exercises.course import select_exercises
 from exercises.exercise import Exercise
 from exercises.folders import prepare_work, relative_path
@@ -17,6 +18,7 @@ from exercises.grading import OK
 from exercises.processes import grade_exercises
 from exercises.report import format_result, format_summary
 from exercises.targets import is_written, package_function, source_location
+from exercises.watch import watch_exercises
 
 Write = Callable[[str], None]
 
@@ -28,24 +30,40 @@ def run(options: Namespace, write: Write) -> int:
     """
     command = options.words[0] if options.words else ""
     arguments = options.words[1:]
-    if command in ("export", "make", "reset") and not folders.STUBS.is_dir():
-        raise ValueError(
-            f"this copy of the package is an exercise itself: it has nothing to {command}"
-        )
+    if command in ("export", "grade", "make", "reset"):
+        return run_with_stubs(command, arguments, options, write)
     if command == "hint":
         return show_hint(arguments, write)
     if command == "solution":
         return show_solution(arguments, write, options.yes)
+
+    exercises = select_exercises(options.words)
+    if options.watch:
+        return watch(exercises, write, options)
+    return grade(exercises, write, options.json, options.reference)
+
+
+def run_with_stubs(command: str, arguments: list[str], options: Namespace, write: Write) -> int:
+    """Run a command that a hand-out does not have, and return its exit code."""
+    if not folders.STUBS.is_dir():
+        raise ValueError(
+            f"this copy of the package is an exercise itself: it has nothing to {command}"
+        )
     if command == "reset":
         return reset_exercise(arguments, write)
     if command == "export":
-        return export_copy(arguments, write)
+        return export_copy(arguments, write, options.solutions)
     if command == "make":
         return make_files(write)
-    if command == "grade":
-        return grade_class(read_order(arguments, options), write)
-    exercises = select_exercises(options.words)
-    return grade(exercises, write, options.json, options.reference)
+    return grade_class(read_order(arguments, options), write)
+
+
+def watch(exercises: list[Exercise], write: Write, options: Namespace) -> NoReturn:
+    """Grade the work folder again on each save. ValueError: an option does not go with that."""
+    if options.json or options.reference:
+        raise ValueError("--watch goes with neither --json nor --reference")
+    folder = folders.WORK if prepare_work() else None
+    watch_exercises(exercises, folder, write)
 
 
 def read_order(words: list[str], options: Namespace) -> Order:
@@ -160,13 +178,19 @@ def reset_exercise(words: list[str], write: Write) -> int:
     return 0
 
 
-def export_copy(words: list[str], write: Write) -> int:
-    """Write a copy of the package for students, without the bodies of the exercises' functions."""
+def export_copy(words: list[str], write: Write, solutions: bool) -> int:
+    """Write a copy of the package without the bodies of the exercises' functions, or those."""
     if len(words) != 1:
         raise ValueError("expected: nanos2t exercises export FOLDER")
-    make.export_package(Path(words[0]))
+    folder = Path(words[0])
+    if solutions:
+        handout.export_solutions(folder)
+        write(f"{folder}: the solutions, for teachers\n")
+        return 0
+
+    handout.export_package(folder)
     write(
-        f"{words[0]}: the package without the bodies; "
+        f"{folder}: the package without the bodies, for students; "
         "nanos2t exercises there grades the package itself\n"
     )
     return 0

@@ -103,8 +103,7 @@ def read_key(
 
     A key stores a wrong answer for the cases in which it differs from the right one.
     """
-    path = folders.KEYS / f"{exercise.id}.json"
-    key = json.loads(path.read_text(encoding="utf-8"))[target]
+    key = json.loads(folders.read_key_text(exercise.id))[target]
 
     stored = {}
     for sentence, cases in key.items():

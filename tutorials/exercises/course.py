@@ -1,10 +1,11 @@
-"""The fourteen exercises: what is to be written, the hints, and which check calls which function.
+"""The exercises: what is to be written, the hints, and which check calls which function.
 
 The checks never look at the answers: keys/ has what the package returns, and what known mistakes
 return.
 """
 
 import re
+from importlib import import_module
 
 from exercises import checks_decoder, checks_encoder, checks_search, checks_weights
 from exercises.exercise import Exercise
@@ -14,6 +15,9 @@ PADDING_LEAKS = "the values in the padding change the real frames"
 
 NORMALISATION = Exercise(
     name="ex01_normalisation",
+    lesson="01_waveform_to_frames",
+    minutes=15,
+    difficulty=1,
     title="normalisation",
     task="""\
         The model expects every waveform to have mean 0 and variance 1, however loud it was
@@ -33,6 +37,9 @@ NORMALISATION = Exercise(
 
 FRAMES = Exercise(
     name="ex02_frames",
+    lesson="01_waveform_to_frames",
+    minutes=20,
+    difficulty=1,
     title="frame counts and masks",
     task="""\
         Seven convolutions without padding turn samples into frames: 16,000 samples become 49
@@ -58,6 +65,9 @@ FRAMES = Exercise(
 
 CONV_BLOCK = Exercise(
     name="ex03_conv_block",
+    lesson="02_encoder_step_by_step",
+    minutes=45,
+    difficulty=2,
     title="conv block",
     task="""\
         The feature encoder turns samples into frames by several layers of convolution, norm and
@@ -96,6 +106,9 @@ CONV_BLOCK = Exercise(
 
 POSITIONAL_CONV = Exercise(
     name="ex04_positional_conv",
+    lesson="02_encoder_step_by_step",
+    minutes=30,
+    difficulty=2,
     title="positional convolution",
     task="""\
         Attention does not know the order of its frames. Wav2Vec2 adds it with one wide
@@ -118,6 +131,9 @@ POSITIONAL_CONV = Exercise(
 
 ATTENTION = Exercise(
     name="ex05_attention",
+    lesson="03_attention_by_hand",
+    minutes=45,
+    difficulty=2,
     title="attention",
     task="""\
         softmax(Q K^T / sqrt(D)) V, in N heads. `split_heads` cuts the width H into N heads of
@@ -160,6 +176,9 @@ ATTENTION = Exercise(
 
 ENCODER_LAYER = Exercise(
     name="ex06_encoder_layer",
+    lesson="02_encoder_step_by_step",
+    minutes=20,
+    difficulty=1,
     title="encoder layer",
     task="""\
         Attention, then the MLP, each with a residual connection and a norm. wav2vec2-base
@@ -185,6 +204,9 @@ ENCODER_LAYER = Exercise(
 
 EMBEDDINGS = Exercise(
     name="ex07_embeddings",
+    lesson="04_one_block_four_decoders",
+    minutes=20,
+    difficulty=1,
     title="decoder embeddings",
     task="""\
         The input of the decoder's first block is the token embedding, plus the position, plus
@@ -209,6 +231,9 @@ EMBEDDINGS = Exercise(
 
 CAUSAL_MASK = Exercise(
     name="ex08_causal_mask",
+    lesson="04_one_block_four_decoders",
+    minutes=15,
+    difficulty=1,
     title="causal mask",
     task="""\
         In training the decoder reads all tokens at once, and must not see the token that it has
@@ -228,6 +253,9 @@ CAUSAL_MASK = Exercise(
 
 CROSS_ATTENTION = Exercise(
     name="ex09_cross_attention",
+    lesson="04_one_block_four_decoders",
+    minutes=30,
+    difficulty=2,
     title="cross-attention",
     task="""\
         Here the text looks at the sound. `cross_keys_values` is a pair of keys and values that
@@ -269,6 +297,9 @@ CROSS_ATTENTION = Exercise(
 
 SHIFT_AND_LOSS = Exercise(
     name="ex10_shift_and_loss",
+    lesson="08_training",
+    minutes=25,
+    difficulty=1,
     title="shift-right and loss",
     task="""\
         In training the decoder reads the right text, shifted by one position, and has to
@@ -291,6 +322,9 @@ SHIFT_AND_LOSS = Exercise(
 
 GREEDY = Exercise(
     name="ex11_greedy",
+    lesson="05_greedy_to_beam",
+    minutes=60,
+    difficulty=3,
     title="cached greedy",
     task="""\
         The simplest search: append the most likely token, again and again. Keys and values of
@@ -340,6 +374,9 @@ GREEDY = Exercise(
 
 BEAM_SEARCH = Exercise(
     name="ex12_beam_search",
+    lesson="05_greedy_to_beam",
+    minutes=90,
+    difficulty=3,
     title="beam search",
     task="""\
         Keep the K best beginnings instead of one.
@@ -396,6 +433,9 @@ BEAM_SEARCH = Exercise(
 
 ALIGNMENT = Exercise(
     name="ex13_alignment",
+    lesson="06_alignment",
+    minutes=40,
+    difficulty=2,
     title="bonus: alignment by dynamic time warping",
     task="""\
         When was each word said? The cross-attention tells, but not sharply. Dynamic time
@@ -416,6 +456,9 @@ ALIGNMENT = Exercise(
 
 WEIGHT_MAP = Exercise(
     name="ex14_weight_map",
+    lesson="07_loading_weights",
+    minutes=60,
+    difficulty=3,
     title="weight mapping",
     task="""\
         A checkpoint has the same tensors under other names, some of them fused or transposed. A
@@ -453,6 +496,10 @@ WEIGHT_MAP = Exercise(
     laws={},
 )
 
+# Exercises with a file of their own beside this one: its name, such as "ex15_ngrams". It defines
+# EXERCISE; tutorials/teaching.md shows how.
+OWN_FILES: tuple[str, ...] = ()
+
 EXERCISES = (
     NORMALISATION,
     FRAMES,
@@ -468,6 +515,7 @@ EXERCISES = (
     BEAM_SEARCH,
     ALIGNMENT,
     WEIGHT_MAP,
+    *(import_module(f"exercises.{name}").EXERCISE for name in OWN_FILES),
 )
 
 

@@ -27,6 +27,9 @@ class Exercise:
     checks: dict[str, Check]
     hints: tuple[str, str, str]
     laws: dict[str, Law]
+    minutes: int = 30  # for a student who has read the lesson
+    difficulty: int = 2  # 1 to 3
+    lesson: str = ""  # the file in tutorials/ to read first, without .py
 
     @property
     def id(self) -> str:

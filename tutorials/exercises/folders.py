@@ -1,6 +1,8 @@
 """The folders of the exercises, and the student's copy of the stubs."""
 
+import base64
 import contextlib
+import zlib
 from pathlib import Path
 
 from exercises.course import EXERCISES
@@ -30,6 +32,15 @@ def prepare_work(folder: Path | None = None) -> bool:
             stub = exercise.path(STUBS).read_text(encoding="utf-8")
             path.write_text(stub, encoding="utf-8")
     return True
+
+
+def read_key_text(identifier: str) -> str:
+    """Return the JSON of a key. In a copy made by `nanos2t exercises export` it is packed."""
+    path = KEYS / f"{identifier}.json"
+    if path.exists():
+        return path.read_text(encoding="utf-8")
+    packed = path.with_suffix(".key").read_bytes()
+    return zlib.decompress(base64.b64decode(packed)).decode("utf-8")
 
 
 def relative_path(path: Path) -> str:

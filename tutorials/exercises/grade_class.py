@@ -55,10 +55,8 @@ def grade_class(order: Order, write: Write) -> int:
     start = time.monotonic()
     assignment = read_assignment(order.assignment)
     sources = find_submissions(order.folder, assignment.exercises)
-    if order.gradescope and len(sources) != 1:
-        raise ValueError(
-            f"--gradescope: expected one submission in {order.folder}, found {len(sources)}"
-        )
+    if order.gradescope:
+        sources = {order.folder.resolve().name: order.folder}
     if order.output and order.output.resolve().is_relative_to(order.folder.resolve()):
         raise ValueError(f"--output: {order.output} is in the folder of the submissions")
     try_cases(assignment)
@@ -118,6 +116,9 @@ def grade_student(
 
     for exercise in exercises:
         result = results.get(exercise.id) or missing_result(exercise)
+        if submission.is_package:
+            # Lines are counted in several modules that were joined.
+            result.sentence = re.sub(r" \(line \d+\)", "", result.sentence)
         student.marks.append(mark_result(exercise, result, assignment))
     return student
 
@@ -150,7 +151,10 @@ def format_student(student: Student, width: int) -> str:
     cells = []
     for mark in student.marks:
         is_absent = mark.result.status == TODO and not mark.points
-        cells.append("." if is_absent else format_points(round(mark.points, 1)))
+        points = format_points(round(mark.points, 1))
+        if is_absent:
+            points = "."
+        cells.append(points)
     columns = "".join(f"{cell:>{COLUMN}}" for cell in cells)
     notes = "".join(f"    {note}\n" for note in student.notes)
     name = clean(student.name)

@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -43,24 +44,34 @@ NO_MEMORY = re.compile(r"\b(_Array)?MemoryError:.*?(?= \(line|$)|\bRuntimeError:
 
 
 class Guard:
-    """An audit hook that raises PermissionError for what a student's code has no need to do."""
+    """An audit hook that raises PermissionError for what a student's code has no need to do.
 
-    def __init__(self, private: list[str], folder: str):
+    Files may be written in `scratch`: torch has a need to.
+    """
+
+    def __init__(self, private: list[str], folder: str, scratch: str):
         self.private = [os.path.realpath(path) for path in private]
         self.folder = folder
+        self.scratch = os.path.realpath(scratch)
 
     def __call__(self, event: str, arguments: tuple) -> None:
         if event == "open":
             self.check_open(*arguments)
             return
         for beginning, sentence in REFUSED.items():
-            if event.startswith(beginning):
+            if event.startswith(beginning) and not self.is_in_scratch(arguments):
                 raise PermissionError(f"{sentence} ({event}), which is refused")
 
+    def is_in_scratch(self, arguments: tuple) -> bool:
+        """Return whether an event is about files in the scratch folder, and no others."""
+        paths = [part for part in arguments if isinstance(part, (str, bytes, os.PathLike))]
+        places = [os.path.realpath(os.fsdecode(path)) for path in paths]
+        return bool(places) and all(place.startswith(self.scratch + os.sep) for place in places)
+
     def check_open(self, path: object, mode: str | None, flags: int) -> None:
-        """Refuse to write any file, and to read those that are private."""
+        """Refuse to write files elsewhere, and to read those that are private."""
         is_writing = bool(flags & WRITING) or bool(mode and set(mode) & set("wax+"))
-        if is_writing and path != os.devnull:
+        if is_writing and path != os.devnull and not self.is_in_scratch((path,)):
             raise PermissionError(f"it writes a file ({path}), which is refused")
 
         if not isinstance(path, (str, bytes)):
@@ -82,7 +93,10 @@ class Guard:
 
 def guard_process(private: list[str], folder: str) -> None:
     """Refuse from now on what Guard refuses, in this process, to files of the student's folder."""
-    sys.addaudithook(Guard(private, folder))
+    scratch = Path(folder) / "tmp"
+    scratch.mkdir(exist_ok=True)
+    tempfile.tempdir = str(scratch)
+    sys.addaudithook(Guard(private, folder, str(scratch)))
 
 
 def limit_resources(megabytes: int | None, seconds: float) -> None:

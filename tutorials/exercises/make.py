@@ -1,4 +1,4 @@
-"""Make stubs/ and keys/, which the grader needs, and copies of the package for students.
+"""Make stubs/ and keys/, which the grader needs.
 
 For maintainers: run `nanos2t exercises make` after changing the package, a check or a mistake.
 """
@@ -21,16 +21,12 @@ from exercises.course import EXERCISES
 from exercises.exercise import Exercise
 from exercises.loading import load_functions
 from exercises.targets import (
-    PACKAGE,
     package_function,
     replace_functions,
     short_name,
     source_file,
     source_location,
 )
-
-ROOT = PACKAGE.parent
-LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", "answers", "mistakes", "stubs", "work")
 
 
 def write_files() -> None:
@@ -71,7 +67,7 @@ def make_stub(exercise: Exercise) -> str:
     """Return the file that a student starts from."""
     files = {source_location(target).partition(",")[0] for target in exercise.checks}
     lines = [
-        f'"""Exercise {exercise.number} of {len(EXERCISES)}: {exercise.title}',
+        f'"""Exercise {exercise.number}: {exercise.title}',
         "",
         textwrap.dedent(exercise.task),
         "",
@@ -236,44 +232,3 @@ def make_key(exercise: Exercise) -> str:
 
 def make_keys() -> dict[str, str]:
     return {f"{exercise.id}.json": make_key(exercise) for exercise in EXERCISES}
-
-
-# A copy for students
-
-
-def remove_bodies(source: str, path: Path) -> str:
-    """Return the source of a module with a placeholder as the body of each exercised function."""
-    lines = source.splitlines()
-    for exercise in EXERCISES:
-        for target in exercise.checks:
-            if source_file(target) != path:
-                continue
-            # None for each removed line, so that line numbers stay right for the next function.
-            node, _ = find_definition(target)
-            first = last_header_line(node)
-            removed = [None] * (node.end_lineno - first - 1)
-            lines[first : node.end_lineno] = [placeholder(node, exercise), *removed]
-    return "\n".join(line for line in lines if line is not None) + "\n"
-
-
-def export_package(folder: Path) -> None:
-    """Write a checkout without the bodies, the answers and the tests.
-
-    ValueError: the folder exists and is not empty.
-    """
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder}: expected a new or an empty folder")
-
-    copies = {
-        "nanos2t": PACKAGE,
-        "weights_map": ROOT / "weights_map",
-        "tutorials/exercises": folders.HERE,
-    }
-    for name, source in copies.items():
-        shutil.copytree(source, folder / name, ignore=LEFT_OUT, dirs_exist_ok=True)
-    for name in "pyproject.toml", "constraints.txt", "LICENSE", "README.md":
-        shutil.copyfile(ROOT / name, folder / name)
-
-    for path in PACKAGE.rglob("*.py"):
-        text = remove_bodies(path.read_text(encoding="utf-8"), path)
-        (folder / "nanos2t" / path.relative_to(PACKAGE)).write_text(text, encoding="utf-8")

@@ -3,28 +3,46 @@
 from pathlib import Path
 
 from exercises.course import EXERCISES, select_exercises
-from exercises.folders import relative_path
-from exercises.grading import FAIL, OK, Result
+from exercises.folders import HERE, relative_path
+from exercises.grading import FAIL, OK, TODO, Result
 from exercises.targets import source_location
 
 
 def format_result(result: Result) -> str:
-    return f"{result.id[2:]}  {result.title:<42} {result.status:<4}  {result.sentence}"
+    """Return a line about an exercise; one that is not right yet has its minutes and stars."""
+    line = f"{result.id[2:]}  {result.title:<42} {result.status:<4}  {result.sentence}"
+    if result.status != TODO:
+        return line
+    [exercise] = select_exercises([result.id])
+    return f"{line}  ({exercise.minutes} min, {'*' * exercise.difficulty})"
 
 
 def format_summary(results: list[Result], folder: Path | None) -> str:
     """Return the progress bar and the next step; for the package itself `folder` is None."""
     num_ok = sum(result.status == OK for result in results)
     bar = "#" * round(30 * num_ok / len(results))
-    text = f"\n[{bar:.<30}] {num_ok} of {len(results)}\n"
+    text = f"\n[{bar:.<30}] {num_ok} of {len(results)}"
 
     if num_ok < len(results):
-        return text + format_next_step(results, folder)
+        return f"{text}, {format_time_left(results)} to go\n{format_next_step(results, folder)}"
+    text += "\n"
     if len(results) < len(EXERCISES):
         return text + "Now all of them: nanos2t exercises\n"
     if folder:
-        return text + f"All done: nanos2t transcribe FILE --with {relative_path(folder)}\n"
+        work = relative_path(folder)
+        text += f"All done: nanos2t transcribe FILE --with {work}\n"
+        text += f"Your own voice, stage by stage: nanos2t report FILE -o PAGE --with {work}\n"
     return text
+
+
+def format_time_left(results: list[Result]) -> str:
+    """Return how long the exercises that are not right may take, such as "about 2 h 30 min"."""
+    ids = [result.id for result in results if result.status != OK]
+    minutes = sum(exercise.minutes for exercise in select_exercises(ids))
+    hours, rest = divmod(minutes, 60)
+    parts = [f"{hours} h"] if hours else []
+    parts += [f"{rest} min"] if rest else []
+    return f"about {' '.join(parts)}"
 
 
 def format_next_step(results: list[Result], folder: Path | None) -> str:
@@ -39,5 +57,8 @@ def format_next_step(results: list[Result], folder: Path | None) -> str:
     else:
         places = sorted({source_location(target) for target in exercise.checks})
     text = "".join(f"  | {line}\n" for line in first.detail.splitlines())
+    lesson = HERE.parent / f"{exercise.lesson}.py"
+    if exercise.lesson and lesson.exists():
+        text += f"Read first: {relative_path(lesson)}\n"
     text += f"Next: {' and '.join(places)}, then: nanos2t exercises {exercise.number}\n"
     return text + f"Stuck? nanos2t exercises hint {exercise.number}\n"

@@ -1,4 +1,4 @@
-"""Exercise 1 of 14: normalisation
+"""Exercise 1: normalisation
 
 The model expects every waveform to have mean 0 and variance 1, however loud it was
 recorded. Each clip is normalised alone, before clips of different lengths are padded

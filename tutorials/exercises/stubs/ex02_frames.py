@@ -1,4 +1,4 @@
-"""Exercise 2 of 14: frame counts and masks
+"""Exercise 2: frame counts and masks
 
 Seven convolutions without padding turn samples into frames: 16,000 samples become 49
 frames, not 50. In a batch each item has its own length, and every operation that mixes

@@ -1,4 +1,4 @@
-"""Exercise 3 of 14: conv block
+"""Exercise 3: conv block
 
 The feature encoder turns samples into frames by several layers of convolution, norm and
 activation. wav2vec2-base normalises each channel over time (`masked_group_norm`, after

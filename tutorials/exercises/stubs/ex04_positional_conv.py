@@ -1,4 +1,4 @@
-"""Exercise 4 of 14: positional convolution
+"""Exercise 4: positional convolution
 
 Attention does not know the order of its frames. Wav2Vec2 adds it with one wide
 convolution, whose result is added to the frames (by the caller, after a GELU). Weight

@@ -1,4 +1,4 @@
-"""Exercise 5 of 14: attention
+"""Exercise 5: attention
 
 softmax(Q K^T / sqrt(D)) V, in N heads. `split_heads` cuts the width H into N heads of
 size D, `attention_weights` is the softmax, `attend` the whole formula, and `forward`

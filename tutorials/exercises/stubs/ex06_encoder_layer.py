@@ -1,4 +1,4 @@
-"""Exercise 6 of 14: encoder layer
+"""Exercise 6: encoder layer
 
 Attention, then the MLP, each with a residual connection and a norm. wav2vec2-base
 normalises the sum (`pre_norm` is False), the large models normalise the input of each

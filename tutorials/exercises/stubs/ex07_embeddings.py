@@ -1,4 +1,4 @@
-"""Exercise 7 of 14: decoder embeddings
+"""Exercise 7: decoder embeddings
 
 The input of the decoder's first block is the token embedding, plus the position, plus
 (in BERT) the token type, and then a norm. One class serves all families, so each part

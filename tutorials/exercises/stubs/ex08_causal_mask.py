@@ -1,4 +1,4 @@
-"""Exercise 8 of 14: causal mask
+"""Exercise 8: causal mask
 
 In training the decoder reads all tokens at once, and must not see the token that it has
 to predict. True means that a token may look there. With a cache there are also `past`

@@ -1,4 +1,4 @@
-"""Exercise 9 of 14: cross-attention
+"""Exercise 9: cross-attention
 
 Here the text looks at the sound. `cross_keys_values` is a pair of keys and values that
 were made of the encoder's frames once, (B, N, S, D) each; the mask (B, 1, 1, S) says

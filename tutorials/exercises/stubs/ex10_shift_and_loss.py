@@ -1,4 +1,4 @@
-"""Exercise 10 of 14: shift-right and loss
+"""Exercise 10: shift-right and loss
 
 In training the decoder reads the right text, shifted by one position, and has to
 predict the next token at each position. Labels that do not count, such as those in the

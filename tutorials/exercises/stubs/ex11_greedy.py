@@ -1,4 +1,4 @@
-"""Exercise 11 of 14: cached greedy
+"""Exercise 11: cached greedy
 
 The simplest search: append the most likely token, again and again. Keys and values of
 past tokens do not change. A cache keeps them, so that each step computes those of one

@@ -1,4 +1,4 @@
-"""Exercise 12 of 14: beam search
+"""Exercise 12: beam search
 
 Keep the K best beginnings instead of one.
 

@@ -1,4 +1,4 @@
-"""Exercise 13 of 14: bonus: alignment by dynamic time warping
+"""Exercise 13: bonus: alignment by dynamic time warping
 
 When was each word said? The cross-attention tells, but not sharply. Dynamic time
 warping finds the cheapest path through a table cost (T tokens, S frames), from the

@@ -1,4 +1,4 @@
-"""Exercise 14 of 14: weight mapping
+"""Exercise 14: weight mapping
 
 A checkpoint has the same tensors under other names, some of them fused or transposed. A
 table says which is which, by rows (ours, theirs, flags).

@@ -1,0 +1,158 @@
+# pytest tests/tutorials/test_handout.py
+"""Copies for a class: complete, without answers, gradable; the solutions for the teacher."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from exercises import folders, handout
+from exercises.comparison import read_key
+from exercises.course import EXERCISES
+from exercises.grade_class import Order, grade_class
+from exercises.grading import OK
+from exercises.processes import grade_exercises
+from exercises.submissions import join_modules, read_submission
+from exercises.targets import package_function
+from helpers.answers import exercise_number
+
+from nanos2t.cli import main as cli
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory) -> Path:
+    """A hand-out, which no test changes."""
+    folder = tmp_path_factory.mktemp("handout") / "copy"
+    handout.export_package(folder)
+    return folder
+
+
+def test_there_is_no_answer_in_it(copy):
+    names = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+    for word in "answers", "mistakes", "stubs", "tests/", "work/", ".pyc", "keys/ex01.json":
+        assert not [name for name in names if word in name], word
+
+    # No line of a body that is its own occurs in any file.
+    paths = (copy / "nanos2t").rglob("*.py")
+    texts = "\n".join(path.read_text(encoding="utf-8") for path in paths)
+    for line in (
+        "scores = queries @ keys.transpose(-1, -2) / math.sqrt(queries.shape[-1])",
+        "waveform.var()",
+        "def attend_step_by_step(",
+    ):
+        assert (line in texts) == line.startswith("def "), line
+    for path in (copy / "tutorials" / "exercises" / "keys").iterdir():
+        assert "wrong" not in path.read_text(encoding="ascii")
+
+
+def test_each_function_is_left_to_the_student(copy):
+    for path in (ROOT / "nanos2t").rglob("*.py"):
+        text = (copy / path.relative_to(ROOT)).read_text(encoding="utf-8")
+        compile(text, str(path), "exec")
+        targets = [target for exercise in EXERCISES for target in exercise.checks]
+        targets += [target for near in handout.NEAR_ANSWERS.values() for target in near]
+        here = [t for t in targets if package_function(t).__code__.co_filename == str(path)]
+        assert text.count("raise NotImplementedError") == len(here), path
+
+
+def test_its_readme_names_only_what_is_in_it(copy):
+    text = (copy / "README.md").read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    paths = [word for word in re.findall(r"[\w./-]+", text) if "/" in word and "." in word]
+    for name in [*links, *paths]:
+        assert (copy / name.rstrip(".")).exists(), name
+    for exercise in EXERCISES:
+        assert f"| {exercise.number} | {exercise.title} |" in text
+    for folder in "tutorials/exercises", "nanos2t", "weights_map":
+        assert (copy / folder).is_dir()
+    assert not (copy / "tutorials" / "exercises" / "README.md").exists()
+    for word in re.findall(r"nanos2t ([a-z]+) ?[^a-z, ]", text):
+        assert word in ("exercises", "transcribe"), word
+
+
+def test_packed_keys_are_the_keys(copy, monkeypatch):
+    first = EXERCISES[0]
+    target = next(iter(first.checks))
+    right, wrong = read_key(first, target)
+    monkeypatch.setattr(folders, "KEYS", copy / "tutorials" / "exercises" / "keys")
+    packed_right, packed_wrong = read_key(first, target)
+    assert list(right) == list(packed_right) and list(wrong) == list(packed_wrong)
+
+
+def grade_copy(copy: Path, *words: str) -> tuple[int, dict]:
+    command = [sys.executable, "-m", "nanos2t", "exercises", "--json", *words]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+    return done.returncode, json.loads(done.stdout) if done.stdout else {}
+
+
+@pytest.mark.slow
+def test_a_hand_out_is_complete_in_itself(copy, tmp_path):
+    """All is todo at first; with the bodies back all is right, there and for the teacher."""
+    work = tmp_path / "Ada"
+    shutil.copytree(copy, work)
+    code, found = grade_copy(work)
+    assert code == 1 and {entry["status"] for entry in found["exercises"]} == {"todo"}
+    for words in ("reset", "3"), ("export", "x"), ("grade", "x"):
+        assert grade_copy(work, *words)[0] == 2
+
+    for path in (ROOT / "nanos2t").rglob("*.py"):
+        shutil.copy(path, work / path.relative_to(ROOT))
+    assert grade_copy(work)[0] == 0
+    printed = []
+    assert grade_class(Order(work, as_json=True), printed.append) == 0
+    [student] = json.loads("".join(printed))["students"]
+    assert student["points"] == student["possible"] == 10 * len(EXERCISES), student
+
+
+def test_a_package_that_is_handed_in(copy, tmp_path):
+    """Its modules are the files of the exercises; a checkout with files of its own is not."""
+    exercises = list(EXERCISES)
+    work = tmp_path / "Ada" / "homework" / "nanos2t"
+    shutil.copytree(copy / "nanos2t", work)
+    submission = read_submission("Ada", tmp_path / "Ada", exercises)
+    assert submission.is_package and list(submission.files) == [e.id for e in exercises]
+    text = submission.files["ex12"].decode("utf-8")
+    for exercise in exercises:
+        body = submission.files[exercise.id].decode("utf-8")
+        assert f'raise NotImplementedError("{exercise.id}")' in body
+    assert text.index("# nanos2t/decoder.py") < text.index("# nanos2t/generate.py")
+
+    exercise_number(3).path(tmp_path / "Ada").write_text("mine", encoding="utf-8")
+    submission = read_submission("Ada", tmp_path / "Ada", exercises)
+    assert not submission.is_package and submission.files == {"ex03": b"mine"}
+
+
+def test_what_the_package_says_is_no_answer_of_a_student(folder):
+    """A module of the package in the place of a file, with one function that is wrong."""
+    exercise = exercise_number(8)
+    source = (ROOT / "nanos2t" / "decoder.py").read_text(encoding="utf-8")
+    files = {"nanos2t/decoder.py": source.encode("utf-8")}
+    text = join_modules(files, [exercise])["ex08"].decode("utf-8")
+    exercise.path(folder).write_text(text, encoding="utf-8")
+    [result] = grade_exercises([exercise], folder)
+    assert result.status == OK
+    exercise.path(folder).write_text(source, encoding="utf-8")
+    [result] = grade_exercises([exercise], folder)
+    assert "is the package's own function" in result.sentence
+
+
+def test_the_solutions(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["exercises", "export", "--solutions", "solutions"]) == 0
+    assert cli.main(["exercises", "export", "--solutions", "solutions"]) == 2  # there is something
+    assert cli.main(["exercises", "export", "solutions"]) == 2
+    capsys.readouterr()
+    for exercise in EXERCISES:
+        text = exercise.path(tmp_path / "solutions" / "package").read_text(encoding="utf-8")
+        for target in exercise.checks:
+            assert f"def {target.rpartition('.')[2].rpartition(':')[2]}(" in text
+        assert "NotImplementedError" not in text
+        answer = exercise.path(tmp_path / "solutions" / "answers").read_text(encoding="utf-8")
+        assert answer == exercise.path(folders.ANSWERS).read_text(encoding="utf-8")
+    readme = (tmp_path / "solutions" / "README.md").read_text(encoding="utf-8")
+    assert readme.count("\n## ") == len(EXERCISES) and "not subtracted" in readme

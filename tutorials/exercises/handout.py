@@ -1,0 +1,151 @@
+"""Copies for a class: a hand-out without answers, and the answers for the teacher."""
+
+import base64
+import inspect
+import shutil
+import zlib
+from pathlib import Path
+
+from exercises import folders
+from exercises.course import EXERCISES
+from exercises.exercise import Exercise
+from exercises.make import find_definition, last_header_line, placeholder, read_mistakes
+from exercises.targets import PACKAGE, package_function, source_file, source_location
+
+ROOT = PACKAGE.parent
+# What students must not see, and what only teachers and maintainers use.
+LEFT_OUT = shutil.ignore_patterns(
+    "__pycache__", "*.pyc", "answers", "mistakes", "stubs", "keys", "work", "README.md"
+)
+CACHES = shutil.ignore_patterns("__pycache__", "*.pyc")
+# These compute the same as the function of an exercise: their bodies are left out with it.
+NEAR_ANSWERS = {"ex05": ["wav2vec2:attend_step_by_step"]}
+
+README = """\
+# nanos2t, to be completed
+
+This is a speech encoder-decoder in PyTorch, from the waveform to the words. {count} exercises
+are left to you: their functions end in `raise NotImplementedError`. Everything else is there, with
+a trained model.
+
+    pip install -c constraints.txt -e . pytest
+    nanos2t exercises     # what is done, wrong and next; or: pytest tutorials/exercises
+
+Open the file that it names, write the function, and run it again.
+
+| command | what it does |
+|---|---|
+| `nanos2t exercises 5` | checks exercise 5 alone |
+| `nanos2t exercises --watch` | checks again on each save, until Ctrl-C |
+| `nanos2t exercises hint 5` | a hint; there are three, and each call shows one more |
+| `nanos2t transcribe nanos2t/assets/sample.wav --no-fast` | the model runs what you have written |
+
+Some exercises need functions of others: the grader says which. Its cases are public. Those of your
+teacher have other numbers in them.
+
+{table}
+
+Hand in the folder `nanos2t`, or a zip of it.
+"""
+
+SOLUTIONS = """\
+# Solutions of the exercises
+
+For teachers. `package/` has the functions of the package, which `nanos2t exercises export` leaves
+out. `answers/` has a second right answer to each exercise, as a student might write it.
+
+What the grader knows by name:
+
+{mistakes}
+"""
+
+
+def export_package(folder: Path) -> None:
+    """Write a hand-out: a checkout without the bodies, the answers, the tests and the lessons.
+
+    ValueError: the folder exists and is not empty.
+    """
+    require_empty(folder)
+    shutil.copytree(PACKAGE, folder / "nanos2t", ignore=CACHES)
+    shutil.copytree(ROOT / "weights_map", folder / "weights_map", ignore=CACHES)
+    exercises = folder / "tutorials" / "exercises"
+    shutil.copytree(folders.HERE, exercises, ignore=LEFT_OUT)
+    for name in "pyproject.toml", "constraints.txt", "LICENSE":
+        shutil.copyfile(ROOT / name, folder / name)
+
+    for path in PACKAGE.rglob("*.py"):
+        text = remove_bodies(path.read_text(encoding="utf-8"), path)
+        target = folder / "nanos2t" / path.relative_to(PACKAGE)
+        target.write_text(text, encoding="utf-8")
+    for path in folders.KEYS.glob("*.json"):
+        write_packed_key(path, exercises / "keys")
+    (folder / "README.md").write_text(make_readme(), encoding="utf-8")
+
+
+def require_empty(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder}: expected a new or an empty folder")
+
+
+def remove_bodies(source: str, path: Path) -> str:
+    """Return the source of a module with a placeholder as the body of each exercised function."""
+    lines = source.splitlines()
+    for exercise in EXERCISES:
+        for target in [*exercise.checks, *NEAR_ANSWERS.get(exercise.id, [])]:
+            if source_file(target) != path:
+                continue
+            # None for each removed line, so that line numbers stay right for the next function.
+            node, _ = find_definition(target)
+            first = last_header_line(node)
+            removed = [None] * (node.end_lineno - first - 1)
+            lines[first : node.end_lineno] = [placeholder(node, exercise), *removed]
+    return "\n".join(line for line in lines if line is not None) + "\n"
+
+
+def write_packed_key(path: Path, folder: Path) -> None:
+    """Write a key so that nobody reads it by accident; folders.read_key_text reads it."""
+    folder.mkdir(exist_ok=True)
+    packed = base64.b64encode(zlib.compress(path.read_bytes()))
+    (folder / f"{path.stem}.key").write_bytes(packed)
+
+
+def make_readme() -> str:
+    lines = ["| | exercise | what to write | file | minutes | |", "|---|---|---|---|---|---|"]
+    for exercise in EXERCISES:
+        names = ", ".join(f"`{target.partition(':')[2]}`" for target in exercise.checks)
+        places = {source_location(target).partition(",")[0] for target in exercise.checks}
+        files = ", ".join(f"[{place}]({place})" for place in sorted(places))
+        row = [exercise.number, exercise.title, names, files, exercise.minutes]
+        row.append("*" * exercise.difficulty)
+        lines.append(f"| {' | '.join(map(str, row))} |")
+    return README.format(count=len(EXERCISES), table="\n".join(lines))
+
+
+# For the teacher
+
+
+def export_solutions(folder: Path) -> None:
+    """Write the solutions of all exercises. ValueError: the folder exists and is not empty."""
+    require_empty(folder)
+    sections = []
+    for exercise in EXERCISES:
+        for name, text in {
+            "package": package_solution(exercise),
+            "answers": exercise.path(folders.ANSWERS).read_text(encoding="utf-8"),
+        }.items():
+            path = exercise.path(folder / name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        sentences = "\n".join(f"- {sentence}" for sentence in read_mistakes(exercise))
+        sections.append(f"## {exercise.number} {exercise.title}\n\n{sentences}")
+    text = SOLUTIONS.format(mistakes="\n\n".join(sections))
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def package_solution(exercise: Exercise) -> str:
+    """Return the package's own functions of an exercise, to be read."""
+    parts = []
+    for target in exercise.checks:
+        source = inspect.getsource(package_function(target))
+        parts.append(f"# {source_location(target)}\n{source}")
+    return "\n".join(parts)
