@@ -2,10 +2,12 @@
 """Copies for a class: complete, without answers, gradable; the solutions for the teacher."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -156,3 +158,61 @@ def test_the_solutions(tmp_path, capsys, monkeypatch):
         assert answer == exercise.path(folders.ANSWERS).read_text(encoding="utf-8")
     readme = (tmp_path / "solutions" / "README.md").read_text(encoding="utf-8")
     assert readme.count("\n## ") == len(EXERCISES) and "not subtracted" in readme
+
+
+# A fifteenth exercise
+
+
+def write_fifteenth(root: Path) -> None:
+    """Do what tutorials/teaching.md says, in a copy of the checkout."""
+    guide = (ROOT / "tutorials" / "teaching.md").read_text(encoding="utf-8")
+    section = guide.partition("## How to add an exercise")[2]
+    blocks = [
+        textwrap.dedent(block) for block in re.findall(r" +```\w+\n(.*?) +```\n", section, re.S)
+    ]
+    exercises = root / "tutorials" / "exercises"
+    names = ["ex15_ngrams.py", "answers/ex15_ngrams.py", "mistakes/ex15_ngrams.txt"]
+    for name, text in zip(names, blocks, strict=True):
+        assert f"`{name}`" in section or f"`tutorials/exercises/{name}`" in section
+        (exercises / name).write_text(text, encoding="utf-8")
+
+    course = exercises / "course.py"
+    text = course.read_text(encoding="utf-8")
+    [line] = re.findall(r"`(OWN_FILES.*?)`", section)
+    assert text.count("OWN_FILES: tuple[str, ...] = ()\n") == 1
+    course.write_text(text.replace("OWN_FILES: tuple[str, ...] = ()", line), encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_fifteenth_exercise_needs_its_own_files_and_one_line(tmp_path):
+    """As the guide for teachers shows: nothing else changes, and the tests count it."""
+    for name in "nanos2t", "weights_map", "tutorials", "tests":
+        skip = shutil.ignore_patterns("work", "__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=skip)
+    for name in "pyproject.toml", "constraints.txt", "LICENSE", "README.md":
+        shutil.copy(ROOT / name, tmp_path)
+    write_fifteenth(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST")}
+    environment |= {"PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    run("nanos2t", "exercises", "make")
+    new = {path for path in tmp_path.rglob("*") if path.is_file()} - set(before)
+    assert {path.name for path in new} == {"ex15_ngrams.py", "ex15.json"}
+    assert not [path for path, content in before.items() if path.read_bytes() != content]
+    assert " ok " in run("nanos2t", "exercises", "15", "--reference")
+    assert "1 of 3: With n = 3" in run("nanos2t", "exercises", "hint", "15")
+    run("pytest", "-q", "tests/tutorials/test_exercises.py", "-k", "ex15 or order or stubs")
