@@ -50,6 +50,12 @@ def read_blocks(
         check_seconds(end, "end")
     with audio_files.open_audio(source) as file:
         is_part = start > 0 or end is not None
+        if isinstance(file, audio_files.PipedFile):
+            blocks = decode_streams(follow_pipe(file), sample_rate)
+            if is_part:
+                blocks = cut_blocks(blocks, sample_rate, start, end)
+            yield from blocks
+            return
         if is_part and audio_files.is_in_first_stream(file, end):
             blocks = audio_files.decode_part(file, start, end)
             yield from resample_blocks(blocks, file.samplerate, sample_rate)
@@ -66,6 +72,17 @@ def read_blocks(
             if is_part:
                 blocks = cut_blocks(blocks, sample_rate, start, end)
             yield from blocks
+
+
+def follow_pipe(file: audio_files.PipedFile) -> Iterator[audio_files.PipedFile]:
+    """Yield the WAVs that come through a pipe, each when the one before it was decoded."""
+    current = file
+    while True:
+        yield current
+        stream = current.stream.find_next(file.label)
+        if stream is None:
+            return
+        current = audio_files.PipedFile(stream, file.label)
 
 
 def decode_streams(

@@ -22,6 +22,7 @@ import soundfile
 from nanos2t.audio_channels import mix_blocks
 from nanos2t.audio_ends import find_doubt, measure_mp3
 from nanos2t.audio_media import FORMATS, LENGTH_TOLERANCE, MediaFile, find_signature
+from nanos2t.audio_pipes import PipedWav, open_pipe
 from nanos2t.audio_streams import StreamPart, find_streams, find_wav_starts, is_mp3
 
 AudioSource = str | os.PathLike | bytes | BinaryIO
@@ -100,6 +101,13 @@ class AudioFile(soundfile.SoundFile):
         return False
 
 
+class PipedFile(AudioFile):
+    """An open WAV that comes through a pipe: `stream` is a PipedWav."""
+
+    def check_decoded(self, decoded: int) -> None:
+        self.stream.check_decoded(decoded, self.frames, self.label)
+
+
 @contextmanager
 def silence_mpg123(is_mp3: bool) -> Iterator[None]:
     """Discard what is written to file descriptor 2 meanwhile, if an MP3 is decoded.
@@ -157,6 +165,8 @@ def open_audio(source: AudioSource) -> Iterator[AudioFile | MediaFile]:
 
 def open_decoder(stream: BinaryIO, label: str) -> AudioFile | MediaFile:
     """Open a stream with libsndfile, or with av if its format is one that only av reads."""
+    if isinstance(stream, PipedWav):
+        return PipedFile(stream, label)
     signature = find_signature(stream)
     if signature is not None:
         return MediaFile(stream, label, signature)
@@ -190,12 +200,14 @@ def open_stream(source: AudioSource):
 def rewind_stream(stream: BinaryIO) -> BinaryIO:
     """Return the stream at its beginning, copied to memory if libsndfile needs that.
 
-    A pipe is copied because it cannot seek. So is a WAV whose data chunk has the length 0, as
-    programs that write to a pipe leave it: it gets the greatest length, which libsndfile takes to
-    mean that the samples go on to the end of the file.
+    A pipe is copied because it cannot seek, unless it brings a WAV. A WAV is copied if its data
+    chunk has the length 0, as programs that write to a pipe leave it: it gets the greatest length,
+    which libsndfile takes to mean that the samples go on to the end of the file.
     """
     if not stream.seekable():
-        stream = io.BytesIO(stream.read())
+        stream = open_pipe(stream)
+        if isinstance(stream, PipedWav):
+            return stream
     stream.seek(0)
     head = stream.read(4096)
     if not head:
@@ -333,7 +345,7 @@ def check_decoded(file: AudioFile | MediaFile, decoded: int) -> None:
     """
     if decoded == 0:
         raise ValueError("expected samples, found none")
-    if isinstance(file, MediaFile):
+    if isinstance(file, MediaFile | PipedFile):
         file.check_decoded(decoded)
         return
     check_header_length(file, decoded)

@@ -121,10 +121,10 @@ def total(paths: list[Path]) -> Measures:
 
 def test_budgets_of_statements():
     # 1,800 were planned. The core took in since then what is the one way to do a thing: damaged
-    # audio files, channels, joined streams, phones' formats (700 of them), checks of inputs and of
-    # generation options, files that are whole or not there, the trace, halves that are changed,
+    # audio files, channels, joined streams, phones' formats, pipes (820 of them), checks of inputs,
+    # of generation options, files that are whole or not there, the trace, halves that are changed,
     # the encoders of WavLM and data2vec-audio (90), gradient checkpointing, searches of a memory.
-    assert total(CORE).statements <= 3250
+    assert total(CORE).statements <= 3400
     for path in FILES:
         text = path.read_text(encoding="utf-8")
         # The whole encoder is in one file on purpose: a reader needs no other. What only WavLM and

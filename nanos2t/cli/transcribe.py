@@ -36,7 +36,7 @@ from nanos2t.transcription.formats import FORMATS, Layout, render
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-    from nanos2t.transcription.results import Result
+    from nanos2t.transcription.results import Result, Segment
     from nanos2t.transcription.transcriber import SpeechToText
 
 
@@ -139,6 +139,9 @@ def transcribe_files(options: argparse.Namespace) -> int:
     if options.output:
         make_folder(options.output)
 
+    if streams_stdin(inputs, options, queue.num_processes):
+        return transcribe_stdin(stt, options)
+
     # One progress bar shows the inputs of all processes.
     hidden = hides_progress(options.quiet) or queue.rank > 0
     total = None
@@ -153,6 +156,50 @@ def transcribe_files(options: argparse.Namespace) -> int:
 
     num_failed = queue.sum(num_failed + len(failures))
     return FAILED if num_failed else 0
+
+
+def streams_stdin(
+    inputs: list[tuple[str, str]], options: argparse.Namespace, num_processes: int
+) -> bool:
+    """Return whether text can be written while stdin is read: bare text, of nothing else."""
+    names = [name for name, _ in inputs]
+    is_bare = options.format == "txt" and not options.output
+    return names == ["-"] and is_bare and num_processes == 1 and not needs_words(options)
+
+
+def transcribe_stdin(stt: "SpeechToText", options: argparse.Namespace) -> int:
+    """Write the text of stdin, each segment when it is there, and return the exit code."""
+    separator = ""
+
+    def write_segment(segment: "Segment") -> None:
+        nonlocal separator
+        with bar.external_write_mode():
+            write_stdout(separator + segment.text)
+        separator = " "
+
+    code = 0
+    with open_seconds_bar(None, hides_progress(options.quiet)) as bar:
+        try:
+            stt.transcribe_stream(
+                open_source("-"),
+                write_segment,
+                options.batch_size,
+                language=options.language,
+                progress=bar.update,
+                **search_options(options),
+            )
+        except ValueError as error:
+            log_stderr(name_input(error, "-", ""))
+            code = FAILED
+    # What was written before a failure is a line, too.
+    if separator or code == 0:
+        write_stdout("\n")
+    return code
+
+
+def needs_words(options: argparse.Namespace) -> bool:
+    """Return whether an option needs the times of words."""
+    return options.words or options.highlight_words or options.max_line_width is not None
 
 
 def find_inputs(options: argparse.Namespace) -> tuple[list[tuple[str, str]], int]:
@@ -217,8 +264,6 @@ def transcribe_claimed(
     failures: list[str],
 ) -> Iterator[tuple[int, str]]:
     """Yield the index and the text of each input that this process claims from the queue."""
-    needs_words = options.words or options.highlight_words or options.max_line_width is not None
-
     # transcribe_many takes some sources ahead, but its outcomes are in the order of the sources.
     claimed = deque()
 
@@ -232,7 +277,7 @@ def transcribe_claimed(
         claim_sources(),
         options.batch_size,
         language=options.language,
-        words=needs_words,
+        words=needs_words(options),
         progress=bar.update,
         return_errors=True,
         **search_options(options),

@@ -240,10 +240,7 @@ class SpeechToText:
 
         The other arguments are those of `transcribe`.
         """
-        if type(batch_size) is not int or batch_size < 1:
-            raise ValueError(
-                f"batch_size is {batch_size!r:.40}, expected a whole number, 1 or more"
-            )
+        check_batch_size(batch_size)
         if isinstance(sources, (str, bytes, os.PathLike)):
             raise ValueError(f"sources: found {str(sources)[:99]!r}, expected a list of files")
         request = Request(words, progress, self.resolve_generation(language, generation))
@@ -256,7 +253,8 @@ class SpeechToText:
         for source in sources:
             recording = Recording(source)
             recordings.append(recording)
-            for chunk in self.split_source(recording, sample_rate, request):
+            blocks = self.read_blocks(source, sample_rate)
+            for chunk in self.split_blocks(recording, blocks, request):
                 waiting.append(chunk)
                 if len(waiting) == max_waiting:
                     self.transcribe_chunks(waiting, batch_size, request)
@@ -265,12 +263,59 @@ class SpeechToText:
         self.transcribe_chunks(waiting, batch_size, request)
         yield from self.pop_finished(recordings, request, return_errors)
 
-    def split_source(
-        self, recording: Recording, sample_rate: int | None, request: Request
+    def transcribe_stream(
+        self,
+        source: AudioInput,
+        receive: Callable[[Segment], None],
+        batch_size: int = 8,
+        *,
+        language: str | None = None,
+        progress: Callable[[float], None] | None = None,
+        **generation,
+    ) -> None:
+        """Transcribe a recording while its source is read, as a pipe while it is written.
+
+        receive: called with each segment, in order, about BLOCK_SECONDS after it was spoken at the
+            latest.
+
+        The other arguments, and the texts, are those of `transcribe`. Raises ValueError as that
+        does, possibly after some segments.
+        """
+        check_batch_size(batch_size)
+        request = Request(False, progress, self.resolve_generation(language, generation))
+        recording = Recording(source)
+        waiting: list[Chunk] = []
+
+        def finish_waiting() -> None:
+            self.transcribe_chunks(waiting, batch_size, request)
+            for segment in self.pop_segments(recording):
+                receive(segment)
+
+        def read_blocks() -> Iterator[np.ndarray]:
+            # The next block may be long in coming: nothing waits for it.
+            for block in self.read_blocks(source):
+                yield block
+                finish_waiting()
+
+        for chunk in self.split_blocks(recording, read_blocks(), request):
+            waiting.append(chunk)
+        finish_waiting()
+        if recording.error is not None:
+            raise recording.error
+
+    def pop_segments(self, recording: Recording) -> Iterator[Segment]:
+        """Remove the results of a recording, and yield their segments in the order of time."""
+        for first, result in sorted(recording.results.items()):
+            del recording.results[first]
+            shifted = join_results({first: result}, self.sample_rate, result.language, 1)
+            warn_about_loops(recording, shifted)
+            yield from shifted.segments
+
+    def split_blocks(
+        self, recording: Recording, blocks: Iterable[np.ndarray], request: Request
     ) -> Iterator[Chunk]:
-        """Yield the chunks of a recording as its source is read; a failure becomes its error."""
+        """Yield the chunks of a recording as its blocks come; a failure becomes its error."""
         with record_errors([recording]):
-            blocks = self.read_blocks(recording.source, sample_rate)
             samples_done = 0
             for first, waveform in split_recording(blocks, self.sample_rate, self.limits):
                 end = first + len(waveform)
@@ -397,6 +442,12 @@ class SpeechToText:
         return Result(
             text, score, tokens, logprobs, request.generation.language, segments, words, nbest
         )
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raise ValueError unless a batch size is a whole number, at least 1."""
+    if type(batch_size) is not int or batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size!r:.40}, expected a whole number, 1 or more")
 
 
 def scale_extreme(waveform: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ def test_a_run_that_fails_is_one_line(monkeypatch, capsys):
 
 
 BROKEN = {
-    "no folder": (["--model", "none"], None, "none"),
+    "no folder": (["--model", "none"], None, "and not from the hub"),
     "no weights": (["--model", "model"], "model.safetensors", "model.safetensors"),
     "no config": (["--encoder", "model", "--decoder", "model"], "config.json", "config.json"),
     "no JSON": (["--model", "model"], ("config.json", "{"), "expected JSON"),

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from helpers.processes import python
-from helpers.sounds import encode_media, sine
+from helpers.sounds import Trickle, encode_media, sine
 from helpers.tiny import SOUNDS, write
 
 import nanos2t
 from nanos2t.cli import main as cli
 from nanos2t.transcription.formats import FORMATS, render
+from nanos2t.transcription.loading import BUNDLED
 
 
 def test_one_line_of_bare_text_per_input_in_order(run, stt, clips):
@@ -368,3 +370,27 @@ def test_recordings_of_phones_in_a_folder_are_no_silent_loss(run, clips, monkeyp
             continue
         assert code == 1 and [line.split(": ")[1] for line in err] == ["in/b.M4A", "in/c.webm"]
         assert all("pip install 'nanos2t[media]'" in line for line in err)
+
+
+def test_text_is_written_while_stdin_is_read(tmp_path: Path):
+    """A slow writer: the first words are there before the last are spoken."""
+    sample, rate = soundfile.read(BUNDLED.parent / "sample.wav", dtype="float32")
+    speech = np.concatenate([sample, np.zeros(3 * rate, np.float32)])
+    data = write(tmp_path / "a.wav", np.tile(speech, 15), rate, subtype="PCM_16").read_bytes()
+    expected = " ".join(["two four seven"] * 15) + "\n"
+    process = python("-m", "nanos2t", "transcribe", "-")
+    process.stdin.write(data[: len(data) * 2 // 3])
+    begin = process.stdout.read(len("two four seven"))
+    out, err = process.communicate(data[len(data) * 2 // 3 :], timeout=300)
+    assert (begin + out).decode() == expected and (process.returncode, err) == (0, b"")
+
+
+def test_stdin_that_breaks_off_is_text_and_an_error(run, monkeypatch, tmp_path: Path):
+    sample, rate = soundfile.read(BUNDLED.parent / "sample.wav", dtype="float32")
+    sound = np.tile(np.concatenate([sample, np.zeros(3 * rate, np.float32)]), 10)
+    sound[-5] = np.inf
+    data = write(tmp_path / "a.wav", sound, rate).read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(Trickle(data))))
+    code, [text], [line] = run("transcribe", "-", tiny=False)
+    assert text.startswith("two four seven two four seven ")
+    assert code == 1 and line.startswith("nanos2t: -: ") and "finite samples" in line

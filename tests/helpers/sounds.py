@@ -126,3 +126,29 @@ def encode_media(
         for packet in [*track.encode(frame), *track.encode(None)]:
             container.mux(packet)
     return data.getvalue()
+
+
+class Trickle(io.RawIOBase):
+    """A pipe that gives a few bytes at a time and cannot seek."""
+
+    def __init__(self, data: bytes, step: int = 5000):
+        self.data = memoryview(data)
+        self.step = step
+        self.given = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+    def readinto(self, buffer) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def read(self, count: int = -1) -> bytes:
+        left = len(self.data) - self.given
+        size = left if count < 0 else min(count, self.step, left)
+        self.given += size
+        return bytes(self.data[self.given - size : self.given])

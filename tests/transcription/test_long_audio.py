@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.sounds import Trickle
 from helpers.tiny import (
     RATE,
     SOUNDS,
@@ -77,3 +78,34 @@ def test_progress(stt: SpeechToText):
         )
     )
     assert sum(done) == pytest.approx(sum(map(len, SOUNDS)) / RATE)
+
+
+def test_segments_come_while_a_pipe_is_read(tmp_path: Path):
+    """With the texts of the whole, in order, each before the pipe has given much more."""
+    waveform, one = digits([0.0, 7.5, 40.0, 63.3, 130.0], 150.0)
+    data = write(tmp_path / "long.wav", waveform, subtype="PCM_16").read_bytes()
+    stt = load_bundled()
+    expected = stt.transcribe(tmp_path / "long.wav")
+    pipe = Trickle(data, 1000)
+    received = []
+    stt.transcribe_stream(pipe, lambda segment: received.append((segment, pipe.given)))
+    assert " ".join(segment.text for segment, _ in received) == expected.text
+    for (segment, given), other in zip(received, expected.segments, strict=True):
+        assert (segment.start, segment.end) == pytest.approx((other.start, other.end))
+        assert given / 2 / RATE < segment.end + 40
+
+    at_once = []
+    stt.transcribe_stream(Trickle(data, 10**9), at_once.append, 1)
+    assert at_once == [segment for segment, _ in received]
+
+
+def test_what_a_pipe_gave_before_damage_is_not_lost(tmp_path: Path):
+    waveform, _ = digits([0.0, 7.5, 40.0], 80.0)
+    waveform[-100] = np.nan
+    data = write(tmp_path / "long.wav", waveform).read_bytes()
+    received = []
+    with pytest.raises(ValueError, match="audio stream: expected finite samples"):
+        load_bundled().transcribe_stream(Trickle(data), received.append)
+    assert len(received) >= 2 and received[0].text == received[1].text != ""
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        load_bundled().transcribe_stream(Trickle(data), received.append, 0)
