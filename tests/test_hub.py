@@ -5,18 +5,15 @@ What is asked for, what arrives, which error there is when it does not, and that
 download goes on.
 """
 
-import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 import torch
+from helpers.loopback_hub import reach_hub, serve_hub
 from helpers.pairs import ADAPTER
 from safetensors.torch import load_file
 
@@ -36,77 +33,6 @@ for name, options in json.loads(sys.argv[1]):
     except ValueError as error:
         print(json.dumps(str(error)))
 """
-
-
-class Hub(BaseHTTPRequestHandler):
-    """Serve `server.repos`, name to revision to folder; `asked`: requests; `cut`: files to cut."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *words):
-        pass
-
-    def answer(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def refuse(self, status: int, code: str) -> None:
-        self.answer(status, {"X-Error-Code": code, "X-Error-Message": code}, b"{}")
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        path = self.path.partition("?")[0].strip("/")
-        self.server.asked.append((self.command, path, self.headers.get("Range")))
-        api = path.startswith("api/models/")
-        words = path.removeprefix("api/models/").split("/")
-        name, revision = "/".join(words[:2]), words[3] if len(words) > 3 else "main"
-        if name == "owner/gated":
-            return self.refuse(403, "GatedRepo")
-        if name not in self.server.repos:
-            return self.refuse(404, "RepoNotFound")
-        revisions = self.server.repos[name]
-        commits = {hashlib.sha1(f"{name} {key}".encode()).hexdigest(): key for key in revisions}
-        if (revision := commits.get(revision, revision)) not in revisions:
-            return self.refuse(404, "RevisionNotFound")
-        commit = next(sha for sha, key in commits.items() if key == revision)
-        folder = revisions[revision]
-        if api and words[2:3] == ["tree"]:
-            body = [
-                {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": "0" * 40}
-                for file in sorted(folder.iterdir())
-            ]
-            return self.answer(200, {"Content-Type": "application/json"}, json.dumps(body).encode())
-        if api:
-            files = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
-            body = {"id": name, "modelId": name, "sha": commit, "siblings": files, "private": False}
-            return self.answer(200, {"Content-Type": "application/json"}, json.dumps(body).encode())
-        return self.send(folder / words[-1], commit)
-
-    def send(self, file: Path, commit: str) -> None:
-        if not file.exists():
-            return self.refuse(404, "EntryNotFound")
-        content = file.read_bytes()
-        tag = f'"{hashlib.sha256(content).hexdigest()}"'
-        headers = {"ETag": tag, "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}
-        first = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
-        if self.command == "GET" and file.name in self.server.cut:
-            self.server.cut.remove(file.name)
-            self.send_response(200)
-            for key, value in {**headers, "Content-Length": str(len(content))}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            self.wfile.write(content[: len(content) // 2])
-            self.close_connection = True
-            return None
-        if first:
-            headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
-        return self.answer(206 if first else 200, headers, content[first:])
 
 
 def model(seed: int) -> SpeechEncoderDecoder:
@@ -131,16 +57,13 @@ def hub(tmp_path_factory):
     for name in ("main", "bin"):
         torch.save(load_file(root / name / "model.safetensors"), root / name / "pytorch_model.bin")
     (root / "bin/model.safetensors").unlink()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.repos = {
+    repos = {
         "owner/model": {"main": root / "main", "v1": root / "v1"},
         "owner/bin": {"main": root / "bin"},
         "owner/cut": {"main": root / "main"},
     }
-    server.asked, server.cut = [], []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
+    with serve_hub(repos) as server:
+        yield server
 
 
 @pytest.fixture
@@ -152,12 +75,7 @@ def ask(hub, tmp_path):
         run = subprocess.run(
             [sys.executable, "-c", CLIENT, json.dumps(calls)],
             capture_output=True, text=True, check=True,
-            env=os.environ | {
-                "HF_ENDPOINT": endpoint or f"http://127.0.0.1:{hub.server_port}",
-                "HF_HOME": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1",
-                "HF_HUB_OFFLINE": "0", "HF_HUB_ETAG_TIMEOUT": "5", "HF_HUB_DOWNLOAD_TIMEOUT": "5",
-                **environment,
-            },
+            env=os.environ | reach_hub(hub, tmp_path / "cache", endpoint) | environment,
         )  # fmt: skip
         return [json.loads(line) for line in run.stdout.splitlines()]
 

@@ -281,18 +281,23 @@ def read_config_file(path: str | Path) -> dict:
     path = Path(path)
     try:
         text = path.read_text("utf-8-sig")
-        if path.suffix == ".toml":
-            import tomllib  # Python 3.11
-
-            options = tomllib.loads(text)
-        else:
-            options = json.loads(text)
+        parse = parse_toml if path.suffix == ".toml" else json.loads
+        options = parse(text)
     except (OSError, ImportError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{path}: {reason}, expected a config") from None
     if not isinstance(options, dict):
         raise ValueError(f"{path}: {type(options).__name__}, expected an object")
     return options
+
+
+def parse_toml(text: str) -> dict:
+    """Parse TOML, with the standard library from Python 3.11 on."""
+    try:
+        import tomllib
+    except ImportError:
+        import tomli as tomllib
+    return tomllib.loads(text)
 
 
 def resolve_config(flags: dict, file: str | None = None, resume: str | None = None) -> TrainConfig:

@@ -53,7 +53,6 @@ def test_flags_go_before_the_file_before_the_run_before_the_defaults(tmp_path: P
     assert config.output == str(tmp_path) and config.model == "m" and config.accumulate == 1
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="tomllib")
 def test_a_config_may_be_toml(tmp_path: Path):
     (tmp_path / "c.toml").write_text('steps = 5\nbfloat16 = true\nschedule = "cosine"\n')
     config = train_config.resolve_config(GIVEN, str(tmp_path / "c.toml"))
@@ -205,7 +204,5 @@ def test_fields_of_a_config_json_are_options(tmp_path: Path):
     "name, text", [("c.json", '{\r\n"steps": 5}\r\n'), ("c.toml", "steps = 5\r\n")]
 )
 def test_a_byte_order_mark_and_crlf_are_accepted(tmp_path, name, text):
-    if name.endswith("toml"):
-        pytest.importorskip("tomllib")
     (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert train_config.read_config_file(tmp_path / name) == {"steps": 5}
