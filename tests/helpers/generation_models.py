@@ -68,7 +68,6 @@ def paired_models(pair: str, seed: int = 0) -> tuple[nn.Module, SpeechEncoderDec
     bias[IDS["eos_token_id"]] += 0.4 + log(V) / 3
     if head:
         head.predictions.decoder.bias.add_(bias)
-        head.predictions.bias.copy_(head.predictions.decoder.bias)
     else:
         # These heads have no bias. The norm before them has one, in as many dimensions.
         norm.bias.add_(torch.linalg.pinv(theirs.get_output_embeddings().weight) @ bias)

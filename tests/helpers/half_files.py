@@ -28,10 +28,6 @@ def decoder_file(kind: str, decoder: str, folder: Path, **changes) -> nn.Module:
     name, config = DECODERS[decoder]
     config = hf.AutoConfig.for_model(name, **{**config, **IDS, **changes})
     model = spread_(getattr(hf, kind)(config).double().eval())
-    # The two biases of a language model's head are one.
-    for part in model.modules():
-        if hasattr(part, "decoder") and isinstance(getattr(part, "bias", None), nn.Parameter):
-            part.bias.data.copy_(part.decoder.bias.data)
     model.save_pretrained(folder)
     return model
 
