@@ -53,6 +53,23 @@ def described(folder: Path) -> dict[str, str]:
     return dict(line.split(maxsplit=1) for line in re.sub(r"\n {12}", " ", text).splitlines())
 
 
+@pytest.mark.parametrize(
+    ("family", "changes", "part"),
+    [
+        ("wavlm", {"distance_buckets": 9, "max_distance": 12}, "encoder.block_mask"),
+        ("data2vec-audio", {"position_layers": 2, "conv_norm": "layer"}, "encoder.positions"),
+    ],
+)
+def test_other_encoders(tmp_path, family, changes, part):
+    folder = save(tmp_path, replace(ENCODER, **changes))
+    table = described(folder)
+    assert table["encoder"].startswith(f"{family}: hidden_size=")
+    assert all(f"{name}={value}" in table["encoder"] for name, value in changes.items())
+    module = SpeechEncoderDecoder.from_pretrained(folder).get_submodule(part)
+    count = sum(weight.numel() for weight in module.parameters())
+    assert table[part] == f"{count:,}" != "0"
+
+
 def test_parameters_per_part(folder):
     model, table = nanos2t.load(folder).model, described(folder)
     parts = {
