@@ -138,6 +138,11 @@ def test_official_names_and_shapes(name):
 @pytest.mark.parametrize("name", PAIRS)
 def test_round_trips(name):
     theirs, empty, rows = pair(name)
+
+    # Of two output biases, the one that counts is written twice.
+    bias = "decoder.cls.predictions.bias"
+    if bias in theirs:
+        theirs = {**theirs, bias: theirs["decoder.cls.predictions.decoder.bias"]}
     ours = import_state(rows, theirs, empty)
     assert same(export_state(rows, ours), theirs)
     assert same(import_state(rows, export_state(rows, ours), empty), ours)
