@@ -36,7 +36,16 @@ def copy(tmp_path_factory) -> Path:
 
 def test_there_is_no_answer_in_it(copy):
     names = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
-    for word in "answers", "mistakes", "stubs", "tests/", "work/", ".pyc", "keys/ex01.json":
+    for word in (
+        "answers",
+        "clauses",
+        "mistakes",
+        "stubs",
+        "tests/",
+        "work/",
+        ".pyc",
+        "keys/ex01.json",
+    ):
         assert not [name for name in names if word in name], word
 
     # No line of a body that is its own occurs in any file.
@@ -116,6 +125,9 @@ def test_a_package_that_is_handed_in(copy, tmp_path):
     exercises = list(EXERCISES)
     work = tmp_path / "Ada" / "homework" / "nanos2t"
     shutil.copytree(copy / "nanos2t", work)
+    definition = work.parent / "tutorials" / "exercises" / "ex03_conv_block.py"
+    definition.parent.mkdir(parents=True)
+    definition.write_text("EXERCISE = 3", encoding="utf-8")
     submission = read_submission("Ada", tmp_path / "Ada", exercises)
     assert submission.is_package and list(submission.files) == [e.id for e in exercises]
     text = submission.files["ex12"].decode("utf-8")

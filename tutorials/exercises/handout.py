@@ -15,7 +15,8 @@ from exercises.targets import PACKAGE, package_function, source_file, source_loc
 ROOT = PACKAGE.parent
 # What students must not see, and what only teachers and maintainers use.
 LEFT_OUT = shutil.ignore_patterns(
-    "__pycache__", "*.pyc", "answers", "mistakes", "stubs", "keys", "work", "README.md"
+    *("__pycache__", "*.pyc", "README.md"),
+    *("answers", "clauses", "keys", "mistakes", "stubs", "work"),
 )
 CACHES = shutil.ignore_patterns("__pycache__", "*.pyc")
 # These compute the same as the function of an exercise: their bodies are left out with it.

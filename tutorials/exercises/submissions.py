@@ -105,12 +105,17 @@ def read_submission(name: str, path: Path, exercises: list[Exercise]) -> Submiss
 def find_key(place: PurePosixPath, exercises: list[Exercise]) -> tuple[str, bool] | None:
     """Return the id of an exercise or the path of a module, and whether it has another name."""
     match = find_exercise(place.name, exercises)
-    if match:
+    if match and not is_definition(place):
         return match[0].id, match[1]
     for module in list_modules(exercises):
         if f"/{place}".endswith(f"/{module}"):
             return module, False
     return None
+
+
+def is_definition(place: PurePosixPath) -> bool:
+    """Return whether a file of a hand-out says what an exercise is; the work is elsewhere."""
+    return place.parts[-3:-1] == ("tutorials", "exercises")
 
 
 def is_module(key: str) -> bool:
