@@ -9,6 +9,10 @@ A worker process (fuzz_worker.py) tries one after the other; where it dies or ha
 goes on after that input. Counts are printed as they come, in the end as JSON. What failed is kept
 in the output folder, in `failures/`; `results.jsonl` lists there which inputs are done: the same
 command goes on where it was interrupted.
+
+With --scenes the inputs are folders of recordings, links and other things, with a command line that
+reads them and writes somewhere (scenes.py). There, a recording whose words are not in the answer
+and which no line names is a failure: a loss in silence (fuzz_scenes.py).
 """
 
 import argparse
@@ -23,6 +27,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.benchmarks.fuzz_scenes import Scenes
 from tests.benchmarks.fuzz_seeds import ROOT, build_seeds
 from tests.benchmarks.mutants import SHARES, Mutant, Mutants
 
@@ -30,12 +35,14 @@ from tests.benchmarks.mutants import SHARES, Mutant, Mutants
 class Worker:
     """The process that tries inputs, and how to ask it, with an eye on its clock."""
 
-    def __init__(self, output: Path, seed: int):
+    def __init__(self, output: Path, seed: int, scenes: bool):
         folder = output / "work"
         folder.mkdir(exist_ok=True)
         self.errors = open(output / "stderr", "a+")  # noqa: SIM115, open as long as the worker
         command = [sys.executable, "-m", "tests.benchmarks.fuzz_worker"]
         command += [str(output / "seeds"), str(seed)]
+        if scenes:
+            command.append("scenes")
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
@@ -101,7 +108,12 @@ def describe_failure(why: str, seconds: float = 0) -> dict:
 
 
 def fuzz(
-    output: Path, indices: list[int], seed: int, seconds: float, megabytes: float
+    output: Path,
+    indices: list[int],
+    seed: int,
+    seconds: float,
+    megabytes: float,
+    scenes: bool,
 ) -> Iterator[dict]:
     """Yield the result of each input, tried now or before. Failures are kept."""
     # Seeds that were interrupted while they were written are written again.
@@ -109,7 +121,7 @@ def fuzz(
     if not (output / "seeds").exists():
         build_seeds(output / "half")
         (output / "half").rename(output / "seeds")
-    mutants = Mutants(output / "seeds", seed)
+    mutants = Scenes(seed) if scenes else Mutants(output / "seeds", seed)
     log = output / "results.jsonl"
     results_before = read_results(log)
 
@@ -120,7 +132,7 @@ def fuzz(
                 yield results_before[index]
                 continue
             if worker is None or worker.process.poll() is not None:
-                worker = Worker(output, seed)
+                worker = Worker(output, seed, scenes)
                 worker.ask(-1, 600)  # what it imports does not count
 
             # Try the input, and check what it took.
@@ -159,7 +171,7 @@ def keep_failure(folder: Path, mutant: Mutant, result: dict) -> None:
 def summarise(results: list[dict]) -> dict:
     """Return counts, by kind and of all, the most seconds and megabytes, and what failed."""
     summary = {}
-    for kind in [*SHARES, "all"]:
+    for kind in [*SHARES, "scene", "all"]:
         own_results = [result for result in results if kind in (result["kind"], "all")]
         counts = Counter(result["outcome"] for result in own_results)
         summary[kind] = {
@@ -193,6 +205,11 @@ def parse_options() -> argparse.Namespace:
         "--megabytes", type=float, default=2000.0, help="of the process; default: %(default)s"
     )
     parser.add_argument(
+        "--scenes",
+        action="store_true",
+        help="folders, links, outputs and options, in place of damaged files",
+    )
+    parser.add_argument(
         "--output", type=Path, default=Path("build/fuzz"), help="default: %(default)s"
     )
     return parser.parse_args()
@@ -203,7 +220,8 @@ def main() -> int:
     output = options.output.absolute()
     indices = list(range(options.first, options.first + options.inputs))
     results = []
-    for result in fuzz(output, indices, options.seed, options.seconds, options.megabytes):
+    limits = (options.seconds, options.megabytes)
+    for result in fuzz(output, indices, options.seed, *limits, options.scenes):
         results.append(result)
         if result["outcome"] == "failed":
             last_line = result["why"].strip().splitlines()[-1][:200]

