@@ -4,7 +4,10 @@
 import csv
 import io
 import json
+import re
+import textwrap
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from exercises.assignment import Assignment, read_assignment
@@ -15,6 +18,7 @@ from exercises.gradebook import Student, make_csv, make_json, make_results, mark
 from exercises.grading import FAIL, OK, TODO, Part, Result
 from exercises.private_cases import SUFFIX, try_cases
 
+ROOT = Path(__file__).parents[2]
 HALF = Part("unfuse", FAIL, "unfuse: not transposed (line 4)", num_right=3, num_cases=4)
 RIGHT = Part("import_state", OK, num_right=9, num_cases=9)
 
@@ -199,3 +203,13 @@ def test_cases_that_cannot_be_run_are_told_before_anybody_is_graded(tmp_path):
         text = f"def check(function, draw):\n    {body}\nCASES = {{'wav2vec2:attend': check}}"
         with pytest.raises(ValueError, match=f"CASES: wav2vec2:attend: .*{message}"):
             try_cases(read_assignment(write(tmp_path, text)))
+
+
+@pytest.mark.parametrize("page", ["teaching.md", "exercises/README.md"])
+def test_the_teachers_files_that_the_guides_show(page, tmp_path):
+    guide = (ROOT / "tutorials" / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"```py(?:thon)?\n(.*?)```", guide, re.DOTALL)
+    [text] = [textwrap.dedent(block) for block in blocks if "POINTS" in block]
+    assignment = read_assignment(write(tmp_path, text))
+    assert assignment.cases and assignment.points != read_assignment(None).points
+    try_cases(assignment)
