@@ -43,18 +43,21 @@ def run(capsys, monkeypatch):
 def test_code_that_hangs_or_ends_python_fails_alone(folder):
     texts = {
         1: "import time\ndef normalise(waveform, eps=1e-7):\n    while True:\n        pass\n",
-        8: "import os\nos._exit(0)\n",
+        2: "import ctypes\nctypes.string_at(0)\n",
+        3: "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n",
+        8: "import os\nos._exit(3)\n",
         10: read_answer(exercise_number(10)) + "\nprint('hello' * 10000)\n",
     }
     for number, text in texts.items():
         exercise_number(number).path(folder).write_text(text, encoding="utf-8")
-    results = list(
-        grade_exercises(
-            [exercise_number(1), exercise_number(8), exercise_number(10)], folder, Limits(seconds=8)
-        )
-    )
-    assert [result.status for result in results] == [FAIL, FAIL, OK]
-    assert "longer than 8 s" in results[0].sentence and "ended Python" in results[1].sentence
+    exercises = [exercise_number(number) for number in texts]
+    results = list(grade_exercises(exercises, folder, Limits(seconds=8)))
+    assert [result.id for result in results] == [exercise.id for exercise in exercises]
+    assert [result.status for result in results] == [FAIL, FAIL, FAIL, FAIL, OK]
+    assert "it took longer than 8 s, and was in normalise, line " in results[0].sentence
+    assert "it ended Python by a crash (SIGSEGV)" in results[1].sentence
+    assert "it ended Python, killed from outside" in results[2].sentence
+    assert "it ended Python (exit code 3)" in results[3].sentence
 
 
 def test_commands(run, folder):

@@ -48,7 +48,7 @@ def test_what_no_exercise_needs_is_refused_by_name(folder):
         f"os.remove({str(target)!r})": "it removes a file",
         "os.fork()": "it starts another process",
         "os.kill(os.getppid(), 9)": "it ends a process",
-        "__import__('subprocess').run(['true'])": "the file takes __import__",
+        "__import__('subprocess').run(['true'])": "the file uses __import__",
         "os.system('true')": "it starts another program",
         "socket.create_connection(('localhost', 1))": "it uses the network",
     }

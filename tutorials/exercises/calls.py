@@ -1,33 +1,49 @@
 """Call a student's function for each case of a check."""
 
+import contextlib
+import io
 import re
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from exercises.comparison import Answer, Raised, as_array, flatten_answer, relative_errors
-from exercises.exercise import Exercise
+from exercises.comparison import Answer, as_array, flatten_answer, relative_errors
+from exercises.exercise import Exercise, Raised
+from exercises.inputs import STORED, Draw
+
+
+class Output(io.StringIO):
+    """What a function prints. A loop without end must not fill the memory: there is a limit."""
+
+    def write(self, text: str) -> int:
+        if self.tell() < 10_000:
+            super().write(text[:10_000])
+        return len(text)
 
 
 class Probe:
     """A student's function, called in its place.
 
-    An exception counts as a result: the call returns Raised, and `error` keeps the first one.
-    `changed` tells whether a call has changed one of its arguments.
+    An exception counts as a result: the call returns Raised. `errors` has the first exception of
+    each case, and `printed` what the function printed in it. `changed` tells whether a call has
+    changed one of its arguments.
     """
 
     def __init__(self, function: Callable):
         self.function = function
         self.changed = False
-        self.error = None
+        self.errors: dict[str, BaseException] = {}
+        self.printed: dict[str, str] = {}
+        # Those of the case that runs.
+        self.error: BaseException | None = None
+        self.output = ""
 
     def __call__(self, *arguments, **named):
         arrays = [part for part in arguments if isinstance(part, (torch.Tensor, np.ndarray))]
         before = [as_array(array).copy() for array in arrays]
         try:
-            with torch.no_grad():
-                result = self.function(*arguments, **named)
+            result = self.call_function(*arguments, **named)
         except (Exception, SystemExit) as error:
             if is_unwritten(error):
                 raise
@@ -39,6 +55,26 @@ class Probe:
                 self.changed = True
         return result
 
+    def call_function(self, *arguments, **named):
+        """Call the function, and keep what it prints. Gradients are for arguments that ask."""
+        tensors = [part for part in arguments if isinstance(part, torch.Tensor)]
+        with_gradient = any(tensor.requires_grad for tensor in tensors)
+        output = Output()
+        try:
+            with torch.set_grad_enabled(with_gradient), contextlib.redirect_stdout(output):
+                return self.function(*arguments, **named)
+        finally:
+            self.output += output.getvalue()
+            print(output.getvalue(), end="")
+
+    def end_case(self, case: str) -> None:
+        """Note that what was called since the last case belongs to this one."""
+        if self.error:
+            self.errors[case] = self.error
+        self.printed[case] = self.output
+        self.error = None
+        self.output = ""
+
 
 def is_unwritten(error: BaseException) -> bool:
     """Return whether an exception is a stub's NotImplementedError("ex05")."""
@@ -46,7 +82,7 @@ def is_unwritten(error: BaseException) -> bool:
 
 
 def collect_answers(
-    exercise: Exercise, target: str, function: Callable
+    exercise: Exercise, target: str, function: Callable, draw: Draw = STORED
 ) -> tuple[dict[str, Answer], Probe]:
     """Run a check and return {case: flattened answer} and the probe that made the calls.
 
@@ -55,6 +91,7 @@ def collect_answers(
     probe = Probe(function)
     answers = {}
     with np.errstate(all="ignore"):
-        for case, result in exercise.checks[target](probe):
+        for case, result in exercise.checks[target](probe, draw):
             answers[case] = flatten_answer(result)
+            probe.end_case(case)
     return answers, probe

@@ -4,22 +4,33 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from exercises.inputs import draw, encoder_config, memory_mask, replace_end, spread_weights
+from exercises.exercise import Facts
+from exercises.inputs import STORED, Draw, encoder_config, memory_mask, replace_end
 from nanos2t.wav2vec2 import Attention, Block, FeatureEncoder
 
 
-def check_normalise(function):
+def check_normalise(function, draw: Draw):
     noise = draw(1, 7).numpy().astype(np.float32)
-    yield "a short waveform", function(0.3 + 0.1 * noise)
+    short = function(0.3 + 0.1 * noise)
+    yield "a short waveform", short
     yield "a very quiet waveform", function(0.001 + 0.0003 * noise)
     yield "silence", function(np.zeros(5, np.float32))
-    yield "eps=0.5", function(noise[:5], 0.5)
+    yield "a constant that is not 0", function(np.full(6, 0.25, np.float32))
+    yield "eps=0.5", function(0.4 * noise[:5], 0.5)
+    yield "a float32 waveform", array_facts(short)
+    yield "a float64 waveform", array_facts(function(noise.astype(np.float64)))
+
+
+def array_facts(result: object) -> Facts:
+    is_float32 = getattr(result, "dtype", None) in (np.float32, torch.float32)
+    is_array = isinstance(result, np.ndarray)
+    return Facts({"the result is an array of NumPy": is_array, "the result is float32": is_float32})
 
 
 # Frame counts and masks
 
 
-def check_conv_output_lengths(function):
+def check_conv_output_lengths(function, draw: Draw):
     lengths = torch.tensor([400, 719, 720, 799, 16000, 160001])
     yield "10 taps, stride 5", function(lengths, nn.Conv1d(1, 1, 10, 5))
     yield "3 taps, stride 2, padding 1", function(lengths, nn.Conv1d(1, 1, 3, 2, padding=1))
@@ -27,79 +38,101 @@ def check_conv_output_lengths(function):
     yield "lengths is None", function(None, nn.Conv1d(1, 1, 2, 2))
 
 
-def check_valid_frames(function):
+def check_valid_frames(function, draw: Draw):
     yield "3 items, the longest fills the buffer", function(torch.tensor([3, 5, 1]), 5)
     yield "2 items, a longer buffer", function(torch.tensor([2, 4]), 6)
+    yield "an item without frames", function(torch.tensor([0, 3]), 4)
 
 
-def check_zero_padding(function):
+def check_zero_padding(function, draw: Draw):
     yield "2 items", function(draw(2, 2, 4, 3), torch.tensor([4, 2]))
     yield "lengths is None", function(draw(3, 2, 4, 3), None)
+    yield "a buffer longer than every item", function(draw(76, 3, 5, 3), torch.tensor([3, 1, 2]))
+    x = draw(77, 2, 4, 3)
+    x[1, 2:] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    yield "NaN and infinity in the padding", function(x, torch.tensor([4, 2]))
 
 
 # The convolutions
 
 
-def check_masked_group_norm(function):
+def check_masked_group_norm(function, draw: Draw):
     weight = 1 + 0.3 * draw(4, 3)
     bias = 0.3 * draw(5, 3)
+
+    def normalise(x: Tensor, *lengths: int, **named):
+        lengths = torch.tensor(lengths)
+        return zero_end(function(x, lengths, weight, bias, **named), lengths)
+
     with_padding = 1 + draw(6, 2, 3, 6)
-    yield "with padding", function(with_padding, torch.tensor([6, 4]), weight, bias)
+    yield "with padding", normalise(with_padding, 6, 4)
     yield "no padding", function(draw(7, 2, 3, 5), None, weight, bias)
     small = 0.003 * draw(8, 2, 3, 6)
-    yield "small values", function(small, torch.tensor([5, 6]), weight, bias)
-    yield "eps=0.5", function(draw(9, 2, 3, 6), torch.tensor([5, 6]), weight, bias, 0.5)
+    yield "small values", normalise(small, 5, 6)
+    yield "eps=0.5", normalise(draw(9, 2, 3, 6), 5, 6, eps=0.5)
+    yield "a buffer longer than every item", normalise(draw(78, 2, 3, 6), 3, 4)
+    with_nan = draw(79, 2, 3, 6)
+    with_nan[1, :, 4:] = torch.nan
+    yield "NaN in the padding", normalise(with_nan, 6, 4)
 
 
 def group_norm_ignores_padding(function) -> bool:
     def normalise(x: Tensor) -> Tensor:
         return function(x, torch.tensor([4]), torch.ones(3), torch.zeros(3))
 
-    x = draw(6, 1, 3, 6)
+    x = STORED(6, 1, 3, 6)
     other = replace_end(x, 4, dim=2)
     return torch.allclose(normalise(x)[..., :4], normalise(other)[..., :4])
 
 
-def check_conv_layer(function):
+def check_conv_layer(function, draw: Draw):
     x = 2 * draw(58, 2, 1, 43)
     lengths = torch.tensor([43, 30])
     for norm in "group", "layer":
-        encoder = spread_weights(FeatureEncoder(encoder_config(conv_norm=norm)), 59)
+        encoder = draw.weights(FeatureEncoder(encoder_config(conv_norm=norm)), 59)
         layer = encoder.conv_layers[0]
         yield f"{norm} norm, with padding", zero_channels_padding(function(layer, x, lengths))
         yield f"{norm} norm, no padding", zero_channels_padding(function(layer, x, None))
 
-    encoder = spread_weights(FeatureEncoder(encoder_config(conv_activation="relu")), 60)
+    encoder = draw.weights(FeatureEncoder(encoder_config(conv_activation="relu")), 60)
     result = function(encoder.conv_layers[1], 2 * draw(61, 2, 4, 14), None)
     yield "no norm, activation relu", zero_channels_padding(result)
 
 
-def zero_padded_frames(result):
-    """Set the padding of a result (x (B, T, C), lengths) to zero: there, right answers may differ.
+def zero_end(x: Tensor, lengths: Tensor):
+    """Set the padding of a result x (B, C, T) to zero: there, right answers may differ.
 
     A result of another form is returned as it is.
     """
     try:
-        x, lengths = result
-        is_real = torch.arange(x.shape[1]) < lengths[:, None]
-        return x * is_real[:, :, None], lengths
+        is_padding = torch.arange(x.shape[2]) >= lengths[:, None]  # (B, T)
+        return x.masked_fill(is_padding[:, None], 0.0)
     except (TypeError, ValueError, AttributeError, RuntimeError, IndexError):
-        return result
+        return x
 
 
 def zero_channels_padding(result):
-    """Do the same for x (B, C, T)."""
+    """Do the same for a result (x (B, C, T), lengths)."""
     try:
-        x, lengths = zero_padded_frames((result[0].transpose(1, 2), result[1]))
-        return x.transpose(1, 2), lengths
+        x, lengths = result
+        return zero_end(x, lengths), lengths
+    except (TypeError, ValueError):
+        return result
+
+
+def zero_padded_frames(result):
+    """Do the same for a result (x (B, T, C), lengths)."""
+    try:
+        x, lengths = result
+        return zero_end(x.transpose(1, 2), lengths).transpose(1, 2), lengths
     except (TypeError, ValueError, AttributeError, RuntimeError, IndexError):
         return result
 
 
-def check_feature_encoder(function):
-    group = spread_weights(FeatureEncoder(encoder_config(conv_norm="group")), 10)
-    layer = spread_weights(FeatureEncoder(encoder_config(conv_norm="layer")), 10)
-    relu = spread_weights(FeatureEncoder(encoder_config(conv_activation="relu")), 11)
+def check_feature_encoder(function, draw: Draw):
+    group = draw.weights(FeatureEncoder(encoder_config(conv_norm="group")), 10)
+    layer = draw.weights(FeatureEncoder(encoder_config(conv_norm="layer")), 10)
+    relu = draw.weights(FeatureEncoder(encoder_config(conv_activation="relu")), 11)
     x = 2 * draw(12, 2, 43)
     lengths = torch.tensor([43, 30])
     yield "group norm, with padding", zero_padded_frames(function(group, x, lengths))
@@ -110,11 +143,18 @@ def check_feature_encoder(function):
     yield "a clip that is shorter than one frame", zero_padded_frames(short)
     short = function(group, x, torch.tensor([43, 9]))
     yield "a batch with one such item", zero_padded_frames(short)
+    short = function(layer, x[:, :6], torch.tensor([4, 6]))
+    yield "a batch of such items", zero_padded_frames(short)
+    longer = function(group, x, torch.tensor([38, 30]))
+    yield "a buffer longer than every item", zero_padded_frames(longer)
+    with_nan = x.clone()
+    with_nan[1, 30:] = torch.nan
+    yield "NaN in the padding", zero_padded_frames(function(group, with_nan, lengths))
 
 
 def feature_encoder_ignores_padding(function) -> bool:
-    encoder = spread_weights(FeatureEncoder(encoder_config(conv_norm="group")), 10)
-    x = draw(12, 1, 43)
+    encoder = STORED.weights(FeatureEncoder(encoder_config(conv_norm="group")), 10)
+    x = STORED(12, 1, 43)
     other = replace_end(x, 30)
     lengths = torch.tensor([30])
     frames, _ = zero_padded_frames(function(encoder, x, lengths))
@@ -122,59 +162,68 @@ def feature_encoder_ignores_padding(function) -> bool:
     return torch.allclose(frames, other_frames)
 
 
-def check_position_conv(function):
+def check_position_conv(function, draw: Draw):
     bias = 0.3 * draw(16, 6)
     for taps in 4, 5:
         gain = 0.5 + draw(13, 1, 1, taps).abs()
         direction = draw(14, 6, 2, taps)
         yield f"{taps} taps", function(draw(15, 2, 7, 6), gain, direction, bias, 3)
     yield "fewer frames than taps", function(draw(17, 1, 2, 6), gain, direction, bias, 3)
+    direction = draw(80, 6, 6, 5)
+    yield "one group", function(draw(81, 2, 7, 6), gain, direction, bias, 1)
 
 
 # Attention
 
 
-def small_attention() -> Attention:
-    return spread_weights(Attention(encoder_config()), 18)
+def small_attention(draw: Draw) -> Attention:
+    return draw.weights(Attention(encoder_config()), 18)
 
 
-def check_split_heads(function):
-    yield "5 frames, 3 heads", function(small_attention(), draw(19, 2, 5, 12))
+def check_split_heads(function, draw: Draw):
+    yield "5 frames, 3 heads", function(small_attention(draw), draw(19, 2, 5, 12))
 
 
-def check_attention_weights(function):
+def check_attention_weights(function, draw: Draw):
     queries = draw(20, 2, 3, 4, 5)
     keys = draw(21, 2, 3, 6, 5)
     yield "no mask", function(queries, keys)
     yield "a mask that hides padding", function(queries, keys, memory_mask(6, 4))
+    yield "a mask (T, S)", function(queries, keys, stairs())
+
+
+def stairs() -> Tensor:
+    """Return a mask (4, 6) such as that of 4 tokens after 2 others."""
+    return torch.ones(4, 6, dtype=torch.bool).tril(2)
 
 
 def weights_sum_to_one(function) -> bool:
-    weights = function(draw(20, 2, 3, 4, 5), draw(21, 2, 3, 6, 5), memory_mask(6, 4))
+    weights = function(STORED(20, 2, 3, 4, 5), STORED(21, 2, 3, 6, 5), memory_mask(6, 4))
     return torch.allclose(weights.sum(3), torch.ones(2, 3, 4).double())
 
 
-def check_attend(function):
+def check_attend(function, draw: Draw):
     queries = draw(20, 2, 3, 4, 5)
     keys = draw(21, 2, 3, 6, 5)
     values = draw(22, 2, 3, 6, 5)
     yield "no mask", function(queries, keys, values)
     yield "a mask that hides padding", function(queries, keys, values, memory_mask(6, 4))
+    yield "a mask (T, S)", function(queries, keys, values, stairs())
     causal = function(queries, keys[:, :, :4], values[:, :, :4], is_causal=True)
     yield "is_causal=True", causal
 
 
 def attend_is_causal(function) -> bool:
-    queries = draw(20, 1, 3, 4, 5)
-    keys = draw(21, 1, 3, 4, 5)
-    values = draw(22, 1, 3, 4, 5)
+    queries = STORED(20, 1, 3, 4, 5)
+    keys = STORED(21, 1, 3, 4, 5)
+    values = STORED(22, 1, 3, 4, 5)
     heads = function(queries, keys, values, is_causal=True)
     other_heads = function(queries, keys, replace_end(values, 2, dim=2), is_causal=True)
     return torch.allclose(heads[:, :, :2], other_heads[:, :, :2])
 
 
-def check_attention(function):
-    module = small_attention()
+def check_attention(function, draw: Draw):
+    module = small_attention(draw)
     x = draw(24, 2, 4, 12)
     keys, values = module.project_keys_values(draw(23, 2, 6, 12))
     yield "4 queries, 6 keys", function(module, x, keys, values)
@@ -186,17 +235,17 @@ def check_attention(function):
 # The encoder's block
 
 
-def check_encoder_block(function):
+def check_encoder_block(function, draw: Draw):
     for pre_norm in False, True:
-        block = spread_weights(Block(encoder_config(pre_norm=pre_norm)), 25)
+        block = draw.weights(Block(encoder_config(pre_norm=pre_norm)), 25)
         masked = function(block, draw(26, 2, 5, 12), memory_mask(5, 3))
         yield f"pre_norm={pre_norm}, with a mask", masked
         yield f"pre_norm={pre_norm}, no mask", function(block, draw(27, 2, 5, 12), None)
 
 
 def encoder_block_ignores_padding(function) -> bool:
-    block = spread_weights(Block(encoder_config()), 25)
-    x = draw(26, 1, 5, 12)
+    block = STORED.weights(Block(encoder_config()), 25)
+    x = STORED(26, 1, 5, 12)
     mask = memory_mask(5, 3)[1:]
     result = function(block, x, mask)
     other_result = function(block, replace_end(x, 3), mask)

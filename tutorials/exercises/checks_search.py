@@ -1,9 +1,11 @@
 """Checks of exercises 11 and 12: the cache, greedy search, beam search. See exercise.py."""
 
 import torch
+from torch import Tensor
 
-from exercises.inputs import BERT, ToyModel, draw, spread_weights
-from nanos2t.beams import Beams
+from exercises.exercise import Facts
+from exercises.inputs import BERT, Draw
+from nanos2t.beams import Beams, initial_beams
 from nanos2t.decoder import Decoder, KVCache
 from nanos2t.generate import DecoderSession
 from nanos2t.generation_config import GenerationConfig
@@ -13,20 +15,49 @@ GREEDY_SEEDS = (1, 4)
 BEAM_SEEDS = (28, 4, 17)
 
 
-def check_cache_append(function):
-    cache = KVCache(2, BERT, 6, draw(41, 1))
+# The cache
+
+
+def fill_cache(cache: KVCache) -> KVCache:
+    """Give a new cache the same numbers in each run, where it has what was in the memory before."""
+    cache.keys.fill_(7.0)
+    cache.values.fill_(8.0)
+    return cache
+
+
+def check_cache_append(function, draw: Draw):
+    cache = fill_cache(KVCache(2, BERT, 6, draw(41, 1)))
+    buffers = (cache.keys, cache.values)
     for i, num_new in enumerate((2, 1, 1)):
         keys = draw(42 + i, 2, 3, num_new, 4)
         values = draw(52 + i, 2, 3, num_new, 4)
         filled = function(cache, keys, values)
         yield f"call {i + 1}: {num_new} new tokens", (filled, cache.length)
 
+    is_stored = shares_memory((cache.keys, cache.values), buffers)
+    yield "the buffers", Facts({"self.keys and self.values are filled, not replaced": is_stored})
+    is_view = shares_memory(filled, (cache.keys, cache.values))
+    yield "the result", Facts({"it is views of self.keys and self.values, not copies": is_view})
 
-def check_decoder_session(function):
+
+def shares_memory(results: object, buffers: tuple[Tensor, Tensor]) -> bool:
+    """Return whether the two results are the buffers, or parts of them."""
+    try:
+        first, second = results
+        results = (first.untyped_storage(), second.untyped_storage())
+    except (TypeError, ValueError, AttributeError):
+        return False
+    places = [result.data_ptr() for result in results]
+    return places == [buffer.untyped_storage().data_ptr() for buffer in buffers]
+
+
+def check_decoder_session(function, draw: Draw):
     # A session of two beams for each of two utterances.
-    decoder = spread_weights(Decoder(BERT), 43)
+    decoder = draw.weights(Decoder(BERT), 43)
     frame_lengths = torch.tensor([5, 3])
     session = DecoderSession(decoder, draw(44, 2, 5, 12), frame_lengths, rows=4, max_length=8)
+    for cache in session.caches:
+        fill_cache(cache)
 
     tokens = torch.tensor([[1, 5, 7, 5, 3], [1, 8, 3, 9, 4], [1, 4, 2, 6, 6], [1, 9, 9, 3, 8]])
     parents = torch.tensor([1, 1, 3, 2])
@@ -39,48 +70,73 @@ def check_decoder_session(function):
     }
     for case, (rows, parent_rows) in calls.items():
         logits = function(session, rows, parent_rows)
-        yield case, (logits, session.caches[0].length)
+        yield case, (logits, [cache.length for cache in session.caches])
 
 
-def check_greedy_search(function):
-    start = torch.tensor([[1], [3], [4], [5]])
-    config = GenerationConfig(max_length=9, eos_token_id=2, pad_token_id=6)
-    for seed in GREEDY_SEEDS:
-        yield f"model {seed}", function(ToyModel(seed), start, config)
-
-    config = GenerationConfig(
-        max_length=6, min_length=5, eos_token_id=2, pad_token_id=0, length_penalty=2.0
-    )
-    result = function(ToyModel(GREEDY_SEEDS[0]), start, config)
-    yield "min_length=5, length_penalty=2", result
-
-
-def check_cache_reorder(function):
-    cache = KVCache(3, BERT, 5, draw(45, 1))
+def check_cache_reorder(function, draw: Draw):
+    cache = fill_cache(KVCache(3, BERT, 5, draw(45, 1)))
     cache.append(draw(46, 3, 3, 4, 4), draw(47, 3, 3, 4, 4))
     function(cache, torch.tensor([2, 0, 0]))
     yield "rows 2, 0, 0", (cache.keys[:, :, :4], cache.values[:, :, :4], cache.length)
 
+    function(cache, torch.tensor([1, 2, 0]))
+    yield "then rows 1, 2, 0", (cache.keys[:, :, :4], cache.values[:, :, :4], cache.length)
 
-def check_best_continuations(function):
+
+# The searches
+
+
+def check_greedy_search(function, draw: Draw):
+    def search(seed: int, **options):
+        options = {"max_length": 9, "eos_token_id": 2, "pad_token_id": 6} | options
+        start = torch.tensor([[1], [3], [4], [5]])
+        return function(draw.toy_model(seed), start, GenerationConfig(**options))
+
+    for seed in GREEDY_SEEDS:
+        yield f"model {seed}", search(seed)
+    first, second = GREEDY_SEEDS
+    few = {"max_length": 6, "min_length": 5, "pad_token_id": 0}
+    yield "min_length=5, length_penalty=2", search(first, length_penalty=2.0, **few)
+    yield "two EOS ids", search(second, eos_token_id=[2, 4])
+    yield "no pad id", search(second, pad_token_id=None)
+    yield "max_new_tokens=3", search(first, max_new_tokens=3)
+    yield "no_repeat_ngram_size=2", search(second, no_repeat_ngram_size=2)
+    yield "repetition_penalty=2", search(first, repetition_penalty=2.0)
+
+
+def some_beams(draw: Draw) -> Beams:
+    """Return three running beams of three tokens for each of two utterances."""
     tokens = torch.tensor([[[1, 3, 4], [1, 3, 5], [1, 4, 4]], [[1, 5, 5], [1, 6, 4], [1, 3, 3]]])
     scores = torch.tensor([[-1.0, -1.5, -2.5], [-0.7, -0.9, -3.1]])
     logprobs = -draw(48, 2, 3, 2).abs().float()
     ended = torch.zeros(2, 3, dtype=torch.bool)
-    beams = Beams(tokens, logprobs, scores, ended)
-
-    ids = {"eos_token_id": 2, "pad_token_id": 0}
-    config = GenerationConfig(max_length=9, num_beams=3, **ids)
-    yield "2 utterances, 3 beams", function(beams, draw(49, 6, 7).float(), config)
-    config = GenerationConfig(max_length=4, num_beams=3, **ids)
-    yield "the last step before max_length", function(beams, draw(50, 6, 7).float(), config)
+    return Beams(tokens, logprobs, scores, ended)
 
 
-def check_beam_search(function):
+def check_best_continuations(function, draw: Draw):
+    def continue_beams(seed: int, **options):
+        ids = {"eos_token_id": 2, "pad_token_id": 0}
+        config = GenerationConfig(**({"max_length": 9, "num_beams": 3} | ids | options))
+        return function(some_beams(draw), draw(seed, 6, 7).float(), config)
+
+    yield "2 utterances, 3 beams", continue_beams(49)
+    yield "the last step before max_length", continue_beams(50, max_length=4)
+    yield "the last step of max_new_tokens", continue_beams(50, max_new_tokens=3)
+    yield "two EOS ids", continue_beams(68, eos_token_id=[2, 5])
+    yield "EOS is not allowed yet (min_length=6)", continue_beams(49, min_length=6)
+    yield "no_repeat_ngram_size=2", continue_beams(69, no_repeat_ngram_size=2)
+
+    # All beams are the same in the first step, and only one of them counts.
+    first, _ = initial_beams(torch.tensor([[1], [3]]), 3)
+    config = GenerationConfig(max_length=9, num_beams=3, eos_token_id=2, pad_token_id=0)
+    yield "the first step", function(first, draw(70, 2, 7).float().repeat_interleave(3, 0), config)
+
+
+def check_beam_search(function, draw: Draw):
     def search(seed: int, **options):
-        options = {"max_length": 8, "num_beams": 3} | options
-        config = GenerationConfig(eos_token_id=2, pad_token_id=6, **options)
-        return function(ToyModel(seed), torch.tensor([[1], [3]]), config)
+        ids = {"eos_token_id": 2, "pad_token_id": 6}
+        config = GenerationConfig(**({"max_length": 8, "num_beams": 3} | ids | options))
+        return function(draw.toy_model(seed), torch.tensor([[1], [3]]), config)
 
     for seed in BEAM_SEEDS:
         yield f"model {seed}, 3 beams", search(seed)
@@ -89,3 +145,14 @@ def check_beam_search(function):
     yield "length_penalty=2, 3 of 4 beams wanted", several
     yield "early_stopping=True", search(second, early_stopping=True)
     yield "length_penalty=3", search(third, max_length=12, length_penalty=3.0)
+    yield "two EOS ids", search(first, eos_token_id=[2, 4])
+    yield "3 of 3 beams wanted", search(12, num_return_sequences=3)
+    yield "no pad id", search(16, pad_token_id=None, num_return_sequences=3)
+    yield "max_new_tokens=4", search(third, max_new_tokens=4)
+    yield "min_length=4", search(second, min_length=4)
+    early = {"early_stopping": True, "num_return_sequences": 3}
+    yield "early_stopping=True, 3 of 3 wanted", search(19, **early)
+    yield "early_stopping=True, 10 tokens", search(8, max_length=10, **early)
+    two = {"num_beams": 2, "num_return_sequences": 2, "max_length": 10}
+    yield "2 beams, length_penalty=1.5", search(7, length_penalty=1.5, **two)
+    yield "2 beams, length_penalty=0.5", search(14, length_penalty=0.5, **two)

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from exercises.inputs import draw
+from exercises.exercise import Facts, Raised
+from exercises.inputs import Draw
 from nanos2t.remap import TensorRow, parse_table
 
 TABLE = """
@@ -17,30 +18,60 @@ spare                               spare           optional
 embed.tokens                        lm_head         alias
 -                                   h.{i}.mask      drop
 """
+PLACE = "model.bin"
 
 
-def check_dtw(function):
+def check_dtw(function, draw: Draw):
     clear = np.ones((4, 9))
     clear[[0, 0, 1, 1, 1, 2, 3, 3, 3], range(9)] = 0.1
     yield "a clear path", function(clear)
     yield "5 tokens, 9 frames of noise", function(draw(51, 5, 9).abs().numpy())
     yield "more tokens than frames", function(draw(52, 7, 3).abs().numpy())
     yield "one token", function(draw(53, 1, 4).abs().numpy())
+    yield "one frame", function(draw(53, 4, 1).abs().numpy())
     yield "ties", function(np.zeros((3, 3)))
+    # On these tables nearly every other recurrence finds another path.
+    yield "4 tokens, 6 frames of noise", function(draw(225, 4, 6).abs().numpy())
+    yield "more noise", function(draw(265, 4, 6).abs().numpy())
+    table = "32103 10133 30020 20032"
+    whole = np.array([[float(digit) for digit in row] for row in table.split()])
+    yield "small whole numbers", function(whole)
 
 
-def check_unfuse(function):
+# The weight map
+
+
+def refusal(result: object, *names: str):
+    """Add to a ValueError whether it says where: the file, and one of the names of the tensor."""
+    if not isinstance(result, Raised) or not isinstance(result.error, ValueError):
+        return result
+    message = str(result.error)
+    facts = {"the error names the file, given as `where`": PLACE in message}
+    if names:
+        has_name = any(name in message for name in names)
+        facts["the error names the tensor"] = has_name
+    return result, Facts(facts)
+
+
+def check_unfuse(function, draw: Draw):
     matrix = [torch.zeros(4, 5)]
     copy = TensorRow("ours", "theirs")
     transpose = TensorRow("ours", "theirs", frozenset({"transpose"}))
-    yield "one tensor", function(draw(54, 4, 5), matrix, copy, "file: w")
-    yield "transpose", function(draw(55, 5, 4), matrix, transpose, "file: w")
-    yield "transpose, a bias", function(draw(56, 5), [torch.zeros(5)], transpose, "file: b")
-    fused = function(draw(57, 5, 12), matrix * 3, transpose, "file: w")
+    where = f"{PLACE}: w"
+    yield "one tensor", function(draw(54, 4, 5), matrix, copy, where)
+    yield "transpose", function(draw(55, 5, 4), matrix, transpose, where)
+    yield "transpose, a bias", function(draw(56, 5), [torch.zeros(5)], transpose, where)
+    fused = function(draw(57, 5, 12), matrix * 3, transpose, where)
     yield "q, k and v in one, transpose", fused
-    yield "another shape", function(draw(58, 5, 4), matrix, copy, "file: w")
+    biases = [torch.zeros(6), torch.zeros(2), torch.zeros(3)]
+    yield "three biases of other lengths", function(draw(82, 11), biases, transpose, where)
+    heights = [torch.zeros(6, 3), torch.zeros(2, 3)]
+    yield "two matrices of other heights", function(draw(83, 8, 3), heights, copy, where)
+    yield "another shape", refusal(function(draw(58, 5, 4), matrix, copy, where))
+    turned = function(draw(58, 4, 5), matrix, transpose, where)
+    yield "transpose, another shape", refusal(turned)
     integers = torch.zeros(4, 5, dtype=torch.long)
-    yield "whole numbers", function(integers, matrix, copy, "file: w")
+    yield "whole numbers", refusal(function(integers, matrix, copy, where))
 
 
 def our_tensors() -> dict[str, Tensor]:
@@ -55,7 +86,7 @@ def our_tensors() -> dict[str, Tensor]:
     return tensors
 
 
-def their_tensors() -> dict[str, Tensor]:
+def their_tensors(draw: Draw) -> dict[str, Tensor]:
     return {
         "wte.weight": draw(59, 7, 4),
         "h.1.ln.bias": draw(60, 4),
@@ -67,18 +98,48 @@ def their_tensors() -> dict[str, Tensor]:
     }
 
 
-def check_import_state(function):
+def check_import_state(function, draw: Draw):
     rows = parse_table(TABLE).tensors
-    theirs = their_tensors()
+    theirs = their_tensors(draw)
+    ours = our_tensors()
 
     def load(*missing: str, **more: Tensor):
         tensors = {name: value for name, value in theirs.items() if name not in missing}
-        return function(rows, tensors | more, our_tensors(), "file")
+        return function(rows, tensors | more, ours, PLACE)
 
-    yield "all tensors there", load()
+    everything = load()
+    yield "all tensors there", everything
+    yield "memory", share_facts(everything, theirs)
     yield "without an optional one", load("spare")
     yield "only the alias there", load("wte.weight")
+    yield "no alias there", load("lm_head.weight")
     yield "an older name", load("h.1.fc.weight", **{"h.1.dense.weight": draw(65, 5, 4)})
-    yield "one missing", load("h.1.ln.bias")
-    yield "an unknown one", load(**{"h.1.adapter": draw(66, 2)})
-    yield "an alias with other values", load(**{"lm_head.weight": draw(67, 7, 4)})
+
+    missing = refusal(load("h.1.ln.bias"), "h.1.ln.bias", "blocks.1.norm.bias")
+    yield "one missing", missing
+    unknown = load(**{"h.1.adapter": draw(66, 2)})
+    yield "an unknown one", refusal(unknown, "h.1.adapter")
+    embeddings = ("lm_head.weight", "wte.weight", "embed.tokens.weight")
+    unequal = load(**{"lm_head.weight": draw(67, 7, 4)})
+    yield "an alias with other values", refusal(unequal, *embeddings)
+    # The values are equal, but which of the names is meant?
+    both = load(**{"h.1.dense.weight": theirs["h.1.fc.weight"].clone()})
+    names = ("h.1.dense.weight", "h.1.fc.weight", "blocks.1.mlp.weight")
+    yield "the new and the older name at once", refusal(both, *names)
+    both = load(**{"h.1.dense.weight": draw(85, 5, 4)})
+    yield "the older name with other values", refusal(both, *names)
+    misshapen = load(**{"h.1.ln.bias": draw(84, 5)})
+    yield "one of another shape", refusal(misshapen, "h.1.ln.bias", "blocks.1.norm.bias")
+
+    ours = our_tensors() | {"extra.weight": torch.zeros(2)}
+    yield "one of ours without a row", refusal(load(), "extra.weight")
+
+
+def share_facts(state: object, theirs: dict[str, Tensor]) -> Facts:
+    """Return whether the tensors of a state dict are theirs, or views of theirs."""
+    known = {value.untyped_storage().data_ptr() for value in theirs.values()}
+    is_shared = isinstance(state, dict)
+    if is_shared:
+        tensors = [value for value in state.values() if isinstance(value, Tensor)]
+        is_shared = all(value.untyped_storage().data_ptr() in known for value in tensors)
+    return Facts({"no tensor is copied": is_shared})

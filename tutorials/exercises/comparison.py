@@ -1,31 +1,27 @@
 """Make any result of a function comparable, and compare it with the stored ones in keys/.
 
 A flattened answer is {name of a part: array}. The names are those of Python: [0] in a tuple,
-.tokens in a dataclass, ['key'] in a dict; a result that is one array has the name "".
+.tokens in a dataclass, ['key'] in a dict; a result that is one array has the name "". A fact has
+its own words as its name, after FACT.
 """
 
 import json
-from dataclasses import dataclass, fields, is_dataclass
+import re
+from dataclasses import fields, is_dataclass
 
 import numpy as np
 import torch
 
 from exercises import folders
-from exercises.exercise import Exercise
+from exercises.exercise import Exercise, Facts, Raised
 
 Answer = dict[str, np.ndarray]
 
 # Relative to 1 + the size of the number. Known wrong answers are at least 100 times as far away.
 TOLERANCE = 1e-5
 ARRAYS = (torch.Tensor, np.ndarray, np.generic, bool, int, float)
+FACT = " fact: "
 KINDS = {"b": "bool", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
-
-
-@dataclass
-class Raised:
-    """The result of a call that raised an exception."""
-
-    error: BaseException
 
 
 def as_array(value: object) -> np.ndarray:
@@ -60,7 +56,9 @@ def flatten_answer(value: object, name: str = "") -> Answer:
 
 
 def named_parts(value: object) -> dict[str, object]:
-    """Return the fields of a dataclass, the values of a dict or the parts of a tuple or list."""
+    """Return the parts of facts, a dataclass, a dict, a tuple or a list."""
+    if isinstance(value, Facts):
+        return {FACT + fact: holds for fact, holds in value.items()}
     if is_dataclass(value):
         return {f".{field.name}": getattr(value, field.name) for field in fields(value)}
     if isinstance(value, dict):
@@ -115,3 +113,8 @@ def read_key(
 
 def read_arrays(parts: dict[str, list]) -> Answer:
     return {name: np.asarray(numbers) for name, numbers in parts.items()}
+
+
+def mistake_name(key: str) -> str:
+    """Return the sentence of a mistake. A key ends with [2], [3] ... for other ways to make it."""
+    return re.sub(r" \[\d+\]$", "", key)

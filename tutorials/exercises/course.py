@@ -22,7 +22,10 @@ NORMALISATION = Exercise(
     task="""\
         The model expects every waveform to have mean 0 and variance 1, however loud it was
         recorded. Each clip is normalised alone, before clips of different lengths are padded
-        with zeros to form a batch.""",
+        with zeros to form a batch. Silence, and any other constant, becomes 0.
+
+        `eps` is added to the variance, under the root. The result is a NumPy array of float32,
+        also if the waveform is float64.""",
     imports="import numpy as np\n",
     checks={"audio:normalise": checks_encoder.check_normalise},
     hints=(
@@ -45,7 +48,12 @@ FRAMES = Exercise(
         Seven convolutions without padding turn samples into frames: 16,000 samples become 49
         frames, not 50. In a batch each item has its own length, and every operation that mixes
         time steps must know where an item ends. `conv` has `.kernel_size`, `.stride` and
-        `.padding`, each a tuple of one number. `lengths` may be None: then nothing is padded.""",
+        `.padding`, each a tuple of one number. Padding is added on both sides, and a window that
+        does not fit makes no frame.
+
+        The buffer may be longer than every item. `zero_padding` returns x in its full shape, and
+        puts 0 where padding was, even if that was NaN or infinity. `lengths` may be None: then
+        nothing is padded, and conv_output_lengths returns None, zero_padding all of x.""",
     imports="import torch\nfrom torch import Tensor, nn\n",
     checks={
         "wav2vec2:conv_output_lengths": checks_encoder.check_conv_output_lengths,
@@ -73,11 +81,18 @@ CONV_BLOCK = Exercise(
         The feature encoder turns samples into frames by several layers of convolution, norm and
         activation. wav2vec2-base normalises each channel over time (`masked_group_norm`, after
         the first convolution only), the large models each frame over its channels (after every
-        convolution). Padding must not enter any statistics.
+        convolution). Padding must not enter any statistics, even if it is NaN; the variance is
+        divided by the number of real frames. `lengths` is None if nothing is padded. What you
+        return in padded frames is free.
 
-        A ConvLayer has `self.conv`, `self.norm` (call it with x and the lengths; None in some
-        layers) and `self.activation`. The FeatureEncoder has `self.conv_layers` (call each with
-        x and the lengths) and `self.min_samples`: shorter clips are padded to this length.""",
+        A ConvLayer has `self.conv`, `self.norm` (call it with x and the lengths after the
+        convolution; None in some layers) and `self.activation`. The FeatureEncoder has
+        `self.conv_layers` (call each with x and the lengths) and `self.min_samples`. It sets the
+        padding of x to zero. Shorter clips are padded with zeros to min_samples, and items that
+        are shorter count as min_samples long.
+
+        The layout changes on the way: the waveforms are (B, L), the convolutions need (B, C, T),
+        with C = 1 at first, and the frames that FeatureEncoder returns are (B, T, C).""",
     imports=TORCH
     + "\nfrom nanos2t.wav2vec2 import conv_output_lengths, valid_frames, zero_padding\n",
     checks={
@@ -115,7 +130,9 @@ POSITIONAL_CONV = Exercise(
         convolution, whose result is added to the frames (by the caller, after a GELU). Weight
         norm stores the weight of this convolution in two parts: a direction (H, H / groups, K)
         and a gain (1, 1, K) for each of the K taps. The official kernel has an even size, 128:
-        it has no middle, so one side gets one frame more.""",
+        it has no middle, so the right side lacks one frame: of K // 2 on both sides, the last
+        frame of the result is dropped. An odd kernel drops none. GELU and the sum with x are the
+        caller's.""",
     imports=TORCH,
     checks={"wav2vec2:position_conv": checks_encoder.check_position_conv},
     hints=(
@@ -140,9 +157,9 @@ ATTENTION = Exercise(
         size D, `attention_weights` is the softmax, `attend` the whole formula, and `forward`
         makes the queries, attends and merges the heads.
 
-        A mask is True where a query may look, and broadcasts to (B, N, T, S). With `is_causal`
-        (there is no mask then, and T = S) token t sees the tokens 0 to t. `dropout` is 0 here;
-        you may use F.dropout.
+        A mask is bool here, True where a query may look, and broadcasts to (B, N, T, S). With
+        `is_causal` (there is no mask then, and T = S) token t sees the tokens 0 to t. `dropout`
+        is 0 here; you may use F.dropout.
 
         The module has `self.q_proj`, `self.out_proj`, `self.num_heads`, `self.dropout`, and
         `self.attention_dropout` (a number, for training only).""",
@@ -213,11 +230,12 @@ EMBEDDINGS = Exercise(
         (in BERT) the token type, and then a norm. One class serves all families, so each part
         may have no effect: `embed_scale` may be 1, `position_offset` 0, `token_types` None,
         `norm` an identity. The cache already has `past` tokens, so the new ones do not start at
-        position 0.
+        position 0. The first type, row 0, is that of all tokens. More tokens, with the past ones,
+        than `self.config.max_positions` are a ValueError.
 
         The module has `self.tokens`, `self.positions`, `self.token_types` (embeddings; the last
-        one may be None), `self.norm`, `self.dropout`, `self.config.embed_scale` and
-        `self.config.position_offset`.""",
+        one may be None), `self.norm`, `self.dropout`, `self.config.embed_scale` (for the tokens
+        only) and `self.config.position_offset`.""",
     imports=TORCH,
     checks={"decoder:Embedding.forward": checks_decoder.check_embedding},
     hints=(
@@ -237,8 +255,8 @@ CAUSAL_MASK = Exercise(
     title="causal mask",
     task="""\
         In training the decoder reads all tokens at once, and must not see the token that it has
-        to predict. True means that a token may look there. With a cache there are also `past`
-        tokens before the T new ones.""",
+        to predict. True means that a token may look there. With a cache there are also
+        `past_length` tokens before the T new ones. The mask is bool, and on `device`.""",
     imports=TORCH,
     checks={"decoder:causal_mask": checks_decoder.check_causal_mask},
     hints=(
@@ -304,7 +322,12 @@ SHIFT_AND_LOSS = Exercise(
     task="""\
         In training the decoder reads the right text, shifted by one position, and has to
         predict the next token at each position. Labels that do not count, such as those in the
-        padding, are IGNORED, -100: the loss skips them, and no embedding has such a row.""",
+        padding, are IGNORED, -100: the loss skips them, even if the logits there are NaN, and no
+        embedding has such a row. Every other label counts, 0 too.
+
+        The loss is one mean over the labels of the whole batch, and logits of 1000 are no
+        problem for it. If all labels are IGNORED it is 0, and its gradient is 0: it must have
+        one, or training stops with an error.""",
     imports=TORCH + "\nfrom nanos2t.model import IGNORED\n",
     checks={
         "model:shift_right": checks_decoder.check_shift_right,
@@ -332,20 +355,28 @@ GREEDY = Exercise(
         new token only.
 
         `KVCache.append` stores the keys and values of new tokens after the `self.length` tokens
-        stored before, in `self.keys` and `self.values` (B, N, size, D), and returns everything
-        stored.
+        stored before, in the buffers `self.keys` and `self.values` (B, N, size, D), raises
+        `self.length`, and returns everything stored, as views of the buffers.
 
         `DecoderSession` is called with all tokens so far, and gives the decoder those that the
         caches lack: `self.decoder(new_tokens, self.cross_keys_values, self.memory_mask,
-        self.caches)` returns logits (R, T, V). `self.caches` is a list with one KVCache for
-        each block. Each has a `.length` and a method `.reorder(parent_rows)`, for rows that
-        changed places.
+        self.caches)` returns logits (R, T, V), and appends the new tokens to the caches.
+        `self.caches` is a list with one KVCache for each block: the `.length` of each is the
+        number of tokens that it has, so that of the first cache, `self.caches[0].length`, says
+        which tokens are new. If `parent_rows` is not None, rows have changed places:
+        `.reorder(parent_rows)` of each cache comes first. The result are the logits of the last
+        token, (R, V).
 
         `greedy_search` calls `next_logits(tokens, None)` for logits (R, V), and applies
-        `process_logits(logits, tokens, config)` (given), which forbids tokens. It stops at
-        `config.max_total_length` tokens, the start token included, or when each row has a token
-        of `config.eos_ids`. After its EOS, a row gets pads, whose log-probability is 0. They
-        add nothing to its length.
+        `process_logits(logits, tokens, config)` (given), which forbids tokens, before
+        log_softmax. It stops at `config.max_total_length` tokens, the start token included, or
+        when each row has a token of `config.eos_ids`, a list. After its EOS, a row gets pads,
+        whose log-probability is 0: `config.pad_token_id`, or the first EOS id if that is None.
+        They add nothing to its length.
+
+        The result is `Generated(sequences, sequences_scores, token_logprobs)`: the tokens (R, T)
+        with the start token first, the score of each row (R,), and the log-probability of each
+        token but the start token (R, T - 1).
 
         The score of a row is the sum of its log-probabilities / length **
         config.length_penalty; the length counts EOS, but not the start token. Sampling
@@ -385,8 +416,13 @@ BEAM_SEARCH = Exercise(
 
         `best_continuations` continues each beam of an utterance by each possible token. It
         returns the best C = 2 K of the K * V results, best first, as Beams (B, C), and the
-        beams that they continue, their parents (B, C). There are 2 K of them so that K can run
-        on even if K end. (With several EOS ids, C is 1 + their number, times K.)
+        beams that they continue, their parents (B, C), numbers from 0 to K - 1. There are 2 K of
+        them so that K can run on even if K end. (With several EOS ids, C is 1 + their number,
+        times K.) It takes log_softmax of the logits, and applies `process_logits(logprobs,
+        tokens, config)` (given) to the result, with the tokens (B * K, T). The Beams have
+        `.tokens` (B, C, T + 1); `.logprobs` (B, C, T), of each token; `.scores` (B, C), the sum
+        of all log-probabilities, not divided; and `.ended` (B, C), True after a token of
+        `config.eos_ids`, and for all candidates with `config.max_total_length` tokens.
 
         `beam_search` repeats four steps:
         STEP 1: find the best continuations, the candidates.
@@ -397,16 +433,20 @@ BEAM_SEARCH = Exercise(
         sum / length ** length_penalty. The length counts EOS, but not the start token.
         STEP 4: stop when every utterance has K finished hypotheses, and its best running beam,
         scored with its present length, is no better than the worst of them. With early_stopping
-        True, stop as soon as K have finished. Stop also when all candidates end, at
-        config.max_total_length.
+        True, an utterance stops collecting as soon as K have finished. Stop also when all
+        candidates end, at config.max_total_length.
+
+        The result is `Generated` as in exercise 11: the `config.num_return_sequences` best
+        hypotheses of each utterance, best first, those of one utterance together. It is trimmed:
+        as long as the longest of them. After the end of a hypothesis come pads (the first EOS,
+        if the pad id is 0 or None), with log-probability 0.
 
         There are always B * K rows. Sampling, early_stopping="never" and `trace` are not part
         of this exercise.
 
         Given: Beams with `select`, `append` and `merge`; `initial_beams(start, K)`, which
         returns the running beams (all are the same, so only the first one counts) and K empty
-        places; `process_logits(logprobs, tokens, config)`; IMPOSSIBLE. After the end of a
-        hypothesis come pads (EOS, if the pad id is 0 or None), with log-probability 0.""",
+        places; IMPOSSIBLE.""",
     imports=TORCH
     + "\nfrom nanos2t.beams import IMPOSSIBLE, Beams, initial_beams\n"
     + "from nanos2t.decoder import KVCache\n"
@@ -440,8 +480,9 @@ ALIGNMENT = Exercise(
     task="""\
         When was each word said? The cross-attention tells, but not sharply. Dynamic time
         warping finds the cheapest path through a table cost (T tokens, S frames), from the
-        first token and frame to the last of both, that never goes back. The result lists all
-        its cells in order, as rows (token, frame).""",
+        first token and frame to the last of both, that never goes back. Its cost is the sum of
+        its cells, each counted once. The result lists all its cells in order, as rows (token,
+        frame) of whole numbers.""",
     imports="import numpy as np\n",
     checks={"transcription.alignment:dtw": checks_weights.check_dtw},
     hints=(
@@ -465,13 +506,17 @@ WEIGHT_MAP = Exercise(
         table says which is which, by rows (ours, theirs, flags).
 
         `unfuse` splits one tensor of theirs into the one or several of ours that it holds, in
-        this order. If `row.is_transposed`, a matrix is stored as (in, out), ours as (out, in)
-        (a bias has one dimension and stays as it is).
+        this order, and returns a tuple, also if it is one. They need not be equally high. If
+        `row.is_transposed`, a matrix is stored as (in, out), ours as (out, in) (a bias has one
+        dimension and stays as it is). Another shape is a ValueError, and so are whole numbers:
+        weights are floats. The message begins with `where`, the file and the tensor.
 
-        `import_state` fills all tensors of ours, or raises a ValueError that names the tensor:
-        nothing is ever skipped silently. A row may be `row.is_alias` (a second name: it must be
-        equal if both are there, and fills in if the first is missing), `row.is_legacy` (an
-        older name), `row.is_optional` (may be absent) or `row.is_dropped` (theirs only).
+        `import_state` fills all tensors of ours, without copies, or raises a ValueError that
+        names the file (`where`) and the tensor: nothing is ever skipped silently. A row may be
+        `row.is_alias` (a second name: it must be equal if both are there, and fills in if the
+        first is missing), `row.is_legacy` (an older name; with the new one there, too, it is an
+        error, even if they are equal), `row.is_optional` (may be absent) or `row.is_dropped`
+        (theirs only).
 
         Given: `match_rows(rows, ours)` yields (our names, their name, row) for each tensor,
         aliases last; `compile_pattern(row.theirs).fullmatch(name)` tells whether a row covers a

@@ -10,66 +10,104 @@ import torch
 
 from exercises.calls import Probe, collect_answers
 from exercises.comparison import (
+    FACT,
     TOLERANCE,
     Answer,
-    answer_distance,
     is_close,
     kind_of,
+    mistake_name,
     relative_errors,
 )
 from exercises.exercise import Exercise
 
 HERE = Path(__file__).parent
+LIKELY = "looks like: "
 
 
-def match_mistake(
-    answers: dict[str, Answer], case: str, right: dict[str, Answer], wrong: dict[str, dict]
-) -> str:
+def match_mistake(answers: dict[str, Answer], right: dict[str, Answer], wrong: dict) -> str:
     """Return the sentence of the known mistake that was made, or "" for any other.
 
-    A mistake matches if all its answers are the student's. Failing that, one also matches whose
-    answer to `case`, the first that is wrong, is the student's, if no other mistake gives the same
-    answer.
+    The answers to all cases must be those of the mistake. If it shows in exceptions alone, which
+    have many causes, or if only some answers are equal, the sentence begins with LIKELY.
     """
-    for sentence, mistaken in wrong.items():
-        if all(is_close(answers[other], mistaken[other]) for other in right):
-            return sentence
+    for key, mistaken in wrong.items():
+        if all(is_close(answers.get(case, {}), mistaken[case]) for case in right):
+            shown = [case for case in right if not is_close(mistaken[case], right[case])]
+            if all(raises(mistaken[case]) and not raises(right[case]) for case in shown):
+                return LIKELY + mistake_name(key)
+            return mistake_name(key)
 
-    if raises(answers[case]):
-        return ""
-    in_this_case = []
-    for sentence, mistaken in wrong.items():
-        differs = answer_distance(mistaken[case], right[case]) > 0
-        if differs and is_close(answers[case], mistaken[case]):
-            in_this_case.append(sentence)
-    if len(in_this_case) == 1:
-        return in_this_case[0]
+    similarities = {}
+    for key, mistaken in wrong.items():
+        name = mistake_name(key)
+        share = share_of_mistake(answers, right, mistaken)
+        similarities[name] = max(share, similarities.get(name, 0.0))
+    best = max(similarities.values(), default=0.0)
+    names = [name for name, share in similarities.items() if share == best]
+    if best >= 0.5 and len(names) == 1:
+        return LIKELY + names[0]
     return ""
 
 
+def share_of_mistake(
+    answers: dict[str, Answer], right: dict[str, Answer], mistaken: dict[str, Answer]
+) -> float:
+    """Return in how many of the cases in which a mistake shows the answer is the mistaken one.
+
+    It is 0 if the answer to one of them is right: then it is another mistake.
+    """
+    num_shown = 0
+    num_same = 0
+    for case, expected in right.items():
+        if is_close(mistaken[case], expected):
+            continue
+        answer = answers.get(case, {})
+        if is_close(answer, expected):
+            return 0.0
+        num_shown += 1
+        if is_close(answer, mistaken[case]) and not raises(answer):
+            num_same += 1
+    return num_same / max(1, num_shown)
+
+
 def raises(answer: Answer) -> str:
-    """Return " raises ValueError" for an answer that is this exception, or ""."""
-    return next((name for name in answer if " raises " in name), "")
+    """Return "raises ValueError" for an answer that is this exception, or ""."""
+    for name in answer:
+        _, found, error = name.rpartition(" raises ")
+        if found:
+            return f"raises {error}"
+    return ""
 
 
-def describe_difference(answer: Answer, expected: Answer, probe: Probe, where: str) -> str:
+def describe_difference(
+    answer: Answer, expected: Answer, probe: Probe, case: str, where: str
+) -> str:
     """Return what is wrong with exceptions, types, shapes or finiteness, or "" if nothing is."""
-    if raises(answer):
-        if raises(answer) in expected or not probe.error:
-            return ""
-        return explain_exception(probe.error, where)[0]
-    if raises(expected):
-        return f"{where}: it should {raises(expected).strip().replace('raises', 'raise')}"
+    if raises(answer) and raises(answer) != raises(expected) and case in probe.errors:
+        return explain_exception(probe.errors[case], where)[0]
+    if raises(expected) and not raises(answer):
+        return f"{where}: it should {raises(expected).replace('raises', 'raise')}"
     if list(answer) != list(expected):
-        sentence = f"{where}: it returned {list_parts(answer)}, expected {list_parts(expected)}"
-        is_none = any(name.endswith("is None") for name in answer)
-        return sentence + ", is there a return?" if is_none else sentence
+        return describe_parts(answer, expected, probe.printed.get(case, ""), where)
 
     for name, array in answer.items():
+        _, is_fact, fact = name.rpartition(FACT)
+        if is_fact and not is_close({"": array}, {"": expected[name]}):
+            return f"{where}: this should hold, and does not: {fact}"
         problem = describe_array(array, expected[name])
         if problem:
             return f"{where}: result{name} has {problem}"
     return ""
+
+
+def describe_parts(answer: Answer, expected: Answer, printed: str, where: str) -> str:
+    """Return what came back in place of the parts that are expected."""
+    sentence = f"{where}: it returned {list_parts(answer)}, expected {list_parts(expected)}"
+    if list(answer) != [" is None"]:
+        return sentence
+    if printed:
+        return f"{sentence}: print shows a result, return gives it back"
+    return f"{sentence}, is there a return?"
 
 
 def describe_array(array: np.ndarray, expected: np.ndarray) -> str:
@@ -90,7 +128,7 @@ def list_parts(answer: Answer) -> str:
     """Return the names of the first four parts of an answer."""
     if not answer:
         return "nothing"
-    names = [name.strip() or "one array" for name in answer]
+    names = [name.removeprefix(FACT).strip() or "one array" for name in answer]
     text = ", ".join(names[:4])
     return text + " ..." if len(names) > 4 else text
 
@@ -134,8 +172,8 @@ def describe_largest_error(answer: Answer, expected: Answer, where: str) -> str:
 def explain_exception(error: BaseException, where: str) -> tuple[str, str]:
     """Return a sentence about an exception, and the student's part of its traceback."""
     if isinstance(error, RecursionError):
-        sentence = "it calls itself without end, because it runs in place of the package's function"
-        return f"{where}: {sentence}", ""
+        sentence = "it calls itself without end"
+        return f"{where}: {sentence}; a call of the package's function also calls it", ""
 
     detail = own_traceback(error)
     message = " ".join(str(error).split())[:200]

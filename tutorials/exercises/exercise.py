@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-Check = Callable[[Callable], Iterator[tuple[str, object]]]
+from exercises.inputs import Draw
+
+Check = Callable[[Callable, Draw], Iterator[tuple[str, object]]]
 Law = tuple[Callable[[Callable], bool], str]
 
 
@@ -14,7 +16,8 @@ class Exercise:
 
     `checks` has a check for each function. Its key, the target, names the function by module and
     path: "wav2vec2:Attention.split_heads" is a method in nanos2t/wav2vec2.py. The check is a
-    generator that calls the student's function and yields (description of the case, result).
+    generator that calls the student's function with random inputs, and yields (description of the
+    case, result).
 
     `laws` has a test and a sentence for some targets. If the results of a function are wrong, the
     test is called with the function, and the sentence is shown if the test returns False.
@@ -51,3 +54,14 @@ class ExerciseError(Exception):
         super().__init__(sentence)
         self.sentence = sentence
         self.detail = detail
+
+
+@dataclass
+class Raised:
+    """The result of a call that raised an exception."""
+
+    error: BaseException
+
+
+class Facts(dict):
+    """What must hold of a result, as {"the result is a view": True}, where numbers do not tell."""

@@ -13,6 +13,7 @@ STUBS = HERE / "stubs"
 KEYS = HERE / "keys"
 ANSWERS = HERE / "answers"
 MISTAKES = HERE / "mistakes"
+CLAUSES = HERE / "clauses"
 
 
 def prepare_work(folder: Path | None = None) -> bool:

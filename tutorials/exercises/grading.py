@@ -16,6 +16,7 @@ from pathlib import Path
 from exercises.calls import Probe, collect_answers
 from exercises.comparison import Answer, is_close, read_key
 from exercises.diagnosis import (
+    LIKELY,
     describe_difference,
     describe_largest_error,
     find_broken_law,
@@ -29,6 +30,7 @@ from exercises.targets import package_function, replace_functions, short_name, s
 OK = "ok"
 TODO = "todo"
 FAIL = "FAIL"
+PRINTED = "printed:"
 
 
 @dataclass
@@ -38,7 +40,7 @@ class Part:
     name: str
     status: str  # ok, todo or FAIL
     sentence: str = ""
-    detail: str = ""  # the student's own traceback
+    detail: str = ""  # the student's own traceback, what the case that failed printed
     num_right: int = 0  # cases
     num_cases: int = 0
 
@@ -63,10 +65,10 @@ def grade_exercise(
     With `report`, which is called with the verdict on each function as soon as it is known, the
     functions after a wrong one are checked as well. They may not end, for the same reason.
     """
-    printed = io.StringIO()
+    output = io.StringIO()
     parts = []
     try:
-        with contextlib.redirect_stdout(printed):
+        with contextlib.redirect_stdout(output):
             for part in check_parts(exercise, folder):
                 parts.append(part)
                 if report:
@@ -77,10 +79,11 @@ def grade_exercise(
     except ExerciseError as error:
         result = Result(exercise.id, exercise.title, FAIL, error.sentence, error.detail)
 
-    text = printed.getvalue()[:2000].rstrip()
-    if text:
+    # The detail has what was printed in the case that failed. Otherwise it may all be of use.
+    text = output.getvalue()[:2000].rstrip()
+    if text and PRINTED not in result.detail:
         lines = [result.detail] if result.detail else []
-        result.detail = "\n".join([*lines, "printed:", text])
+        result.detail = "\n".join([*lines, PRINTED, text])
     return result
 
 
@@ -160,11 +163,20 @@ def check_function(exercise: Exercise, target: str, function: Callable) -> Part:
     part.num_right = len(right) - len(wrong_cases)
     if wrong_cases:
         case = wrong_cases[0]
+        details = []
         part.status = FAIL
-        part.sentence = match_mistake(answers, case, right, wrong)
-        if not part.sentence:
-            part.sentence = diagnose(exercise, target, probe, answers, case, right[case])
-        part.detail = own_traceback(probe.error) if probe.error else ""
+        part.sentence = match_mistake(answers, right, wrong)
+        if not part.sentence or part.sentence.startswith(LIKELY):
+            difference = diagnose(exercise, target, probe, answers, case, right[case])
+            # A name that is not certain does not hide what is wrong.
+            if part.sentence:
+                details.append(difference)
+            part.sentence = part.sentence or difference
+        if case in probe.errors:
+            details.append(own_traceback(probe.errors[case]))
+        if probe.printed.get(case):
+            details += [PRINTED, probe.printed[case][:2000].rstrip()]
+        part.detail = "\n".join(details)
     elif probe.changed:
         part.status = FAIL
         part.sentence = "the values are right, but it changes its arguments in place"
@@ -184,7 +196,8 @@ def diagnose(
 ) -> str:
     """Return a sentence about a wrong answer that no known mistake gives."""
     where = f"{short_name(target)}, {case}"
-    sentence = describe_difference(answers[case], expected, probe, where)
+    answer = answers.get(case, {})
+    sentence = describe_difference(answer, expected, probe, case, where)
     if sentence:
         return sentence
     if probe.changed:
@@ -193,4 +206,4 @@ def diagnose(
     # What the function prints when it is called again was printed before.
     with contextlib.redirect_stdout(io.StringIO()):
         sentence = find_broken_law(exercise, target, probe.function, answers)
-    return sentence or describe_largest_error(answers[case], expected, where)
+    return sentence or describe_largest_error(answer, expected, where)

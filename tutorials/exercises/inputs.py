@@ -37,27 +37,46 @@ GPT2 = DecoderConfig.gpt2(11, **SMALL_DECODER)
 MBART = DecoderConfig.mbart(11, **(SMALL_DECODER | {"embed_scale": 2.5}))
 
 
-def draw(seed: int, *shape: int) -> Tensor:
-    """Draw normal random numbers; the same seed and shape give the same numbers."""
-    return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape))
+class Draw:
+    """Draws the random inputs of a check: draw(seed, 2, 3) are normal numbers of shape (2, 3).
+
+    The same seed and shape give the same numbers. With another `shift` all of them are others:
+    the answers in keys/ are those for shift 0.
+    """
+
+    def __init__(self, shift: int = 0):
+        self.shift = shift
+
+    def generator(self, seed: int) -> np.random.RandomState:
+        return np.random.RandomState((seed + 1000 * self.shift) % 2**32)
+
+    def __call__(self, seed: int, *shape: int) -> Tensor:
+        return torch.from_numpy(self.generator(seed).standard_normal(shape))
+
+    @torch.no_grad()
+    def weights(self, module: nn.Module, seed: int) -> nn.Module:
+        """Return the module in float64 and eval mode, with weights so large that mistakes show."""
+        random = self.generator(seed)
+        for part in module.double().eval().modules():
+            for name, weight in part.named_parameters(recurse=False):
+                noise = torch.from_numpy(random.standard_normal(weight.shape))
+                if isinstance(part, NORMS) and name == "weight":
+                    noise = 1 + 0.3 * noise
+                elif weight.ndim == 1:
+                    noise = 0.3 * noise
+                elif not isinstance(part, nn.Embedding):
+                    fan_in = weight[0].numel()
+                    noise = 1.5 / fan_in**0.5 * noise
+                weight.copy_(noise)
+        return module.requires_grad_(False)
+
+    def toy_model(self, seed: int) -> "ToyModel":
+        size = ToyModel.vocab_size
+        return ToyModel(2 * self(seed, size, size, size).float())
 
 
-@torch.no_grad()
-def spread_weights(module: nn.Module, seed: int) -> nn.Module:
-    """Return the module in float64 and eval mode, with weights so large that mistakes show."""
-    random = np.random.RandomState(seed)
-    for part in module.double().eval().modules():
-        for name, weight in part.named_parameters(recurse=False):
-            noise = torch.from_numpy(random.standard_normal(weight.shape))
-            if isinstance(part, NORMS) and name == "weight":
-                noise = 1 + 0.3 * noise
-            elif weight.ndim == 1:
-                noise = 0.3 * noise
-            elif not isinstance(part, nn.Embedding):
-                fan_in = weight[0].numel()
-                noise = 1.5 / fan_in**0.5 * noise
-            weight.copy_(noise)
-    return module.requires_grad_(False)
+# What the keys are made of
+STORED = Draw()
 
 
 def encoder_config(**fields) -> EncoderConfig:
@@ -88,8 +107,10 @@ class ToyModel:
     result.
     """
 
-    def __init__(self, seed: int, vocab_size: int = 7):
-        self.table = 2 * draw(seed, vocab_size, vocab_size, vocab_size).float()
+    vocab_size = 7
+
+    def __init__(self, table: Tensor):
+        self.table = table  # (V, V, V), the last dimension are the logits
         self.rows = torch.zeros(0, 0, dtype=torch.long)
 
     def __call__(self, tokens: Tensor, parents: Tensor | None) -> Tensor:

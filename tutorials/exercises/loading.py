@@ -22,17 +22,18 @@ def load_functions(exercise: Exercise, path: Path) -> dict[str, Callable]:
     """
     try:
         tree = ast.parse(path.read_text(encoding="utf-8-sig"), str(path))
-        answer = find_imported_answer(tree, exercise)
-        if answer:
-            raise ExerciseError(f"the file takes {answer} from the package: write it here")
+        refuse_imported_answer(tree, exercise)
         spec = importlib.util.spec_from_file_location(f"work_{exercise.id}", path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     except ExerciseError:
         raise
     except SyntaxError as error:
-        raise ExerciseError(f"line {error.lineno} is not valid Python: {error.msg}") from None
-    except (OSError, UnicodeDecodeError) as error:
+        place = f"line {error.lineno}" if error.lineno else "the file"
+        raise ExerciseError(f"{place} is not valid Python: {error.msg}") from None
+    except UnicodeDecodeError:
+        raise ExerciseError("the file is not UTF-8: save it with this encoding") from None
+    except OSError as error:
         raise ExerciseError(f"the file cannot be read: {error}") from None
     except (Exception, SystemExit) as error:
         raise ExerciseError(*explain_exception(error, "the file cannot be imported")) from None
@@ -62,21 +63,28 @@ def find_function(module: object, target: str, exercise: Exercise) -> Callable:
     return function
 
 
-def find_imported_answer(tree: ast.Module, exercise: Exercise) -> str:
-    """Return the name of an answer that a file takes from the package, or "" if it takes none."""
+def refuse_imported_answer(tree: ast.Module, exercise: Exercise) -> None:
+    """ExerciseError: the file takes an answer from the package, or has the means to read one."""
     names = imported_names(tree)
     for node in ast.walk(tree):
         is_star = isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
         if is_star and str(node.module).startswith("nanos2t"):
-            return f"everything ({node.module}.*)"
+            raise ExerciseError(
+                f"the file takes everything from the package ({node.module}.*): import what you "
+                "need by name"
+            )
 
-    forbidden = {"nanos2t." + target.replace(":", ".") for target in exercise.checks}
-    forbidden |= BACK_DOORS
+    answers = {"nanos2t." + target.replace(":", ".") for target in exercise.checks}
     used = [used_name(node, names) for node in ast.walk(tree)]
     for name in [*used, *names.values()]:
-        if name in forbidden or name.partition(".")[0] in BACK_DOORS:
-            return name.removeprefix("nanos2t.")
-    return ""
+        if name in answers:
+            short = name.removeprefix("nanos2t.")
+            raise ExerciseError(f"the file takes {short} from the package: write it here")
+        for door in BACK_DOORS & {name, name.partition(".")[0]}:
+            raise ExerciseError(
+                f"the file uses {door}, with which answers could be taken from the package: "
+                "it is not needed here"
+            )
 
 
 def imported_names(tree: ast.Module) -> dict[str, str]:

@@ -30,6 +30,8 @@ from exercises.private_cases import check_private_cases
 
 SECONDS = 30  # that one function may take; a correct one takes less than one
 IDLE_FACTOR = 5  # how much longer it may wait, or sleep
+# How much longer to wait for a child process, which itself says where it was after SECONDS
+GRACE_SECONDS = 1
 POLL_SECONDS = 0.1  # between two looks at whether to stop
 START_SECONDS = 300  # for a child process to import torch and the package
 CHILD = "from exercises import processes; processes.run_child()"
@@ -84,7 +86,7 @@ def receive_results(child: "Child", exercises: list[Exercise], seconds: float) -
     for exercise in exercises:
         parts = []
         while True:
-            line = child.receive_line(seconds)
+            line = child.receive_line(seconds + GRACE_SECONDS)
             message = child.decode(line) if line else {}
             if "part" not in message:
                 break
@@ -93,12 +95,13 @@ def receive_results(child: "Child", exercises: list[Exercise], seconds: float) -
         if "result" in message:
             yield read_result(message["result"])
             continue
-        if line is None:
-            sentence = f"it took longer than {seconds:g} s: is there a loop without end?"
+        if line is None or "delay" in message:
+            place = message.get("delay", "")
+            sentence = f"it took longer than {seconds:g} s{place}: is there a loop without end?"
         elif line:
             sentence = "it wrote into the grader's own output"
         else:
-            sentence = "it ended Python (exit, or a crash)"
+            sentence = child.describe_end()
         yield interrupted_result(exercise, parts, sentence)
         return
 
@@ -203,6 +206,16 @@ class Child:
             return {}
         return json.loads(text)
 
+    def describe_end(self) -> str:
+        """Return how the process ended that had not graded all exercises."""
+        code = self.process.wait()
+        if code >= 0:
+            return f"it ended Python (exit code {code}): an exercise needs no exit"
+        name = signal.Signals(-code).name
+        if name == "SIGKILL":
+            return "it ended Python, killed from outside: did it need more memory than there is?"
+        return f"it ended Python by a crash ({name}): see what it calls outside Python"
+
     def end(self) -> None:
         """End the process, and those that it has started."""
         if hasattr(os, "killpg"):
@@ -234,8 +247,41 @@ def run_child() -> None:
         return
     folder = Path(job["folder"]) if job["folder"] else None
     for exercise in select_exercises(job["ids"]):
+        is_done = threading.Event()
+        arguments = (exercise, folder, job["seconds"], is_done, send)
+        threading.Thread(target=report_delay, args=arguments, daemon=True).start()
         result = grade_exercise(exercise, folder)
+        is_done.set()
         send(result=asdict(result))
+
+
+def report_delay(
+    exercise: Exercise,
+    folder: Path | None,
+    seconds: float,
+    is_done: threading.Event,
+    send: Callable,
+) -> None:
+    """Wait for a result. If it takes too long, send the line that a student's file is in, and end.
+
+    The seconds are those of the processor, as in Child.receive_line.
+    """
+    used = time.process_time()
+    start = time.monotonic()
+    while time.process_time() - used < seconds:
+        if is_done.wait(POLL_SECONDS):
+            return
+        if time.monotonic() - start > IDLE_FACTOR * seconds:
+            break
+
+    frame = sys._current_frames()[threading.main_thread().ident]
+    place = ""
+    while folder and frame and not place:
+        if frame.f_code.co_filename == str(exercise.path(folder)):
+            place = f", and was in {frame.f_code.co_name}, line {frame.f_lineno}"
+        frame = frame.f_back
+    send(delay=place)
+    os._exit(1)
 
 
 def grade_guarded(job: dict, send: Callable) -> None:

@@ -3,6 +3,8 @@ import torch
 
 class Embedding:
     def forward(self, tokens, past):
+        if past + tokens.shape[1] > self.config.max_positions:
+            raise ValueError("more tokens than positions")
         positions = past + torch.arange(tokens.shape[1], device=tokens.device)
         positions = positions + self.config.position_offset
         x = self.config.embed_scale * self.tokens(tokens)

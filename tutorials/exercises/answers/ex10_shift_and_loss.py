@@ -12,5 +12,5 @@ def cross_entropy(logits, labels):
     logprobs = torch.log_softmax(logits, dim=-1)
     counts = labels != -100
     chosen = logprobs.gather(2, labels.clamp(min=0)[:, :, None])[:, :, 0]
-    loss = -(chosen * counts).sum()
+    loss = -torch.where(counts, chosen, 0.0).sum()
     return loss / max(1, int(counts.sum()))

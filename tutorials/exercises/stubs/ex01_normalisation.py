@@ -2,7 +2,10 @@
 
 The model expects every waveform to have mean 0 and variance 1, however loud it was
 recorded. Each clip is normalised alone, before clips of different lengths are padded
-with zeros to form a batch.
+with zeros to form a batch. Silence, and any other constant, becomes 0.
+
+`eps` is added to the variance, under the root. The result is a NumPy array of float32,
+also if the waveform is float64.
 
 In the package this is in nanos2t/audio.py; try it before you look.
 Check it: nanos2t exercises 1

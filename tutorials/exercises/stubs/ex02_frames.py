@@ -3,7 +3,12 @@
 Seven convolutions without padding turn samples into frames: 16,000 samples become 49
 frames, not 50. In a batch each item has its own length, and every operation that mixes
 time steps must know where an item ends. `conv` has `.kernel_size`, `.stride` and
-`.padding`, each a tuple of one number. `lengths` may be None: then nothing is padded.
+`.padding`, each a tuple of one number. Padding is added on both sides, and a window that
+does not fit makes no frame.
+
+The buffer may be longer than every item. `zero_padding` returns x in its full shape, and
+puts 0 where padding was, even if that was NaN or infinity. `lengths` may be None: then
+nothing is padded, and conv_output_lengths returns None, zero_padding all of x.
 
 In the package this is in nanos2t/wav2vec2.py; try it before you look.
 Check it: nanos2t exercises 2

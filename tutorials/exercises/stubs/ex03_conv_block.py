@@ -3,11 +3,18 @@
 The feature encoder turns samples into frames by several layers of convolution, norm and
 activation. wav2vec2-base normalises each channel over time (`masked_group_norm`, after
 the first convolution only), the large models each frame over its channels (after every
-convolution). Padding must not enter any statistics.
+convolution). Padding must not enter any statistics, even if it is NaN; the variance is
+divided by the number of real frames. `lengths` is None if nothing is padded. What you
+return in padded frames is free.
 
-A ConvLayer has `self.conv`, `self.norm` (call it with x and the lengths; None in some
-layers) and `self.activation`. The FeatureEncoder has `self.conv_layers` (call each with
-x and the lengths) and `self.min_samples`: shorter clips are padded to this length.
+A ConvLayer has `self.conv`, `self.norm` (call it with x and the lengths after the
+convolution; None in some layers) and `self.activation`. The FeatureEncoder has
+`self.conv_layers` (call each with x and the lengths) and `self.min_samples`. It sets the
+padding of x to zero. Shorter clips are padded with zeros to min_samples, and items that
+are shorter count as min_samples long.
+
+The layout changes on the way: the waveforms are (B, L), the convolutions need (B, C, T),
+with C = 1 at first, and the frames that FeatureEncoder returns are (B, T, C).
 
 In the package this is in nanos2t/wav2vec2.py; try it before you look.
 Check it: nanos2t exercises 3

@@ -4,9 +4,9 @@ softmax(Q K^T / sqrt(D)) V, in N heads. `split_heads` cuts the width H into N he
 size D, `attention_weights` is the softmax, `attend` the whole formula, and `forward`
 makes the queries, attends and merges the heads.
 
-A mask is True where a query may look, and broadcasts to (B, N, T, S). With `is_causal`
-(there is no mask then, and T = S) token t sees the tokens 0 to t. `dropout` is 0 here;
-you may use F.dropout.
+A mask is bool here, True where a query may look, and broadcasts to (B, N, T, S). With
+`is_causal` (there is no mask then, and T = S) token t sees the tokens 0 to t. `dropout`
+is 0 here; you may use F.dropout.
 
 The module has `self.q_proj`, `self.out_proj`, `self.num_heads`, `self.dropout`, and
 `self.attention_dropout` (a number, for training only).

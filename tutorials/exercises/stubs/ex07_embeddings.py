@@ -4,11 +4,12 @@ The input of the decoder's first block is the token embedding, plus the position
 (in BERT) the token type, and then a norm. One class serves all families, so each part
 may have no effect: `embed_scale` may be 1, `position_offset` 0, `token_types` None,
 `norm` an identity. The cache already has `past` tokens, so the new ones do not start at
-position 0.
+position 0. The first type, row 0, is that of all tokens. More tokens, with the past ones,
+than `self.config.max_positions` are a ValueError.
 
 The module has `self.tokens`, `self.positions`, `self.token_types` (embeddings; the last
-one may be None), `self.norm`, `self.dropout`, `self.config.embed_scale` and
-`self.config.position_offset`.
+one may be None), `self.norm`, `self.dropout`, `self.config.embed_scale` (for the tokens
+only) and `self.config.position_offset`.
 
 In the package this is in nanos2t/decoder.py; try it before you look.
 Check it: nanos2t exercises 7

@@ -1,8 +1,8 @@
 """Exercise 8: causal mask
 
 In training the decoder reads all tokens at once, and must not see the token that it has
-to predict. True means that a token may look there. With a cache there are also `past`
-tokens before the T new ones.
+to predict. True means that a token may look there. With a cache there are also
+`past_length` tokens before the T new ones. The mask is bool, and on `device`.
 
 In the package this is in nanos2t/decoder.py; try it before you look.
 Check it: nanos2t exercises 8

@@ -2,7 +2,12 @@
 
 In training the decoder reads the right text, shifted by one position, and has to
 predict the next token at each position. Labels that do not count, such as those in the
-padding, are IGNORED, -100: the loss skips them, and no embedding has such a row.
+padding, are IGNORED, -100: the loss skips them, even if the logits there are NaN, and no
+embedding has such a row. Every other label counts, 0 too.
+
+The loss is one mean over the labels of the whole batch, and logits of 1000 are no
+problem for it. If all labels are IGNORED it is 0, and its gradient is 0: it must have
+one, or training stops with an error.
 
 In the package this is in nanos2t/model.py; try it before you look.
 Check it: nanos2t exercises 10

@@ -5,20 +5,28 @@ past tokens do not change. A cache keeps them, so that each step computes those 
 new token only.
 
 `KVCache.append` stores the keys and values of new tokens after the `self.length` tokens
-stored before, in `self.keys` and `self.values` (B, N, size, D), and returns everything
-stored.
+stored before, in the buffers `self.keys` and `self.values` (B, N, size, D), raises
+`self.length`, and returns everything stored, as views of the buffers.
 
 `DecoderSession` is called with all tokens so far, and gives the decoder those that the
 caches lack: `self.decoder(new_tokens, self.cross_keys_values, self.memory_mask,
-self.caches)` returns logits (R, T, V). `self.caches` is a list with one KVCache for
-each block. Each has a `.length` and a method `.reorder(parent_rows)`, for rows that
-changed places.
+self.caches)` returns logits (R, T, V), and appends the new tokens to the caches.
+`self.caches` is a list with one KVCache for each block: the `.length` of each is the
+number of tokens that it has, so that of the first cache, `self.caches[0].length`, says
+which tokens are new. If `parent_rows` is not None, rows have changed places:
+`.reorder(parent_rows)` of each cache comes first. The result are the logits of the last
+token, (R, V).
 
 `greedy_search` calls `next_logits(tokens, None)` for logits (R, V), and applies
-`process_logits(logits, tokens, config)` (given), which forbids tokens. It stops at
-`config.max_total_length` tokens, the start token included, or when each row has a token
-of `config.eos_ids`. After its EOS, a row gets pads, whose log-probability is 0. They
-add nothing to its length.
+`process_logits(logits, tokens, config)` (given), which forbids tokens, before
+log_softmax. It stops at `config.max_total_length` tokens, the start token included, or
+when each row has a token of `config.eos_ids`, a list. After its EOS, a row gets pads,
+whose log-probability is 0: `config.pad_token_id`, or the first EOS id if that is None.
+They add nothing to its length.
+
+The result is `Generated(sequences, sequences_scores, token_logprobs)`: the tokens (R, T)
+with the start token first, the score of each row (R,), and the log-probability of each
+token but the start token (R, T - 1).
 
 The score of a row is the sum of its log-probabilities / length **
 config.length_penalty; the length counts EOS, but not the start token. Sampling

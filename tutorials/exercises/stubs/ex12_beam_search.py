@@ -6,8 +6,13 @@ Keep the K best beginnings instead of one.
 
 `best_continuations` continues each beam of an utterance by each possible token. It
 returns the best C = 2 K of the K * V results, best first, as Beams (B, C), and the
-beams that they continue, their parents (B, C). There are 2 K of them so that K can run
-on even if K end. (With several EOS ids, C is 1 + their number, times K.)
+beams that they continue, their parents (B, C), numbers from 0 to K - 1. There are 2 K of
+them so that K can run on even if K end. (With several EOS ids, C is 1 + their number,
+times K.) It takes log_softmax of the logits, and applies `process_logits(logprobs,
+tokens, config)` (given) to the result, with the tokens (B * K, T). The Beams have
+`.tokens` (B, C, T + 1); `.logprobs` (B, C, T), of each token; `.scores` (B, C), the sum
+of all log-probabilities, not divided; and `.ended` (B, C), True after a token of
+`config.eos_ids`, and for all candidates with `config.max_total_length` tokens.
 
 `beam_search` repeats four steps:
 STEP 1: find the best continuations, the candidates.
@@ -18,16 +23,20 @@ STEP 3: those of the first K candidates that have ended compete for K places, by
 sum / length ** length_penalty. The length counts EOS, but not the start token.
 STEP 4: stop when every utterance has K finished hypotheses, and its best running beam,
 scored with its present length, is no better than the worst of them. With early_stopping
-True, stop as soon as K have finished. Stop also when all candidates end, at
-config.max_total_length.
+True, an utterance stops collecting as soon as K have finished. Stop also when all
+candidates end, at config.max_total_length.
+
+The result is `Generated` as in exercise 11: the `config.num_return_sequences` best
+hypotheses of each utterance, best first, those of one utterance together. It is trimmed:
+as long as the longest of them. After the end of a hypothesis come pads (the first EOS,
+if the pad id is 0 or None), with log-probability 0.
 
 There are always B * K rows. Sampling, early_stopping="never" and `trace` are not part
 of this exercise.
 
 Given: Beams with `select`, `append` and `merge`; `initial_beams(start, K)`, which
 returns the running beams (all are the same, so only the first one counts) and K empty
-places; `process_logits(logprobs, tokens, config)`; IMPOSSIBLE. After the end of a
-hypothesis come pads (EOS, if the pad id is 0 or None), with log-probability 0.
+places; IMPOSSIBLE.
 
 In the package this is in nanos2t/decoder.py and nanos2t/generate.py; try it before you look.
 Check it: nanos2t exercises 12

@@ -2,8 +2,9 @@
 
 When was each word said? The cross-attention tells, but not sharply. Dynamic time
 warping finds the cheapest path through a table cost (T tokens, S frames), from the
-first token and frame to the last of both, that never goes back. The result lists all
-its cells in order, as rows (token, frame).
+first token and frame to the last of both, that never goes back. Its cost is the sum of
+its cells, each counted once. The result lists all its cells in order, as rows (token,
+frame) of whole numbers.
 
 In the package this is in nanos2t/transcription/alignment.py; try it before you look.
 Check it: nanos2t exercises 13

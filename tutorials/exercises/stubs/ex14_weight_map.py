@@ -4,13 +4,17 @@ A checkpoint has the same tensors under other names, some of them fused or trans
 table says which is which, by rows (ours, theirs, flags).
 
 `unfuse` splits one tensor of theirs into the one or several of ours that it holds, in
-this order. If `row.is_transposed`, a matrix is stored as (in, out), ours as (out, in)
-(a bias has one dimension and stays as it is).
+this order, and returns a tuple, also if it is one. They need not be equally high. If
+`row.is_transposed`, a matrix is stored as (in, out), ours as (out, in) (a bias has one
+dimension and stays as it is). Another shape is a ValueError, and so are whole numbers:
+weights are floats. The message begins with `where`, the file and the tensor.
 
-`import_state` fills all tensors of ours, or raises a ValueError that names the tensor:
-nothing is ever skipped silently. A row may be `row.is_alias` (a second name: it must be
-equal if both are there, and fills in if the first is missing), `row.is_legacy` (an
-older name), `row.is_optional` (may be absent) or `row.is_dropped` (theirs only).
+`import_state` fills all tensors of ours, without copies, or raises a ValueError that
+names the file (`where`) and the tensor: nothing is ever skipped silently. A row may be
+`row.is_alias` (a second name: it must be equal if both are there, and fills in if the
+first is missing), `row.is_legacy` (an older name; with the new one there, too, it is an
+error, even if they are equal), `row.is_optional` (may be absent) or `row.is_dropped`
+(theirs only).
 
 Given: `match_rows(rows, ours)` yields (our names, their name, row) for each tensor,
 aliases last; `compile_pattern(row.theirs).fullmatch(name)` tells whether a row covers a
