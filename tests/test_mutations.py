@@ -74,6 +74,18 @@ MODEL = [
     ),
     Mistake(
         "wav2vec2.py",
+        "    if recompute:",
+        "    if False:",
+        "test_torch_tools.py::test_checkpointing_computes_blocks_again_and_gives_the_same_gradients",
+    ),
+    Mistake(
+        "model.py",
+        "decode_memory(self, memory, frame_lengths,",
+        "decode_memory(self, memory, None,",
+        "test_generate.py::test_generate_from_memory_is_generate",
+    ),
+    Mistake(
+        "wav2vec2.py",
         "x = self.norm(x, lengths)",
         "x = self.norm(x, None)",
         "test_wav2vec2.py::test_batch_is_alone",

@@ -60,7 +60,7 @@ def test_two_processes_that_share_the_weights_end_in_those_of_one(tmp_path: Path
         tmp_path, dtype="float64", steps=7, layerdrop=0.0, best="dev_loss", **constant
     )
     run_training(replace(config, steps=9))
-    config = replace(config, output=str(tmp_path / "two"), shard=True)
+    config = replace(config, output=str(tmp_path / "two"), shard=True, checkpoint_activations=True)
     (tmp_path / "dies.py").write_text(
         "import sys\nfrom nanos2t.cli import main as cli\nfrom nanos2t.training import loop\n"
         "loop.train_step = None\ncli.main(sys.argv[1:])\n"
