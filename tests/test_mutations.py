@@ -62,8 +62,8 @@ MODEL = [
     ),
     Mistake(
         "wav2vec2.py",
-        "distances.abs() < num_exact",
-        "distances.abs() <= num_exact",
+        "clamp(max=num_buckets - 1)",
+        "clamp(max=num_buckets)",
         "test_wav2vec2.py::test_every_distance_has_the_bucket_of_hf",
     ),
     Mistake(
