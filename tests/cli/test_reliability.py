@@ -436,3 +436,15 @@ def test_a_batch_is_what_its_files_are(count: int):
     actual = many.compare_batches(nanos2t.load(), names, language="de")
     assert actual["differ"] == [] and actual["score_difference"] < 1e-4
     assert actual["compared"] == count and actual["texts"] > count / 3
+
+
+@pytest.mark.slow
+def test_no_word_is_lost_in_silence(tmp_path: Path):
+    """Folders, links, damaged files, outputs and options, drawn at random, with counted words."""
+    command = ["-m", "tests.benchmarks.fuzz", "--scenes", "--inputs", "80", "--seed", "7"]
+    process = python(*command, "--output", str(tmp_path / "fuzz"), cwd=ROOT)
+    out, err = process.communicate(timeout=600)
+    counts = json.loads(out.splitlines()[-1])["scene"]
+    assert process.returncode == 0, (out, err)
+    assert counts["inputs"] == 80 and counts["failed"] == 0
+    assert counts["ok"] > 15 and counts["refused"] > 15
