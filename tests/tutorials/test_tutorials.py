@@ -18,7 +18,6 @@ from pathlib import Path
 import nbformat
 import notebooks
 import pytest
-from exercises.course import select_exercises
 
 import nanos2t
 from nanos2t import DecoderConfig, EncoderConfig, GenerationConfig
@@ -195,6 +194,8 @@ def test_a_network_and_a_wrong_name_are_found(tmp_path: Path):
 
 @each_lesson
 def test_commands_of_the_prose_work(lesson: Path, monkeypatch, capfd):
+    from exercises.course import select_exercises
+
     from nanos2t.cli.main import build_parser, main
 
     monkeypatch.chdir(ROOT)
