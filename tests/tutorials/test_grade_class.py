@@ -12,7 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from exercises import folders
 from exercises.course import EXERCISES
+from exercises.grading import OK
+from exercises.processes import grade_exercises
 from helpers.answers import exercise_number, read_answer
 from helpers.students import NAMES, SPECIAL, add_line, write_class
 
@@ -84,6 +87,25 @@ def test_a_small_class(run, tmp_path):
         assert [row["points"] for row in csv.DictReader(file)] == ["10", "6", "3"]
 
 
+def test_answers_that_were_learned_by_heart_are_wrong_for_other_numbers(run, tmp_path):
+    """Whoever returns the stored answers is right in public, and has few points."""
+    work = write_work(tmp_path / "class", "Ada", 4)
+    write_work(tmp_path / "class", "Bob", 4)
+    key = json.loads(folders.read_key_text("ex04"))["wav2vec2:position_conv"][""]
+    answers = [list(case.values())[0] for case in key.values()]
+    text = f"import torch\nanswers = iter(2 * {answers})\n"
+    text += "def position_conv(*arguments):\n    return torch.tensor(next(answers)).double()\n"
+    exercise_number(4).path(work).write_text(text, encoding="utf-8")
+    [public] = grade_exercises([exercise_number(4)], work)
+    assert public.status == OK
+    homework = tmp_path / "homework.py"
+    homework.write_text("POINTS = {4: 10}\nSEED = 12", encoding="utf-8")
+    code, out, _ = run(tmp_path / "class", "--assignment", homework, "--jobs", 2)
+    lines = [line.split() for line in out.splitlines()]
+    assert ["Bob", "10", "10"] in lines and ["Ada", "0", "0"] in lines
+    assert "right for the public numbers, wrong for others: " in out and "Seed 12" in out
+
+
 def test_one_submission_for_gradescope(run, tmp_path):
     """It has the files itself; the results are ours, whatever it has written there before."""
     work = write_work(tmp_path, "submission", 8)
@@ -107,8 +129,8 @@ def test_usage(run, tmp_path):
     for words, message in {
         (): "expected: nanos2t exercises grade FOLDER",
         (tmp_path / "nothing",): "expected a folder",
-        (tmp_path / "class", "--jobs", 0): "--jobs: expected a number above 0",
-        (tmp_path / "class", "--seconds", "nan"): "--seconds: expected a number above 0",
+        (tmp_path / "class", "--jobs", 0): "--jobs: '0', expected",
+        (tmp_path / "class", "--seconds", "nan"): "--seconds: 'nan', expected",
         (tmp_path / "class", "--assignment", homework): "POINTS: '0'",
         (tmp_path / "class", "--output", tmp_path / "class" / "grades"): "in the folder",
     }.items():

@@ -1,12 +1,13 @@
 """`nanos2t exercises grade FOLDER`: grade a class, and write tables and a page about it."""
 
 import re
+import secrets
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exercises import folders
@@ -30,6 +31,7 @@ from nanos2t.files import write_text
 
 Write = Callable[[str], None]
 COLUMN = 5  # characters of a column of points
+MAX_SEED = 999_999  # few digits to copy
 NUM_MISTAKES = 5  # that the terminal shows
 
 
@@ -54,6 +56,8 @@ def grade_class(order: Order, write: Write) -> int:
     """
     start = time.monotonic()
     assignment = read_assignment(order.assignment)
+    if assignment.seed is None:
+        assignment = replace(assignment, seed=1 + secrets.randbelow(MAX_SEED))
     sources = find_submissions(order.folder, assignment.exercises)
     if order.gradescope:
         sources = {order.folder.resolve().name: order.folder}
@@ -77,7 +81,9 @@ def grade_class(order: Order, write: Write) -> int:
     if order.as_json:
         write(make_json(students, assignment))
     else:
-        write(format_end(students, names, time.monotonic() - start))
+        write(format_end(students, time.monotonic() - start))
+        write(f"Seed {assignment.seed}: as SEED in the assignment it gives the same inputs\n")
+        write("".join(f"Written: {name}\n" for name in names))
     return 0 if all(student.is_readable for student in students) else 1
 
 
@@ -111,7 +117,7 @@ def grade_student(
         work = Path(temporary).resolve()
         for exercise in present:
             exercise.path(work).write_bytes(submission.files[exercise.id])
-        for result in grade_exercises(present, work, make_limits(order), stop):
+        for result in grade_exercises(present, work, make_limits(order, assignment), stop):
             results[result.id] = result
 
     for exercise in exercises:
@@ -127,15 +133,15 @@ def missing_result(exercise: Exercise) -> Result:
     return Result(exercise.id, exercise.title, TODO, f"there is no {exercise.name}.py")
 
 
-def make_limits(order: Order) -> Limits:
+def make_limits(order: Order, assignment: Assignment) -> Limits:
     """Return the limits of a student's code, which may not read the others' or the answers."""
     private = [order.folder, folders.ANSWERS, folders.KEYS, folders.MISTAKES, folders.WORK]
     private += [path for path in (order.assignment, order.output) if path]
     paths = tuple(str(path.resolve()) for path in private)
-    assignment = ""
+    path = ""
     if order.assignment:
-        assignment = str(order.assignment.resolve())
-    return Limits(order.seconds, order.megabytes, paths, assignment)
+        path = str(order.assignment.resolve())
+    return Limits(order.seconds, order.megabytes, paths, path, assignment.seed)
 
 
 # What is written
@@ -166,8 +172,8 @@ def clean(text: str) -> str:
     return re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", "?", text)
 
 
-def format_end(students: list[Student], names: list[str], seconds: float) -> str:
-    """Return the mean, the most frequent mistakes, and the files that were written."""
+def format_end(students: list[Student], seconds: float) -> str:
+    """Return the mean and the most frequent mistakes."""
     mean = sum(student.points for student in students) / len(students)
     possible = format_points(students[0].possible)
     text = f"\n{len(students)} graded in {seconds:.0f} s, on average {mean:.1f} of {possible}\n"
@@ -176,7 +182,7 @@ def format_end(students: list[Student], names: list[str], seconds: float) -> str
         text += "The most frequent mistakes:\n"
     for mistake in mistakes:
         text += clean(f"{len(mistake.names):>4}  {mistake.number:>2} {mistake.sentence}") + "\n"
-    return text + "".join(f"Written: {name}\n" for name in names)
+    return text
 
 
 def write_files(students: list[Student], assignment: Assignment, order: Order) -> list[str]:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from exercises.assignment import Assignment
 from exercises.calls import collect_answers
-from exercises.comparison import is_close
+from exercises.comparison import Answer, is_close
 from exercises.diagnosis import explain_exception
 from exercises.exercise import Exercise
 from exercises.grading import FAIL, OK, TODO, Part, diagnose
+from exercises.inputs import Draw
 from exercises.loading import load_functions
 from exercises.targets import package_function, replace_functions, short_name
 
@@ -32,7 +33,9 @@ def try_cases(assignment: Assignment) -> None:
                 raise ValueError(f"CASES: {target}: the check yields no case")
 
 
-def check_private_cases(exercise: Exercise, folder: Path, assignment: Assignment) -> Iterator[Part]:
+def check_private_cases(
+    exercise: Exercise, folder: Path, assignment: Assignment, draw: Draw
+) -> Iterator[Part]:
     """Yield a verdict on each function of an exercise for which the teacher has cases."""
     targets = [target for target in exercise.checks if target in assignment.cases]
     if not targets:
@@ -40,10 +43,10 @@ def check_private_cases(exercise: Exercise, folder: Path, assignment: Assignment
     functions = load_functions(exercise, exercise.path(folder))
     for target in targets:
         private = with_private_check(exercise, target, assignment)
-        expected, _ = collect_answers(private, target, package_function(target))
+        expected, _ = collect_answers(private, target, package_function(target), draw)
         # The others are the package's, so that only this one is judged.
         with replace_functions({target: functions[target]}):
-            yield check_cases(private, target, functions[target], expected)
+            yield check_cases(private, functions[target], expected, draw)
 
 
 def with_private_check(exercise: Exercise, target: str, assignment: Assignment) -> Exercise:
@@ -52,12 +55,13 @@ def with_private_check(exercise: Exercise, target: str, assignment: Assignment) 
 
 
 def check_cases(
-    exercise: Exercise, target: str, function: Callable, expected: dict[str, dict]
+    exercise: Exercise, function: Callable, expected: dict[str, Answer], draw: Draw
 ) -> Part:
     """Return the verdict on one function: how many answers are the package's."""
+    [target] = exercise.checks
     part = Part(short_name(target) + SUFFIX, OK, num_cases=len(expected))
     try:
-        answers, probe = collect_answers(exercise, target, function)
+        answers, probe = collect_answers(exercise, target, function, draw)
     except NotImplementedError:
         part.status = TODO
         part.sentence = f"write {short_name(target)}"

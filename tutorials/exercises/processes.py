@@ -22,10 +22,12 @@ import torch
 
 from exercises.assignment import read_assignment
 from exercises.course import select_exercises
+from exercises.drawn_cases import check_drawn_cases
 from exercises.exercise import Exercise
 from exercises.folders import HERE
 from exercises.grading import FAIL, OK, Part, Result, grade_exercise
 from exercises.guard import explain_memory, guard_process, limit_resources
+from exercises.inputs import Draw
 from exercises.private_cases import check_private_cases
 
 SECONDS = 30  # that one function may take; a correct one takes less than one
@@ -43,13 +45,15 @@ class Limits:
 
     `megabytes` is the memory that it may ask for, None for any amount. With `private`, a list of
     folders that it may not read, it may not start programs or change files either, and all its
-    functions are checked, those after a wrong one as well, with the cases of `assignment`.
+    functions are checked, those after a wrong one as well, with the cases of `assignment`, and
+    with inputs of `seed`.
     """
 
     seconds: float = SECONDS
     megabytes: int | None = None
     private: tuple[str, ...] | None = None
     assignment: str = ""
+    seed: int = 0
 
 
 class StoppedError(Exception):
@@ -290,6 +294,7 @@ def grade_guarded(job: dict, send: Callable) -> None:
     path = Path(job["assignment"]) if job["assignment"] else None
     assignment = read_assignment(path)
     exercises = select_exercises(job["ids"])
+    draw = Draw(job["seed"])
     limit_resources(job["megabytes"], job["seconds"])
     guard_process(job["private"], job["folder"])
 
@@ -300,7 +305,8 @@ def grade_guarded(job: dict, send: Callable) -> None:
     for exercise in exercises:
         result = grade_exercise(exercise, folder, lambda part: send(part=explain(part)))
         if result.parts:
-            for part in check_private_cases(exercise, folder, assignment):
+            check_drawn_cases(exercise, folder, result, draw)
+            for part in check_private_cases(exercise, folder, assignment, draw):
                 send(part=explain(part))
                 add_part(result, part)
         send(result=explain(result))

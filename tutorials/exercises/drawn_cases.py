@@ -1,0 +1,40 @@
+"""Check functions with random inputs of a seed, which no key and no student knows."""
+
+from pathlib import Path
+
+from exercises.calls import collect_answers
+from exercises.comparison import is_close
+from exercises.exercise import Exercise
+from exercises.grading import FAIL, OK, Part, Result, diagnose
+from exercises.inputs import Draw
+from exercises.loading import load_functions
+from exercises.targets import package_function, replace_functions
+
+
+def check_drawn_cases(exercise: Exercise, folder: Path, result: Result, draw: Draw) -> None:
+    """Note in a result which functions are right for the public inputs only.
+
+    The same cases run with other numbers; what the package returns for them is right.
+    """
+    functions = load_functions(exercise, exercise.path(folder))
+    for (target, function), part in zip(functions.items(), result.parts):
+        if part.status != OK:
+            continue
+        expected, _ = collect_answers(exercise, target, package_function(target), draw)
+        with replace_functions({target: function}):
+            answers, probe = collect_answers(exercise, target, function, draw)
+            wrong = [case for case in expected if not is_close(answers[case], expected[case])]
+            if wrong:
+                case = wrong[0]
+                sentence = diagnose(exercise, target, probe, answers, case, expected[case])
+                note_wrong_part(result, part, sentence, len(expected) - len(wrong))
+
+
+def note_wrong_part(result: Result, part: Part, sentence: str, num_right: int) -> None:
+    """Turn a verdict on a function, and that on its exercise, into wrong."""
+    part.status = FAIL
+    part.num_right = num_right
+    part.sentence = f"{part.name}: right for the public numbers, wrong for others: {sentence}"
+    if result.status != FAIL:
+        result.status = FAIL
+        result.sentence = part.sentence
