@@ -132,6 +132,7 @@ class SpeechEncoderDecoder(nn.Module):
         broken or not implemented.
         """
         pretrained.check_dtype(dtype)
+        pretrained.check_device(device)
         folder = checkpoint.find_folder(name_or_path, revision, local_files_only)
 
         # The configs give an empty model: its names and shapes say what to look for.
@@ -170,6 +171,7 @@ class SpeechEncoderDecoder(nn.Module):
         Raises ValueError as `from_pretrained` does, and for an unknown option.
         """
         pretrained.check_dtype(dtype)
+        pretrained.check_device(device)
         encoder_fields, decoder_fields, generation = halves.split_options(options)
         encoder_half = halves.read_half(checkpoint.find_folder(encoder), "encoder")
         decoder_half = halves.read_half(checkpoint.find_folder(decoder), "decoder")

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from nanos2t import remap, remap_config
 from nanos2t.checkpoint import read_tensors
 from nanos2t.decoder import DecoderConfig, DecoderTraining
-from nanos2t.files import check_downloaded, read_json
+from nanos2t.files import check_downloaded, first_line, read_json
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.halves import MODEL_TYPE, Half
 from nanos2t.initialize import initialize_weights
@@ -260,6 +260,15 @@ class SkipInit(TorchFunctionMode):
         if getattr(func, "__module__", "") == "torch.nn.init":
             return None
         return func(*args, **(kwargs or {}))
+
+
+def check_device(device: str | torch.device | None) -> None:
+    """Raise ValueError unless `device` is one that torch can use here."""
+    # torch raises errors of many kinds for others, after the weights were read.
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, NotImplementedError, RuntimeError, TypeError) as error:
+        raise ValueError(f"device is {device!r:.40}: {first_line(error)}") from None
 
 
 def check_dtype(dtype: torch.dtype) -> None:

@@ -451,9 +451,15 @@ COMMANDS = [
         "cli/test_transcribe.py::test_skip_existing_does_the_rest",
     ),
     Mistake(
+        "training/loop.py",
+        "                state.check_weights()\n",
+        "",
+        "training/test_loop.py::test_a_learning_rate_that_ruins_the_weights_stops_at_once",
+    ),
+    Mistake(
         "cli/transcribe.py",
-        "return FAILED if num_failed else 0\n\n\ndef find_inputs",
-        "return 0\n\n\ndef find_inputs",
+        "return FAILED if num_failed else 0\n\n\ndef streams_stdin",
+        "return 0\n\n\ndef streams_stdin",
         "cli/test_transcribe.py::test_all_files_fail",
     ),
 ]

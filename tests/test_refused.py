@@ -9,6 +9,7 @@ import torch
 from helpers.saved_pair import ADAPTER, edit, refuse, save_pair
 from safetensors.torch import load_file, save_file
 
+import nanos2t
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder
 
@@ -273,3 +274,12 @@ def test_heads_that_do_not_divide_the_width(folder):
 def test_the_dtype_is_checked(dtype, folder):
     with pytest.raises(ValueError, match=f"dtype is {dtype!r}, expected a floating point type"):
         SpeechEncoderDecoder.from_pretrained(folder, dtype=dtype)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "tpu", "", 10**9, float("inf"), ["cpu"]])
+def test_the_device_is_checked(device, folder):
+    """Before the weights are read; `load` accepts fewer devices, and lists them."""
+    with pytest.raises(ValueError, match="device is "):
+        SpeechEncoderDecoder.from_pretrained(folder, device=device)
+    with pytest.raises(ValueError, match="device is .*expected one of auto"):
+        nanos2t.load(folder, device=device)

@@ -79,7 +79,7 @@ def find_language(name: str, codes: Iterable[str]) -> str:
     if name in codes:
         return name
 
-    word = name.strip().lower()
+    word = str(name).strip().lower()
     matches = []
     for code in codes:
         language = code[:2]

@@ -23,9 +23,11 @@ def test_by_code_or_name(wanted: str, code: str):
     )
 
 
-@pytest.mark.parametrize("wanted", ["", " ", "xx", "ger", "french", "d", "de_", "klingon"])
-def test_an_unknown_one_is_refused_with_the_list(wanted: str):
-    with pytest.raises(ValueError, match=f"language '{wanted}'.*verbatim, en, de, pt_XX, zh_CN$"):
+@pytest.mark.parametrize(
+    "wanted", ["", " ", "xx", "ger", "french", "d", "de_", "klingon", 3, float("nan")]
+)
+def test_an_unknown_one_is_refused_with_the_list(wanted):
+    with pytest.raises(ValueError, match=f"language {wanted!r}.*verbatim, en, de, pt_XX, zh_CN$"):
         languages.find_language(wanted, KNOWN)
 
 
