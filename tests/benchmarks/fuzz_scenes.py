@@ -112,6 +112,8 @@ def read_files() -> dict[str, str]:
 def is_named(path: str, lines: list[str]) -> bool:
     """Return whether a line names a recording, as a terminal may show it."""
     name = escape_controls(" ".join(path.split()))
+    if name == "-" and any("warning: audio stream: " in line for line in lines):
+        return True
     return any(f"nanos2t: {name}: " in line or f"warning: {name}: " in line for line in lines)
 
 
