@@ -22,6 +22,7 @@ from exercises.exercise import Exercise
 
 HERE = Path(__file__).parent
 LIKELY = "looks like: "
+NOT_SIMILAR = (0.0, 0)
 
 
 def match_mistake(answers: dict[str, Answer], right: dict[str, Answer], wrong: dict) -> str:
@@ -40,21 +41,21 @@ def match_mistake(answers: dict[str, Answer], right: dict[str, Answer], wrong: d
     similarities = {}
     for key, mistaken in wrong.items():
         name = mistake_name(key)
-        share = share_of_mistake(answers, right, mistaken)
-        similarities[name] = max(share, similarities.get(name, 0.0))
-    best = max(similarities.values(), default=0.0)
-    names = [name for name, share in similarities.items() if share == best]
-    if best >= 0.5 and len(names) == 1:
+        similarity = compare_mistake(answers, right, mistaken)
+        similarities[name] = max(similarity, similarities.get(name, NOT_SIMILAR))
+    best = max(similarities.values(), default=NOT_SIMILAR)
+    names = [name for name, similarity in similarities.items() if similarity == best]
+    if best[0] >= 0.5 and len(names) == 1:
         return LIKELY + names[0]
     return ""
 
 
-def share_of_mistake(
+def compare_mistake(
     answers: dict[str, Answer], right: dict[str, Answer], mistaken: dict[str, Answer]
-) -> float:
-    """Return in how many of the cases in which a mistake shows the answer is the mistaken one.
+) -> tuple[float, int]:
+    """Return in what share of the cases in which a mistake shows, and in how many, it was made.
 
-    It is 0 if the answer to one of them is right: then it is another mistake.
+    Both are 0 if the answer to one of these cases is right: then it is another mistake.
     """
     num_shown = 0
     num_same = 0
@@ -63,11 +64,11 @@ def share_of_mistake(
             continue
         answer = answers.get(case, {})
         if is_close(answer, expected):
-            return 0.0
+            return NOT_SIMILAR
         num_shown += 1
         if is_close(answer, mistaken[case]) and not raises(answer):
             num_same += 1
-    return num_same / max(1, num_shown)
+    return num_same / max(1, num_shown), num_same
 
 
 def raises(answer: Answer) -> str:
