@@ -282,7 +282,12 @@ def check_dtype(dtype: torch.dtype) -> None:
 def check_sizes(configs: ModelConfigs) -> None:
     """Raise ValueError for sizes that torch accepts when it builds a model, but we do not."""
     encoder = configs.encoder
-    num_layers = max(encoder.num_layers, encoder.adapter_layers, configs.decoder.num_layers)
+    num_layers = max(
+        encoder.num_layers,
+        encoder.adapter_layers,
+        encoder.position_layers,
+        configs.decoder.num_layers,
+    )
     if num_layers > MAX_LAYERS or encoder.adapter_stride == 0:
         raise ValueError(f"{num_layers} layers, adapter_stride {encoder.adapter_stride}")
     if encoder.hidden_size == 0 or configs.decoder.hidden_size == 0:

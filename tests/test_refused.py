@@ -189,6 +189,11 @@ VALUES = {  # where in config.json, values, what the error says
         {"num_hidden_layers": 2**31 - 1},
         "expected sizes of which a model can be built (2147483647 layers, adapter_stride 2)",
     ),
+    "positions without an end": (
+        ["encoder"],
+        {"model_type": "data2vec-audio", "num_conv_pos_embeddings": 2**31 - 1},
+        "expected sizes of which a model can be built (2147483647 layers, adapter_stride 2)",
+    ),
     "more layers than a number can be": (
         ["decoder"],
         {"num_hidden_layers": 2**63},
