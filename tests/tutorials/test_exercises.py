@@ -334,3 +334,11 @@ def test_each_function_has_a_verdict_of_its_own(folder):
     for status, num_right, num_cases in verdicts.values():
         assert (num_right == num_cases) == (status == OK)
     assert len(grade_exercise(exercise, folder).parts) < len(result.parts)
+
+
+def test_an_exception_is_no_mistake_that_shows_elsewhere(folder):
+    """exit() in each case is not "the mask is not on `device`", which no result has then."""
+    exercise = exercise_number(8)
+    text = "def causal_mask(T, past, device):\n    raise SystemExit\n"
+    result = grade(exercise, text, folder)
+    assert "SystemExit" in result.sentence and "looks like" not in result.sentence

@@ -184,6 +184,7 @@ def write_fifteenth(root: Path) -> None:
     ]
     exercises = root / "tutorials" / "exercises"
     names = ["ex15_ngrams.py", "answers/ex15_ngrams.py", "mistakes/ex15_ngrams.txt"]
+    names.append("clauses/ex15_ngrams.txt")
     for name, text in zip(names, blocks, strict=True):
         assert f"`{name}`" in section or f"`tutorials/exercises/{name}`" in section
         (exercises / name).write_text(text, encoding="utf-8")
@@ -227,4 +228,5 @@ def test_a_fifteenth_exercise_needs_its_own_files_and_one_line(tmp_path):
     assert not [path for path, content in before.items() if path.read_bytes() != content]
     assert " ok " in run("nanos2t", "exercises", "15", "--reference")
     assert "1 of 3: With n = 3" in run("nanos2t", "exercises", "hint", "15")
-    run("pytest", "-q", "tests/tutorials/test_exercises.py", "-k", "ex15 or order or stubs")
+    tests = ["tests/tutorials/test_exercises.py", "tests/tutorials/test_clauses.py"]
+    run("pytest", "-q", *tests, "-k", "ex15 or order or stubs")

@@ -60,9 +60,12 @@ def compare_mistake(
     num_shown = 0
     num_same = 0
     for case, expected in right.items():
+        answer = answers.get(case, {})
+        # Whoever made this mistake alone would have had an answer.
+        if raises(answer) and not raises(mistaken[case]):
+            return 0.0
         if is_close(mistaken[case], expected):
             continue
-        answer = answers.get(case, {})
         if is_close(answer, expected):
             return NOT_SIMILAR
         num_shown += 1
