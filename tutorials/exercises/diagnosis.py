@@ -63,7 +63,7 @@ def compare_mistake(
         answer = answers.get(case, {})
         # Whoever made this mistake alone would have had an answer.
         if raises(answer) and not raises(mistaken[case]):
-            return 0.0
+            return NOT_SIMILAR
         if is_close(mistaken[case], expected):
             continue
         if is_close(answer, expected):
