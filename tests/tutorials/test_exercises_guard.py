@@ -7,7 +7,7 @@ import os
 import pytest
 from exercises.grading import FAIL, OK
 from exercises.guard import explain_memory
-from exercises.processes import Limits, grade_exercises
+from exercises.processes import Limits, grade_exercises, try_grading
 from helpers.answers import exercise_number, read_answer
 
 HOSTILE = """
@@ -99,6 +99,13 @@ def test_errors_of_memory_are_put_in_plain_words(message):
     expected = "attend: it asks for more than 1,000 MB of memory"
     assert explain_memory(f"attend: {message}", 1000) == expected
     assert explain_memory("attend: RuntimeError: shapes differ", 5) != expected
+
+
+def test_a_student_is_not_blamed_for_the_grader():
+    exercise = exercise_number(8)
+    result = try_grading(exercise, lambda: {}["key"])
+    assert result.status == FAIL
+    assert result.sentence == "the grader itself failed, KeyError: 'key': please report it"
 
 
 def test_results_are_not_taken_from_the_students_code(folder):

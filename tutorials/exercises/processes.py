@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -254,7 +255,7 @@ def run_child() -> None:
         is_done = threading.Event()
         arguments = (exercise, folder, job["seconds"], is_done, send)
         threading.Thread(target=report_delay, args=arguments, daemon=True).start()
-        result = grade_exercise(exercise, folder)
+        result = try_grading(exercise, partial(grade_exercise, exercise, folder))
         is_done.set()
         send(result=asdict(result))
 
@@ -302,11 +303,24 @@ def grade_guarded(job: dict, send: Callable) -> None:
         verdict.sentence = explain_memory(verdict.sentence, job["megabytes"])
         return asdict(verdict)
 
-    for exercise in exercises:
+    def grade(exercise: Exercise) -> Result:
         result = grade_exercise(exercise, folder, lambda part: send(part=explain(part)))
         if result.parts:
             check_drawn_cases(exercise, folder, result, draw)
             for part in check_private_cases(exercise, folder, assignment, draw):
                 send(part=explain(part))
                 add_part(result, part)
+        return result
+
+    for exercise in exercises:
+        result = try_grading(exercise, partial(grade, exercise))
         send(result=explain(result))
+
+
+def try_grading(exercise: Exercise, grade: Callable[[], Result]) -> Result:
+    """Return a result. If the grader fails, the student is not to blame, and it says so."""
+    try:
+        return grade()
+    except Exception as error:
+        sentence = f"the grader itself failed, {type(error).__name__}: {error}: please report it"
+        return Result(exercise.id, exercise.title, FAIL, " ".join(sentence.split()))
