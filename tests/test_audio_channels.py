@@ -52,6 +52,21 @@ def test_opposite_phase_with_independent_noise(signs, level):
     assert correlate(waveform, channels[0]) > 0.5
 
 
+@pytest.mark.parametrize("place", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("seconds", [0.005, 0.1, 0.2])
+def test_opposite_phase_beside_a_click_that_is_louder_than_speech(place, seconds):
+    """The click is not cancelled: of the loudest frames the mean loses nothing."""
+    speech = speak(9.0, level=0.03)
+    start = round(place * (len(speech) - seconds * RATE))
+    channels = [speech.copy(), -speech]
+    for number, channel in enumerate(channels):
+        click = noise(round(seconds * RATE), number)
+        channel[start : start + len(click)] += click / np.abs(click).max()
+    waveform = load(*channels, warning="from 0 s on only channel")
+    before = slice(0, start) if place > 0.1 else slice(start + round(seconds * RATE), None)
+    assert correlate(waveform[before], speech[before]) > 0.99
+
+
 def test_opposite_phase_with_an_offset_and_a_hum_in_common():
     speech = speak()
     common = 0.2 + sine(RATE, 12.0, hertz=50, amplitude=0.1)[: len(speech)]
