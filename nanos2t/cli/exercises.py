@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from nanos2t.cli.console import FAILED, USAGE, exit_with, log_stderr, write_stdout
-from nanos2t.cli.options import parse_count, parse_megabytes, parse_seconds
+from nanos2t.cli.options import parse_count, parse_megabytes, parse_seconds, parse_seed
 
 EXERCISES = Path("tutorials", "exercises")
 
@@ -34,6 +34,12 @@ def add_command(commands) -> None:
     )
     parser.add_argument(
         "--yes", action="store_true", help="show a solution before the exercise is solved"
+    )
+    parser.add_argument(
+        "--seed",
+        type=parse_seed,
+        metavar="N",
+        help="repeat the random inputs of a run, whose number the grader has printed",
     )
     parser.add_argument(
         "--watch", action="store_true", help="check again on each save, until Ctrl-C"

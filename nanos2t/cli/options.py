@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MAX_COUNT = 1000
 MAX_MEGABYTES = 10**6
 MAX_SECONDS = 10**9
+MAX_SEED = 999_999
 
 
 def parse_count(text: str, most: int = MAX_COUNT) -> int:
@@ -29,6 +30,11 @@ def parse_count(text: str, most: int = MAX_COUNT) -> int:
 def parse_megabytes(text: str) -> int:
     """Return a size in megabytes, as argparse wants a type to do."""
     return parse_count(text, MAX_MEGABYTES)
+
+
+def parse_seed(text: str) -> int:
+    """Return the seed of an exercise's inputs, as argparse wants a type to do."""
+    return parse_count(text, MAX_SEED)
 
 
 def parse_seconds(text: str) -> float:

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from exercises import folders
+from exercises.comparison import read_key
 from exercises.course import EXERCISES, select_exercises
 from exercises.grading import FAIL, OK
 from exercises.processes import Limits, grade_exercises
@@ -254,3 +256,28 @@ def test_an_exercise_by_its_name():
     for word in "conv", str(COUNT + 1), "nothing":
         with pytest.raises(ValueError, match=f"expected an exercise, 1 to {COUNT}, or its name"):
             select_exercises([word])
+
+
+def test_an_answer_learned_by_heart_is_right_for_no_other_seed(run, folder):
+    """Inputs are drawn anew in each run; the number that is printed repeats them."""
+    right, _ = read_key(exercise_number(1), "audio:normalise")
+    known = {case: answer[""].tolist() for case, answer in right.items() if "" in answer}
+    text = (
+        "import numpy as np\n"
+        f"ANSWERS = {list(known.values())!r}\nCALLS = []\n\n\n"
+        "def normalise(waveform, eps=1e-7):\n"
+        "    CALLS.append(waveform)\n"
+        "    if len(CALLS) <= len(ANSWERS):\n"
+        "        return np.array(ANSWERS[len(CALLS) - 1], np.float32)\n"
+        "    return np.zeros(5, np.float32)\n"
+    )
+    exercise_number(1).path(folder).write_text(text, encoding="utf-8")
+    code, out, _ = run("exercises", 1)
+    assert code == 1
+    seed = re.search(r"right for the public numbers, wrong for others \(--seed (\d+)\)", out)[1]
+    _, again, _ = run("exercises", 1, "--seed", seed)
+    assert again == out
+    assert run("exercises", 1, "--seed", "ten")[0] == 2
+
+    exercise_number(1).path(folder).write_text(read_answer(exercise_number(1)), encoding="utf-8")
+    assert run("exercises", 1)[0] == 0

@@ -15,7 +15,7 @@ import pytest
 from exercises import folders
 from exercises.course import EXERCISES
 from exercises.grading import OK
-from exercises.processes import grade_exercises
+from exercises.processes import Limits, grade_exercises
 from helpers.answers import exercise_number, read_answer
 from helpers.students import NAMES, SPECIAL, add_line, write_class
 
@@ -96,14 +96,16 @@ def test_answers_that_were_learned_by_heart_are_wrong_for_other_numbers(run, tmp
     text = f"import torch\nanswers = iter(2 * {answers})\n"
     text += "def position_conv(*arguments):\n    return torch.tensor(next(answers)).double()\n"
     exercise_number(4).path(work).write_text(text, encoding="utf-8")
-    [public] = grade_exercises([exercise_number(4)], work)
+    [public] = grade_exercises([exercise_number(4)], work, Limits(seed=0))
     assert public.status == OK
     homework = tmp_path / "homework.py"
     homework.write_text("POINTS = {4: 10}\nSEED = 12", encoding="utf-8")
     code, out, _ = run(tmp_path / "class", "--assignment", homework, "--jobs", 2)
     lines = [line.split() for line in out.splitlines()]
     assert ["Bob", "10", "10"] in lines and ["Ada", "0", "0"] in lines
-    assert "right for the public numbers, wrong for others: " in out and "Seed 12" in out
+    assert (
+        "right for the public numbers, wrong for others (--seed 12): " in out and "Seed 12" in out
+    )
 
 
 def test_one_submission_for_gradescope(run, tmp_path):

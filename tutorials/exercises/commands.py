@@ -11,11 +11,12 @@ from typing import NoReturn
 
 from exercises import folders, handout, make
 from exercises.course import select_exercises
+from exercises.drawn_cases import new_seed
 from exercises.exercise import Exercise
 from exercises.folders import prepare_work, relative_path
 from exercises.grade_class import Order, grade_class
 from exercises.grading import OK
-from exercises.processes import grade_exercises
+from exercises.processes import Limits, grade_exercises
 from exercises.report import format_result, format_summary
 from exercises.targets import is_written, package_function, source_location
 from exercises.watch import watch_exercises
@@ -40,7 +41,7 @@ def run(options: Namespace, write: Write) -> int:
     exercises = select_exercises(options.words)
     if options.watch:
         return watch(exercises, write, options)
-    return grade(exercises, write, options.json, options.reference)
+    return grade(exercises, write, options)
 
 
 def run_with_stubs(command: str, arguments: list[str], options: Namespace, write: Write) -> int:
@@ -89,15 +90,17 @@ def read_order(words: list[str], options: Namespace) -> Order:
     )
 
 
-def grade(exercises: list[Exercise], write: Write, as_json: bool, package: bool) -> int:
+def grade(exercises: list[Exercise], write: Write, options: Namespace) -> int:
     """Grade the work folder, or the package itself, and write the results as lines or as JSON."""
+    as_json = options.json
     is_new = not folders.WORK.exists()
-    folder = folders.WORK if not package and prepare_work() else None
+    folder = folders.WORK if not options.reference and prepare_work() else None
     if folder and is_new and not as_json:
         write(f"Made {relative_path(folder)}, with a file for each exercise.\n\n")
 
     results = []
-    for result in grade_exercises(exercises, folder):
+    limits = Limits(seed=new_seed() if options.seed is None else options.seed)
+    for result in grade_exercises(exercises, folder, limits):
         results.append(result)
         if not as_json:
             write(format_result(result) + "\n")

@@ -1,5 +1,6 @@
 """Check functions with random inputs of a seed, which no key and no student knows."""
 
+import secrets
 from pathlib import Path
 
 from exercises.calls import collect_answers
@@ -9,6 +10,12 @@ from exercises.grading import FAIL, OK, Part, Result, diagnose
 from exercises.inputs import Draw
 from exercises.loading import load_functions
 from exercises.targets import package_function, replace_functions
+
+MAX_SEED = 999_999  # few digits to copy
+
+
+def new_seed() -> int:
+    return 1 + secrets.randbelow(MAX_SEED)
 
 
 def check_drawn_cases(exercise: Exercise, folder: Path, result: Result, draw: Draw) -> None:
@@ -27,6 +34,8 @@ def check_drawn_cases(exercise: Exercise, folder: Path, result: Result, draw: Dr
             if wrong:
                 case = wrong[0]
                 sentence = diagnose(exercise, target, probe, answers, case, expected[case])
+                where = f"right for the public numbers, wrong for others (--seed {draw.shift})"
+                sentence = f"{part.name}: {where}: {sentence}"
                 note_wrong_part(result, part, sentence, len(expected) - len(wrong))
 
 
@@ -34,7 +43,7 @@ def note_wrong_part(result: Result, part: Part, sentence: str, num_right: int) -
     """Turn a verdict on a function, and that on its exercise, into wrong."""
     part.status = FAIL
     part.num_right = num_right
-    part.sentence = f"{part.name}: right for the public numbers, wrong for others: {sentence}"
+    part.sentence = sentence
     if result.status != FAIL:
         result.status = FAIL
         result.sentence = part.sentence

@@ -1,7 +1,6 @@
 """`nanos2t exercises grade FOLDER`: grade a class, and write tables and a page about it."""
 
 import re
-import secrets
 import tempfile
 import threading
 import time
@@ -14,6 +13,7 @@ from exercises import folders
 from exercises.assignment import Assignment, read_assignment
 from exercises.class_page import make_page
 from exercises.class_summary import count_mistakes
+from exercises.drawn_cases import new_seed
 from exercises.exercise import Exercise
 from exercises.gradebook import (
     Student,
@@ -31,7 +31,6 @@ from nanos2t.files import write_text
 
 Write = Callable[[str], None]
 COLUMN = 5  # characters of a column of points
-MAX_SEED = 999_999  # few digits to copy
 NUM_MISTAKES = 5  # that the terminal shows
 
 
@@ -57,7 +56,7 @@ def grade_class(order: Order, write: Write) -> int:
     start = time.monotonic()
     assignment = read_assignment(order.assignment)
     if assignment.seed is None:
-        assignment = replace(assignment, seed=1 + secrets.randbelow(MAX_SEED))
+        assignment = replace(assignment, seed=new_seed())
     sources = find_submissions(order.folder, assignment.exercises)
     if order.gradescope:
         sources = {order.folder.resolve().name: order.folder}

@@ -23,7 +23,7 @@ import torch
 
 from exercises.assignment import read_assignment
 from exercises.course import select_exercises
-from exercises.drawn_cases import check_drawn_cases
+from exercises.drawn_cases import check_drawn_cases, new_seed
 from exercises.exercise import Exercise
 from exercises.folders import HERE
 from exercises.grading import FAIL, OK, Part, Result, grade_exercise
@@ -54,7 +54,7 @@ class Limits:
     megabytes: int | None = None
     private: tuple[str, ...] | None = None
     assignment: str = ""
-    seed: int = 0
+    seed: int = 0  # 0: only with the numbers of the keys
 
 
 class StoppedError(Exception):
@@ -72,7 +72,7 @@ def grade_exercises(
     An exercise that ends the child process, or takes longer than it may, fails; a new child
     process grades the exercises after it. StoppedError: `stop` was set.
     """
-    limits = limits or Limits()
+    limits = limits or Limits(seed=new_seed())
     waiting = list(exercises)
     while waiting:
         child = Child(folder, waiting, limits, stop)
@@ -255,9 +255,18 @@ def run_child() -> None:
         is_done = threading.Event()
         arguments = (exercise, folder, job["seconds"], is_done, send)
         threading.Thread(target=report_delay, args=arguments, daemon=True).start()
-        result = try_grading(exercise, partial(grade_exercise, exercise, folder))
+        result = try_grading(exercise, partial(grade_public, exercise, folder, job["seed"]))
         is_done.set()
         send(result=asdict(result))
+
+
+def grade_public(exercise: Exercise, folder: Path | None, seed: int) -> Result:
+    """Grade a student's work with the numbers of the keys, and with those of a seed."""
+    result = grade_exercise(exercise, folder)
+    # Without a folder the package is what students write: nothing says what is right.
+    if folder and seed:
+        check_drawn_cases(exercise, folder, result, Draw(seed))
+    return result
 
 
 def report_delay(
