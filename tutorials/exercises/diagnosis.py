@@ -21,6 +21,7 @@ from exercises.comparison import (
 from exercises.exercise import Exercise
 
 HERE = Path(__file__).parent
+STDLIB = Path(traceback.__file__).parent
 LIKELY = "looks like: "
 NOT_SIMILAR = (0.0, 0)
 
@@ -189,10 +190,11 @@ def explain_exception(error: BaseException, where: str) -> tuple[str, str]:
 
 
 def own_traceback(error: BaseException) -> str:
-    """Return the end of a traceback without the frames of the grader and of other packages."""
+    """Return the end of a traceback without the frames of the grader, Python and packages."""
     lines = []
     for frame in traceback.extract_tb(error.__traceback__):
         path = Path(frame.filename)
-        if path.parent != HERE and "site-packages" not in path.parts:
+        is_python = path.parent == STDLIB or frame.filename.startswith("<frozen")
+        if not is_python and path.parent != HERE and "site-packages" not in path.parts:
             lines.append(f"{path.name}, line {frame.lineno}, in {frame.name}: {frame.line}")
     return "\n".join([*lines[-6:], f"{type(error).__name__}: {error}"])
