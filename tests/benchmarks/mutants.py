@@ -14,6 +14,7 @@ import random
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import safetensors
@@ -21,6 +22,13 @@ import soundfile
 import torch
 
 from tests.benchmarks.mutate_bytes import mutate_bytes
+from tests.benchmarks.mutate_models import (
+    KEYS,
+    lie_about_sizes,
+    mutate_fields,
+    mutate_index,
+    replace_whole,
+)
 from tests.benchmarks.mutate_text import change_value, mutate_json, mutate_lines
 
 # Of 100 inputs.
@@ -77,6 +85,10 @@ class Mutants:
         suffix = Path(name).suffix
         others = [other for _, file, other in self.files[kind] if Path(file).suffix == suffix]
         mutate = find_mutation(kind, name)
+
+        # Of the files of models, some are something else altogether.
+        if kind not in ("audio", "table") and draw.random() < 0.03:
+            return Mutant(kind, base, name, replace_whole(draw))
         return Mutant(kind, base, name, mutate(draw, content, others))
 
 
@@ -97,6 +109,10 @@ def find_mutation(kind: str, name: str) -> Mutation:
         return mutate_audio
     if kind == "table":
         return mutate_lines
+    if name in KEYS:
+        return partial(mutate_fields, keys=KEYS[name])
+    if name.endswith(".index.json"):
+        return mutate_index
     mutations = {
         ".json": mutate_json,
         ".txt": mutate_lines,
@@ -118,6 +134,8 @@ def mutate_sentencepiece(draw: random.Random, data: bytes, others: list[bytes]) 
 
 def mutate_safetensors(draw: random.Random, data: bytes, others: list[bytes]) -> bytes:
     """Damage the header (half of the time), the tensors, or anything."""
+    if draw.random() < 0.2:
+        return lie_about_sizes(draw, data)
     size = int.from_bytes(data[:8], "little")
     kind = draw.random()
     if kind >= 0.5:
