@@ -2,7 +2,7 @@
 
 `load_audio` reads a path, bytes or a stream, `from_array` takes samples that are in memory. Both
 return a mono waveform at the model's sample rate. `normalise` and `pad` make a batch of several.
-What is special about containers, and how damaged files are recognised, is in audio_files.py.
+What is special about containers, and how damaged files are recognised, is in recordings/.
 
 Shapes: B batch, L samples. Rates are in Hz.
 """
@@ -14,8 +14,8 @@ from numbers import Real
 import numpy as np
 import torch
 
-from nanos2t import audio_files
-from nanos2t.audio_files import AudioSource
+from nanos2t.recordings import decoding
+from nanos2t.recordings.decoding import AudioSource
 
 MAX_RATE = 10_000_000  # Hz: a higher rate is a mistake
 
@@ -48,24 +48,24 @@ def read_blocks(
     check_seconds(start, "start")
     if end is not None:
         check_seconds(end, "end")
-    with audio_files.open_audio(source) as file:
+    with decoding.open_audio(source) as file:
         is_part = start > 0 or end is not None
-        if isinstance(file, audio_files.PipedFile):
+        if isinstance(file, decoding.PipedFile):
             blocks = decode_streams(follow_pipe(file), sample_rate)
             if is_part:
                 blocks = cut_blocks(blocks, sample_rate, start, end)
             yield from blocks
             return
-        if is_part and audio_files.is_in_first_stream(file, end):
-            blocks = audio_files.decode_part(file, start, end)
+        if is_part and decoding.is_in_first_stream(file, end):
+            blocks = decoding.decode_part(file, start, end)
             yield from resample_blocks(blocks, file.samplerate, sample_rate)
             return
 
         # Several files may have been joined to one. A part of that can begin in one of them and end
         # in another.
-        with audio_files.open_streams(file) as streams:
+        with decoding.open_streams(file) as streams:
             if is_part and len(streams) == 1:
-                blocks = audio_files.decode_part(file, start, end)
+                blocks = decoding.decode_part(file, start, end)
                 yield from resample_blocks(blocks, file.samplerate, sample_rate)
                 return
             blocks = decode_streams(streams, sample_rate)
@@ -74,7 +74,7 @@ def read_blocks(
             yield from blocks
 
 
-def follow_pipe(file: audio_files.PipedFile) -> Iterator[audio_files.PipedFile]:
+def follow_pipe(file: decoding.PipedFile) -> Iterator[decoding.PipedFile]:
     """Yield the WAVs that come through a pipe, each when the one before it was decoded."""
     current = file
     while True:
@@ -82,15 +82,13 @@ def follow_pipe(file: audio_files.PipedFile) -> Iterator[audio_files.PipedFile]:
         stream = current.stream.find_next(file.label)
         if stream is None:
             return
-        current = audio_files.PipedFile(stream, file.label)
+        current = decoding.PipedFile(stream, file.label)
 
 
-def decode_streams(
-    streams: Iterable[audio_files.AudioFile], sample_rate: int
-) -> Iterator[np.ndarray]:
+def decode_streams(streams: Iterable[decoding.AudioFile], sample_rate: int) -> Iterator[np.ndarray]:
     """Yield the blocks (L,) of several streams, which may have different rates, at one rate."""
     for stream in streams:
-        blocks = audio_files.decode_file(stream)
+        blocks = decoding.decode_file(stream)
         yield from resample_blocks(blocks, stream.samplerate, sample_rate)
 
 
@@ -113,7 +111,7 @@ def cut_blocks(
         if position >= last:
             return
 
-    tolerance = audio_files.END_TOLERANCE * sample_rate
+    tolerance = decoding.END_TOLERANCE * sample_rate
     is_late = end is not None and last > position + tolerance
     if first >= position or is_late:
         raise ValueError(

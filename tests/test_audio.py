@@ -1,5 +1,5 @@
 # pytest tests/test_audio.py
-"""nanos2t/audio.py. Files are made here by soundfile; damaged ones: test_audio_files.py."""
+"""nanos2t/audio.py. Files are made here by soundfile; damaged ones: recordings/test_decoding.py."""
 
 import io
 import sys
@@ -24,7 +24,8 @@ from helpers.sounds import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanos2t import audio, audio_files
+from nanos2t import audio
+from nanos2t.recordings import decoding
 
 # load: formats, rates, widths, channels
 
@@ -140,13 +141,13 @@ def test_fewer_samples_than_the_file_announces(kind, frames):
     with Announcing(
         io.BytesIO(encode(noise(1000), RATE, kind, soundfile.default_subtype(kind)))
     ) as file:
-        decoded = sum(map(len, audio_files.decode_blocks(file)))
+        decoded = sum(map(len, decoding.decode_blocks(file)))
         assert decoded == 1000
         if frames < 2**62 and kind != "MP3":
             with pytest.raises(ValueError, match=f"found 1000 of {frames} samples"):
-                audio_files.check_header_length(file, decoded)
+                decoding.check_header_length(file, decoded)
         else:  # it does not know
-            audio_files.check_header_length(file, decoded)
+            decoding.check_header_length(file, decoded)
 
 
 def test_damaged_file_yields_what_comes_before_the_damage():

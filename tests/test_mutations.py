@@ -316,16 +316,16 @@ TRANSCRIPTION = [
         "transcription/test_batches.py::test_threads_share_a_model",
     ),
     Mistake(
-        "audio_files.py",
+        "recordings/decoding.py",
         "with suppress(OSError, ValueError):",
         "if True:",
-        "test_audio_files.py::test_a_seek_to_nowhere_is_no_traceback",
+        "recordings/test_decoding.py::test_a_seek_to_nowhere_is_no_traceback",
     ),
     Mistake(
-        "audio_files.py",
+        "recordings/decoding.py",
         "if whence == os.SEEK_CUR",
         "if False",
-        "test_audio_files.py::test_a_stream_seeks_like_a_file",
+        "recordings/test_decoding.py::test_a_stream_seeks_like_a_file",
     ),
     Mistake(
         "transcription/recordings.py",

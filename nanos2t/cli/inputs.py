@@ -82,8 +82,8 @@ def list_suffixes() -> frozenset[str]:
     Those of phones are among them whether the package that decodes them is there or not: without
     it they are failed inputs, whose message says what to install, and not passed over.
     """
-    from nanos2t.audio_files import SUFFIXES
-    from nanos2t.audio_media import MEDIA_SUFFIXES
+    from nanos2t.recordings.decoding import SUFFIXES
+    from nanos2t.recordings.media import MEDIA_SUFFIXES
 
     return SUFFIXES | MEDIA_SUFFIXES
 

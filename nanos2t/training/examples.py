@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from nanos2t import audio_files
+from nanos2t.recordings import decoding
 from nanos2t.training.config import TrainConfig
 from nanos2t.training.manifest import Item, load_item
 from nanos2t.transcription.transcriber import SpeechToText
@@ -92,12 +92,12 @@ def check_item(stt: SpeechToText, item: Item, config: TrainConfig, decode: bool)
 @lru_cache(maxsize=1)
 def measure_recording(path: str) -> Recording:
     """Read the header of a recording, once for items of it that follow each other."""
-    with audio_files.open_audio(path) as file:
+    with decoding.open_audio(path) as file:
         announced_frames = 0
         if file.frames:
-            announced_frames = audio_files.announced_by_chunk(file, file.frames)
+            announced_frames = decoding.announced_by_chunk(file, file.frames)
         rate = file.samplerate
-        return Recording(rate, audio_files.measure_seconds(file), announced_frames / rate)
+        return Recording(rate, decoding.measure_seconds(file), announced_frames / rate)
 
 
 @lru_cache(maxsize=1)
@@ -116,7 +116,7 @@ def check_extent(item: Item) -> float:
             )
         return recording.seconds - item.start
 
-    if item.end > recording.seconds + audio_files.END_TOLERANCE:
+    if item.end > recording.seconds + decoding.END_TOLERANCE:
         raise ValueError(
             f"ends at {item.end} s, expected an end within the recording, {recording.seconds:.2f} s"
         )

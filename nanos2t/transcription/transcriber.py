@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from nanos2t import audio
-from nanos2t.audio_files import AudioSource
 from nanos2t.files import copy_file
 from nanos2t.generate import Generated, decode_memory
 from nanos2t.model import SpeechEncoderDecoder
+from nanos2t.recordings.decoding import AudioSource
 from nanos2t.tokenizer import Tokenizer
 from nanos2t.transcription import alignment
 from nanos2t.transcription.hypotheses import cut_loop, trim_after_eos

@@ -1,5 +1,5 @@
-# pytest tests/test_audio_files.py
-"""nanos2t/audio_files.py. Files are made by soundfile; damage is done to their bytes."""
+# pytest tests/recordings/test_decoding.py
+"""nanos2t/recordings/decoding.py. Files are made by soundfile; damage is done to their bytes."""
 
 import gc
 import io
@@ -25,7 +25,8 @@ from helpers.sounds import (
     with_value,
 )
 
-from nanos2t import audio, audio_files
+from nanos2t import audio
+from nanos2t.recordings import decoding
 
 # sources
 
@@ -179,7 +180,7 @@ def test_a_stream_seeks_like_a_file(tmp_path):
     file.write_bytes(bytes(100))
     with file.open("rb") as real:
         for offset, whence in (50, 0), (-60, 1), (-1, 0), (10, 1), (200, 0), (-3, 2):
-            for one in audio_files.TolerantStream(stream), audio_files.TolerantStream(real):
+            for one in decoding.TolerantStream(stream), decoding.TolerantStream(real):
                 one.seek(offset, whence)
             assert stream.tell() == real.tell()
     assert stream.tell() == 97

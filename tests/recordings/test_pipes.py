@@ -1,5 +1,5 @@
-# pytest tests/test_audio_pipes.py
-"""nanos2t/audio_pipes.py: WAVs that come through a pipe, as fast as somebody writes them."""
+# pytest tests/recordings/test_pipes.py
+"""nanos2t/recordings/pipes.py: WAVs that come through a pipe, as fast as somebody writes them."""
 
 import io
 import os
@@ -14,7 +14,7 @@ import soundfile
 from helpers.sounds import LOSSLESS, RATE, Trickle, sine
 
 from nanos2t import audio
-from nanos2t.audio_pipes import Pipe, PipedWav, open_pipe
+from nanos2t.recordings.pipes import Pipe, PipedWav, open_pipe
 
 
 def wav(sound: np.ndarray, rate: int = RATE, subtype: str = "PCM_16", format: str = "WAV") -> bytes:

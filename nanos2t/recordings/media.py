@@ -1,7 +1,7 @@
 """Audio in the formats of phones and browsers, with the optional package av.
 
 libsndfile does not read m4a, mp4, 3gp, webm or amr. `av` carries the decoders of FFmpeg, and
-`MediaFile` makes it look like a soundfile.SoundFile, as far as audio_files.py needs one.
+`MediaFile` makes it look like a soundfile.SoundFile, as far as recordings/decoding.py needs one.
 
 Shapes: L samples, C channels.
 """
@@ -65,7 +65,7 @@ class MediaFile:
                 "damaged): pip install 'nanos2t[media]'; or convert it: ffmpeg -i FILE out.wav"
             ) from None
 
-        # What audio_files.py reads of a soundfile.SoundFile.
+        # What recordings/decoding.py reads of a soundfile.SoundFile.
         self.label = label
         self.stream = stream
         self.format = format_name

@@ -1,5 +1,5 @@
-# pytest tests/test_audio_channels.py
-"""nanos2t/audio_channels.py: channels that cancel each other, and channels that hide others."""
+# pytest tests/recordings/test_channels.py
+"""nanos2t/recordings/channels.py: channels that cancel each other, or hide others."""
 
 import io
 import warnings

@@ -1,5 +1,5 @@
-# pytest tests/test_audio_media.py
-"""nanos2t/audio_media.py: files of phones and browsers. They are made by av."""
+# pytest tests/recordings/test_media.py
+"""nanos2t/recordings/media.py: files of phones and browsers. They are made by av."""
 
 import io
 import sys

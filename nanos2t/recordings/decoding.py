@@ -19,11 +19,11 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from nanos2t.audio_channels import mix_blocks
-from nanos2t.audio_ends import find_doubt, measure_mp3
-from nanos2t.audio_media import FORMATS, LENGTH_TOLERANCE, MediaFile, find_signature
-from nanos2t.audio_pipes import PipedWav, open_pipe
-from nanos2t.audio_streams import StreamPart, find_streams, find_wav_starts, is_mp3
+from nanos2t.recordings.channels import mix_blocks
+from nanos2t.recordings.ends import find_doubt, measure_mp3
+from nanos2t.recordings.media import FORMATS, LENGTH_TOLERANCE, MediaFile, find_signature
+from nanos2t.recordings.pipes import PipedWav, open_pipe
+from nanos2t.recordings.streams import StreamPart, find_streams, find_wav_starts, is_mp3
 
 AudioSource = str | os.PathLike | bytes | BinaryIO
 

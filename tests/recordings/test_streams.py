@@ -1,5 +1,5 @@
-# pytest tests/test_audio_streams.py
-"""nanos2t/audio_streams.py: several files that were joined to one."""
+# pytest tests/recordings/test_streams.py
+"""nanos2t/recordings/streams.py: several files that were joined to one."""
 
 import io
 import os
@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from helpers.sounds import RATE, encode, every_source, noise, refuse, silently
 
-from nanos2t import audio, audio_files
-from nanos2t.audio_streams import StreamPart, find_streams
+from nanos2t import audio
+from nanos2t.recordings import decoding
+from nanos2t.recordings.streams import StreamPart, find_streams
 
 KINDS = [
     ("MP3", "MPEG_LAYER_III"),
@@ -82,8 +83,8 @@ def test_a_part_of_joined_files(kind, subtype):
     for start, end in (11.0, 13.0), (12.5, None), (12.5, 13.0):
         with pytest.raises(ValueError, match="audio bytes: 12 s long, expected a recording that"):
             audio.load_audio(joined, RATE, start, end)
-    with audio_files.open_audio(joined) as file:
-        assert audio_files.measure_seconds(file) == pytest.approx(12.0, abs=0.2)
+    with decoding.open_audio(joined) as file:
+        assert decoding.measure_seconds(file) == pytest.approx(12.0, abs=0.2)
 
 
 @pytest.mark.parametrize(("kind", "subtype"), KINDS[:4])

@@ -1,5 +1,5 @@
-# pytest tests/test_audio_ends.py
-"""nanos2t/audio_ends.py: files that were cut, or go on, where their container does not show it."""
+# pytest tests/recordings/test_ends.py
+"""nanos2t/recordings/ends.py: files that were cut, or go on, unseen by their container."""
 
 import io
 import struct
@@ -9,7 +9,7 @@ import pytest
 from helpers.sounds import RATE, encode, noise, refuse, silently
 
 from nanos2t import audio
-from nanos2t.audio_ends import measure_mp3
+from nanos2t.recordings.ends import measure_mp3
 
 
 def warned(data: bytes, text: str) -> np.ndarray:
