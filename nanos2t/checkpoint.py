@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import shutil
+import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -166,6 +167,9 @@ def read_tensor_file(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             check_count(path)
             return load_file(path)
+        # torch would unpack such an archive, its format before 2017, into a temporary folder.
+        if tarfile.is_tarfile(path):
+            raise ValueError("a tar archive")
         # Only the zip format, since torch 1.6, can be mapped.
         content = torch.load(
             path, map_location="cpu", mmap=zipfile.is_zipfile(path), weights_only=True

@@ -2,6 +2,7 @@
 """nanos2t/checkpoint.py: safetensors, pickles and shards; folders, and what is asked of the hub."""
 
 import json
+import tarfile
 from pathlib import Path
 
 import huggingface_hub
@@ -134,6 +135,19 @@ def test_a_hostile_pickle_is_not_run(folder, zipped, monkeypatch):
 def test_a_pickle_of_something_else(folder, content):
     pickled(folder, content)
     refuse(folder, "pytorch_model.bin: ", "expected a dict of tensors")
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+def test_a_tar_archive_is_not_unpacked(folder, is_empty, monkeypatch):
+    """Zeros are an empty archive. torch would make a temporary folder for it."""
+    monkeypatch.setattr("tempfile.mkdtemp", None)
+    path = folder / "pytorch_model.bin"
+    path.write_bytes(bytes(100_000))
+    if not is_empty:
+        with tarfile.open(path, "w") as archive:
+            archive.add(folder / "config.json", "storages")
+    (folder / "model.safetensors").unlink()
+    refuse(folder, "pytorch_model.bin: a tar archive, expected a file of tensors")
 
 
 @pytest.mark.parametrize("zipped", [True, False])
