@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from nanos2t.recordings import decoding
+from nanos2t.recordings.channels import check_samples
 from nanos2t.recordings.decoding import AudioSource
 
 MAX_RATE = 10_000_000  # Hz: a higher rate is a mistake
@@ -159,8 +160,7 @@ def from_array(
 
     # A single NaN would make all of the model's output NaN.
     samples = waveform.astype(np.float32)
-    if not np.isfinite(samples).all():
-        raise ValueError("waveform: expected finite samples, found NaN or infinity")
+    check_samples(samples, "waveform: ")
     return np.concatenate(list(resample_blocks([samples], sample_rate, target_rate)))
 
 

@@ -13,6 +13,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+# A larger sample is damage: the model could not hear the others beside it, and squares overflow.
+MAX_SAMPLE = 1e20
+
 # Seconds: of a window, of one in which a steady channel can be told from a voice, and of a frame.
 WINDOW_SECONDS = 10.0
 MIN_STEADY_SECONDS = 2.0
@@ -37,6 +40,13 @@ AUDIBLE_RANGE = 70.0
 MIN_CONTRAST = 10.0
 CLEAR_CONTRAST = 20.0
 MIN_GAIN = 6.0
+
+
+def check_samples(samples: np.ndarray, where: str = "") -> None:
+    """Raise ValueError, beginning with `where`, for NaN, infinity and more than MAX_SAMPLE."""
+    if not (np.abs(samples) <= MAX_SAMPLE).all():
+        largest = f"{np.abs(samples).max():g}"
+        raise ValueError(f"{where}expected finite samples up to {MAX_SAMPLE:g}, found {largest}")
 
 
 def mix_blocks(

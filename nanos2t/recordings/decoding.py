@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from nanos2t.recordings.channels import mix_blocks
+from nanos2t.recordings.channels import check_samples, mix_blocks
 from nanos2t.recordings.ends import find_doubt, measure_mp3
 from nanos2t.recordings.media import FORMATS, LENGTH_TOLERANCE, MediaFile, find_signature
 from nanos2t.recordings.pipes import PipedWav, open_pipe
@@ -318,7 +318,7 @@ def decode_blocks(
 ) -> Iterator[np.ndarray]:
     """Yield the next `samples`, or all that follow, as blocks (L, C).
 
-    Raises ValueError for NaN and infinity.
+    Raises ValueError for NaN, infinity and samples above MAX_SAMPLE.
     """
     decoded = 0
     while samples is None or decoded < samples:
@@ -328,8 +328,7 @@ def decode_blocks(
         block = file.read(count, dtype="float32", always_2d=True)
         if len(block) == 0:
             return
-        if not np.isfinite(block).all():
-            raise ValueError("expected finite samples, found NaN or infinity")
+        check_samples(block)
         decoded += len(block)
         yield block
 
