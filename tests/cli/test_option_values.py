@@ -15,7 +15,7 @@ from helpers.processes import python
 from helpers.training import config_folder, corpus
 
 from nanos2t.cli.main import build_parser, main
-from nanos2t.cli.options import parse_count, parse_megabytes, parse_seconds
+from nanos2t.cli.options import parse_count, parse_megabytes, parse_seconds, parse_seed
 from nanos2t.training import run as training
 from nanos2t.training.config import (
     TrainConfig,
@@ -25,7 +25,7 @@ from nanos2t.training.config import (
     parse_int,
 )
 
-NUMBERS = (parse_count, parse_megabytes, parse_seconds, parse_int, parse_float)
+NUMBERS = (parse_count, parse_megabytes, parse_seconds, parse_seed, parse_int, parse_float)
 OTHERS = (None, str, Path)
 
 # No option has a use for these numbers.

@@ -99,8 +99,10 @@ def grade(exercises: list[Exercise], write: Write, options: Namespace) -> int:
         write(f"Made {relative_path(folder)}, with a file for each exercise.\n\n")
 
     results = []
-    limits = Limits(seed=new_seed() if options.seed is None else options.seed)
-    for result in grade_exercises(exercises, folder, limits):
+    seed = options.seed
+    if seed is None:
+        seed = new_seed()
+    for result in grade_exercises(exercises, folder, Limits(seed=seed)):
         results.append(result)
         if not as_json:
             write(format_result(result) + "\n")
