@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 # A larger sample is damage: the model could not hear the others beside it, and squares overflow.
-MAX_SAMPLE = 1e20
+MAX_SAMPLE = 1e15
 
 # Seconds: of a window, of one in which a steady channel can be told from a voice, and of a frame.
 WINDOW_SECONDS = 10.0

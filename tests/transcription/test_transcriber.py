@@ -301,7 +301,7 @@ def test_the_bundled_sample():
     assert starts == sorted(starts) and " ".join(word.word for word in result.words) == result.text
 
 
-@pytest.mark.parametrize("peak", [1e19, 1e4, 1.0, 3e-4, 1e-4, 1e-5, 1e-9, 1e-12])
+@pytest.mark.parametrize("peak", [1e14, 1e4, 1.0, 3e-4, 1e-4, 1e-5, 1e-9, 1e-12])
 @pytest.mark.parametrize("offset", [0.0, 0.3])
 def test_the_level_of_a_recording_changes_nothing(tmp_path: Path, peak: float, offset: float):
     """From far below what a microphone hears to far above full scale, with an offset or not."""
