@@ -503,28 +503,6 @@ class FeatureProjection(nn.Module):
         return self.dropout(self.proj(self.norm(x)))  # (B, T, H)
 
 
-class PositionalConv(nn.Module):
-    """Positions by a wide convolution instead of a table (wav2vec 2.0, section 2).
-
-    Its weight stays in weight norm, as gain and direction, as it is in official checkpoints.
-    """
-
-    def __init__(self, config: EncoderConfig):
-        super().__init__()
-        size = config.hidden_size
-        kernel = config.position_kernel
-        self.groups = config.position_groups
-        check_groups(config)
-        self.gain = nn.Parameter(torch.empty(1, 1, kernel))
-        self.direction = nn.Parameter(torch.empty(size, size // self.groups, kernel))
-        self.bias = nn.Parameter(torch.empty(size))
-        self.activation = ACTIVATIONS[config.conv_activation]()
-
-    def forward(self, x: Tensor, frame_lengths: Tensor | None = None) -> Tensor:  # (B, T, H)
-        y = position_conv(x, self.gain, self.direction, self.bias, self.groups)  # (B, T, H)
-        return self.activation(y)
-
-
 def check_groups(config: EncoderConfig) -> None:
     """Raise ValueError if the width cannot be split into the groups of positional convolutions."""
     size = config.hidden_size
@@ -533,6 +511,29 @@ def check_groups(config: EncoderConfig) -> None:
         raise ValueError(
             f"hidden_size is {size}, expected a multiple of position_groups ({groups})"
         )
+
+
+class PositionalConv(nn.Module):
+    """Positions by a wide convolution instead of a table (wav2vec 2.0, section 2).
+
+    Its weight stays in weight norm, as gain and direction, as it is in official checkpoints.
+    """
+
+    def __init__(self, config: EncoderConfig):
+        super().__init__()
+        check_groups(config)
+        size = config.hidden_size
+        kernel = config.position_kernel
+        self.groups = config.position_groups
+        self.gain = nn.Parameter(torch.empty(1, 1, kernel))
+        self.direction = nn.Parameter(torch.empty(size, size // self.groups, kernel))
+        self.bias = nn.Parameter(torch.empty(size))
+        self.activation = ACTIVATIONS[config.conv_activation]()
+
+    def forward(self, x: Tensor, frame_lengths: Tensor | None = None) -> Tensor:  # (B, T, H)
+        # The lengths (B,) are for a PositionalConvStack, which has padding between its layers.
+        y = position_conv(x, self.gain, self.direction, self.bias, self.groups)  # (B, T, H)
+        return self.activation(y)
 
 
 class AdapterLayer(nn.Module):

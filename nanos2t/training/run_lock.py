@@ -51,8 +51,7 @@ def claim_lock(path: Path) -> int:
                 owner = os.read(descriptor, 200).decode(errors="replace") or "another process"
                 raise ValueError(f"{path.parent}: {owner} trains there, expected one run at a time")
             # The run before may have removed the file after it was opened here.
-            is_current = is_open_at(path, descriptor)
-            if is_current:
+            if is_open_at(path, descriptor):
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, f"process {os.getpid()} on {platform.node()}".encode())
                 return descriptor
