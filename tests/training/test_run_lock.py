@@ -55,12 +55,19 @@ def children_of(number: int) -> list[int]:
 
 
 def is_running(number: int) -> bool:
-    """Whether a process has not ended: if nobody waits for its end, it stays in the list."""
-    try:
-        status = Path(f"/proc/{number}/stat").read_text()
-    except OSError:
-        return False
-    return status.rpartition(") ")[2][0] != "Z"
+    """Whether a thread of a process has not ended: until then its files and locks are held.
+
+    A process that nobody waits for stays in the list as a zombie ("Z"), and its first thread can
+    be one while others still run.
+    """
+    for path in Path(f"/proc/{number}/task").glob("*/stat"):
+        try:
+            status = path.read_text()
+        except OSError:
+            continue
+        if status.rpartition(") ")[2][0] != "Z":
+            return True
+    return False
 
 
 def descendants_of(number: int) -> list[int]:
