@@ -1,5 +1,5 @@
 # Shared by all tests; run them with: pytest
-"""Seeds before every test, reasons for what is skipped, one thread per worker."""
+"""Seeds before every test, reasons for what is skipped, one thread a process."""
 
 import os
 import random
@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)
-    # Also for the processes that tests start: sums of two threads have other bits.
-    os.environ["OMP_NUM_THREADS"] = "1"
+# Also for the processes that tests start: sums of two threads have other bits.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)
