@@ -76,7 +76,7 @@ def read_blocks(
 
 
 def follow_pipe(file: decoding.PipedFile) -> Iterator[decoding.PipedFile]:
-    """Yield the WAVs that come through a pipe, each when the one before it was decoded."""
+    """Yield the WAVs or FLACs that come through a pipe, each when the one before it was decoded."""
     current = file
     while True:
         yield current

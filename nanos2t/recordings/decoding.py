@@ -20,10 +20,16 @@ import numpy as np
 import soundfile
 
 from nanos2t.recordings.channels import check_samples, mix_blocks
-from nanos2t.recordings.ends import find_doubt, measure_mp3
+from nanos2t.recordings.ends import ends_with_whole_page, find_doubt, measure_mp3
 from nanos2t.recordings.media import FORMATS, LENGTH_TOLERANCE, MediaFile, find_signature
-from nanos2t.recordings.pipes import PipedWav, open_pipe
-from nanos2t.recordings.streams import StreamPart, find_streams, find_wav_starts, is_mp3
+from nanos2t.recordings.pipes import PipedStream, PipedWav, open_pipe
+from nanos2t.recordings.streams import (
+    StreamPart,
+    find_streams,
+    find_wav_starts,
+    is_mp3,
+    measure_flac_tag,
+)
 
 AudioSource = str | os.PathLike | bytes | BinaryIO
 
@@ -102,10 +108,13 @@ class AudioFile(soundfile.SoundFile):
 
 
 class PipedFile(AudioFile):
-    """An open WAV that comes through a pipe: `stream` is a PipedWav."""
+    """An open WAV or FLAC that comes through a pipe: `stream` is a PipedStream."""
 
     def check_decoded(self, decoded: int) -> None:
-        self.stream.check_decoded(decoded, self.frames, self.label)
+        if isinstance(self.stream, PipedWav):
+            self.stream.check_decoded(decoded, self.frames, self.label)
+        else:
+            check_header_length(self, decoded)
 
 
 @contextmanager
@@ -165,18 +174,24 @@ def open_audio(source: AudioSource) -> Iterator[AudioFile | MediaFile]:
 
 def open_decoder(stream: BinaryIO, label: str) -> AudioFile | MediaFile:
     """Open a stream with libsndfile, or with av if its format is one that only av reads."""
-    if isinstance(stream, PipedWav):
+    if isinstance(stream, PipedStream):
         return PipedFile(stream, label)
     signature = find_signature(stream)
     if signature is not None:
         return MediaFile(stream, label, signature)
 
-    # libsndfile opens most files whose streams were joined, and reads the first, but no WAV.
+    # libsndfile opens most files whose streams were joined, and reads the first, but no WAV; and
+    # no FLAC with a tag at its end.
     size = stream.seek(0, os.SEEK_END)
     wav_starts = find_wav_starts(stream, size)
-    stream.seek(0)
+    end = size
     if len(wav_starts) > 1:
-        return AudioFile(StreamPart(stream, 0, wav_starts[1]), label, stream)
+        end = wav_starts[1]
+    else:
+        end -= measure_flac_tag(stream, size)
+    stream.seek(0)
+    if end < size:
+        return AudioFile(StreamPart(stream, 0, end), label, stream)
     return AudioFile(stream, label)
 
 
@@ -200,13 +215,13 @@ def open_stream(source: AudioSource):
 def rewind_stream(stream: BinaryIO) -> BinaryIO:
     """Return the stream at its beginning, copied to memory if libsndfile needs that.
 
-    A pipe is copied because it cannot seek, unless it brings a WAV. A WAV is copied if its data
-    chunk has the length 0, as programs that write to a pipe leave it: it gets the greatest length,
-    which libsndfile takes to mean that the samples go on to the end of the file.
+    A pipe is copied because it cannot seek, unless it brings a WAV or FLAC. A WAV is copied if its
+    data chunk has the length 0, as programs that write to a pipe leave it: it gets the greatest
+    length, which libsndfile takes to mean that the samples go on to the end of the file.
     """
     if not stream.seekable():
         stream = open_pipe(stream)
-        if isinstance(stream, PipedWav):
+        if isinstance(stream, PipedStream):
             return stream
     stream.seek(0)
     head = stream.read(4096)
@@ -430,19 +445,3 @@ def announced_by_mp3(file: AudioFile, decoded: int) -> int:
     if is_near_end:
         return decoded
     return decoded * size // position
-
-
-def ends_with_whole_page(stream: BinaryIO) -> bool:
-    """Check whether the last page of an Ogg file is complete.
-
-    A page has 26 bytes, the number of its segments, the size of each, and the segments (RFC 3533).
-    """
-    size = stream.seek(0, os.SEEK_END)
-    stream.seek(max(0, size - 2**16))  # a page has less than 64 KiB
-    tail = stream.read()
-    page = tail[tail.rfind(b"OggS") :]
-    if len(page) < 27:
-        return False
-    segments = page[26]
-    header_size = 27 + segments
-    return len(page) >= header_size + sum(page[27:header_size])

@@ -2,12 +2,14 @@
 
 `find_doubt` describes what speaks for sound that is missing, or that is not decoded, in a file
 whose header does not say so: an Ogg without its last page, an MP3 that ends within a frame, a WAV
-with more after its samples than its header announces.
+or FLAC with more after its samples than its header announces.
 """
 
 import os
 import re
 from typing import BinaryIO
+
+from nanos2t.recordings.flac import FLAC_HEAD_BYTES, FLAC_TAIL_BYTES, find_frames_after_end
 
 # kbit/s of a frame by the index in its head, layer III: MPEG 1, and MPEG 2 and 2.5.
 BIT_RATES = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
@@ -31,12 +33,23 @@ def find_doubt(stream: BinaryIO, format_name: str) -> str:
         _, missing = measure_mp3(stream)
         if missing > 0:
             doubt = f"ends {missing} bytes before its last frame does: the file is cut short"
+    elif format_name == "FLAC":
+        doubt = find_frames_after_end(*read_both_ends(stream))
     elif format_name in ("WAV", "WAVEX"):
         rest = count_rest_of_wav(stream)
         if rest > 0:
             doubt = f"{rest} bytes after the samples that its header announces are not decoded"
     stream.seek(position)
     return doubt
+
+
+def read_both_ends(stream: BinaryIO) -> tuple[bytes, bytes]:
+    """Return the first bytes of a FLAC, and the last ones with some of its frames."""
+    stream.seek(0)
+    head = stream.read(FLAC_HEAD_BYTES)
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - FLAC_TAIL_BYTES))
+    return head, stream.read()
 
 
 def ends_with_last_page(stream: BinaryIO) -> bool:
@@ -46,6 +59,22 @@ def ends_with_last_page(stream: BinaryIO) -> bool:
     tail = stream.read()
     page = tail[tail.rfind(b"OggS") :]
     return len(page) > 5 and page[5] & 4 != 0
+
+
+def ends_with_whole_page(stream: BinaryIO) -> bool:
+    """Check whether the last page of an Ogg file is complete.
+
+    A page has 26 bytes, the number of its segments, the size of each, and the segments (RFC 3533).
+    """
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(max(0, size - 2**16))  # a page has less than 64 KiB
+    tail = stream.read()
+    page = tail[tail.rfind(b"OggS") :]
+    if len(page) < 27:
+        return False
+    segments = page[26]
+    header_size = 27 + segments
+    return len(page) >= header_size + sum(page[27:header_size])
 
 
 def count_rest_of_wav(stream: BinaryIO) -> int:

@@ -1,8 +1,10 @@
-"""Audio that comes through a pipe: a WAV is decoded as it comes, in little memory.
+"""Audio that comes through a pipe: a WAV or FLAC is decoded as it comes, in little memory.
 
-A pipe can be read once, from the beginning to the end, but libsndfile looks for the end of a file
+A pipe can be read once, from the beginning to the end, but libsndfile asks for the end of a file
 before it decodes it. The header of a WAV says where that is, so `PipedWav` shows libsndfile a file
-of that length. Other formats are read whole before they are decoded.
+of that length. A FLAC is decoded frame by frame, so `PipedFlac` shows a file that is longer than
+any. Of an MP3 libsndfile reads the whole, of an Ogg the last page, before it gives a sample: these
+formats, and all others, are read to the end of the pipe first.
 """
 
 import io
@@ -10,6 +12,16 @@ import os
 import re
 import warnings
 from typing import BinaryIO
+
+from nanos2t.recordings.flac import (
+    FLAC_HEAD_BYTES,
+    FLAC_START,
+    FLAC_TAIL_BYTES,
+    ID3V1_BYTES,
+    count_tag_bytes,
+    find_frames_after_end,
+)
+from nanos2t.recordings.streams import OVERLAP
 
 MAX_HEAD = 2**20  # bytes before the samples: a WAV with more is read whole
 MAX_LOOK = 1024
@@ -25,6 +37,9 @@ MAX_LENGTH = 2**32 - 1
 LENGTH_MARGIN = 2**16
 
 MIN_REST_BYTES = 256  # fewer after the samples are padding
+
+FLAC_READ_BYTES = 2**13  # at a time: half a second of a compressed recording
+MAX_FLAC_LENGTH = 2**50
 
 
 class Pipe:
@@ -63,21 +78,13 @@ class Pipe:
         return num_skipped
 
 
-class PipedWav:
-    """The WAV that comes next in a pipe as a binary file, which ends after its samples.
+class PipedStream:
+    """What comes next in a pipe as a binary file of `size` bytes, a class to derive from."""
 
-    head: what was read of it, to the first sample or further. It can be read again, and so can the
-    first MAX_LOOK bytes after it, all that follows once only.
-    """
-
-    def __init__(self, pipe: Pipe, head: bytes, size: int, knows_length: bool):
+    def __init__(self, pipe: Pipe, size: int):
         self.pipe = pipe
-        self.head = head
-        self.samples_start = len(head)
         self.size = size
-        self.knows_length = knows_length
         self.position = 0
-        self.num_read = len(head)
 
     def tell(self) -> int:
         return self.position
@@ -89,6 +96,21 @@ class PipedWav:
             offset += self.position
         self.position = max(0, offset)
         return self.position
+
+
+class PipedWav(PipedStream):
+    """The WAV that comes next in a pipe as a binary file, which ends after its samples.
+
+    head: what was read of it, to the first sample or further. It can be read again, and so can the
+    first MAX_LOOK bytes after it, all that follows once only.
+    """
+
+    def __init__(self, pipe: Pipe, head: bytes, size: int, knows_length: bool):
+        super().__init__(pipe, size)
+        self.head = head
+        self.samples_start = len(head)
+        self.knows_length = knows_length
+        self.num_read = len(head)
 
     def read(self, count: int = -1) -> bytes:
         left = max(0, self.size - self.position)
@@ -145,10 +167,77 @@ class PipedWav:
         return None
 
 
-def open_pipe(stream: BinaryIO | Pipe) -> PipedWav | io.BytesIO:
-    """Return what comes through a pipe as a file: a WAV whose samples are still to come, or all."""
+class PipedFlac(PipedStream):
+    """The FLAC that comes next in a pipe as a binary file, which ends where another one begins.
+
+    The last FLAC_TAIL_BYTES can be read again, as libFLAC does with some frames. A tag ID3v1 at
+    its end is left out.
+    """
+
+    def __init__(self, pipe: Pipe):
+        super().__init__(pipe, MAX_FLAC_LENGTH)
+        self.window = b""
+        self.window_end = 0
+        self.head = b""
+        self.has_ended = False
+
+    def read(self, count: int = -1) -> bytes:
+        count = MAX_FLAC_LENGTH if count < 0 else count
+        while self.window_end < self.position + count and not self.has_ended:
+            self.move_window()
+        begin = self.position - (self.window_end - len(self.window))
+        if begin < 0:
+            # libFLAC takes the end of the file for damage.
+            return b""
+        data = self.window[begin : begin + count]
+        self.position += len(data)
+        return data
+
+    def move_window(self) -> None:
+        """Read the next bytes, up to where this FLAC ends."""
+        wanted = FLAC_READ_BYTES + ID3V1_BYTES + OVERLAP
+        data = self.pipe.read(wanted)
+        end = FLAC_READ_BYTES
+        is_first = self.window_end == 0
+        following = FLAC_START.search(data, int(is_first))
+        if following is not None and following.start() <= FLAC_READ_BYTES + ID3V1_BYTES:
+            end = following.start()
+            self.has_ended = True
+        elif len(data) < wanted:
+            end = len(data)
+            self.has_ended = True
+
+        self.pipe.put_back(data[end:])
+        if self.has_ended:
+            end -= count_tag_bytes(data[:end])
+        if is_first:
+            self.head = data[:FLAC_HEAD_BYTES]
+        self.window = (self.window + data[:end])[-FLAC_TAIL_BYTES:]
+        self.window_end += end
+
+    def find_next(self, label: str) -> "PipedFlac | None":
+        """Return the FLAC that follows this one in the pipe, if one does.
+
+        Warns about frames after the samples that the header of this one announces.
+        """
+        while not self.has_ended:
+            self.move_window()
+        doubt = find_frames_after_end(self.head, self.window)
+        if doubt:
+            warnings.warn(f"{label}: {doubt}", stacklevel=2)
+        following = self.pipe.read(1)
+        self.pipe.put_back(following)
+        return PipedFlac(self.pipe) if following else None
+
+
+def open_pipe(stream: BinaryIO | Pipe) -> PipedStream | io.BytesIO:
+    """Return what comes through a pipe as a file: one that is still to come, or all of it."""
     pipe = stream if isinstance(stream, Pipe) else Pipe(stream)
     head = pipe.read(12)
+    if FLAC_START.match(head):
+        pipe.put_back(head)
+        return PipedFlac(pipe)
+
     format_code = None
     is_wav = re.fullmatch(rb"RIFF....WAVE", head, re.DOTALL) is not None
     while is_wav and len(head) < MAX_HEAD:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from nanos2t.recordings.flac import FLAC_START, ID3V1_BYTES, count_tag_bytes
+
 SCAN_BYTES = 2**20  # read at a time
 OVERLAP = 64  # bytes: longer than what is searched for and what is before it
 
@@ -69,16 +71,25 @@ def find_streams(stream: BinaryIO) -> list[tuple[int, int]]:
     if head == b"OggS":
         starts += find_ogg_starts(stream)
     elif head == b"fLaC":
-        # The marker and the head of the block STREAMINFO, whose length is always 34.
-        starts += find_pattern(stream, rb"fLaC[\0\x80]\0\0\x22")
+        starts += find_pattern(stream, FLAC_START.pattern)
     elif head == b"RIFF":
         starts += find_wav_starts(stream, size)
     elif is_mp3(head):
         starts += find_mp3_starts(stream)
-    stream.seek(position)
 
     starts = sorted(set(starts))
-    return list(zip(starts, starts[1:] + [size]))
+    ends = [end - measure_flac_tag(stream, end) for end in starts[1:] + [size]]
+    stream.seek(position)
+    return list(zip(starts, ends))
+
+
+def measure_flac_tag(stream: BinaryIO, end: int) -> int:
+    """Return the bytes of the tag ID3v1 before `end` in a FLAC: libFLAC takes it for damage."""
+    stream.seek(0)
+    if not FLAC_START.match(stream.read(OVERLAP)):
+        return 0
+    stream.seek(max(0, end - ID3V1_BYTES))
+    return count_tag_bytes(stream.read(min(end, ID3V1_BYTES)))
 
 
 def is_mp3(head: bytes) -> bool:
