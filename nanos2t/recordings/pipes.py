@@ -200,11 +200,11 @@ class PipedFlac(PipedStream):
         end = FLAC_READ_BYTES
         is_first = self.window_end == 0
         following = FLAC_START.search(data, int(is_first))
-        if following is not None and following.start() <= FLAC_READ_BYTES + ID3V1_BYTES:
-            end = following.start()
-            self.has_ended = True
-        elif len(data) < wanted:
+        if following is None and len(data) < wanted:
             end = len(data)
+            self.has_ended = True
+        elif following is not None and following.start() <= FLAC_READ_BYTES + ID3V1_BYTES:
+            end = following.start()
             self.has_ended = True
 
         self.pipe.put_back(data[end:])
