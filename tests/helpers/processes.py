@@ -26,3 +26,19 @@ def python(*arguments: str, **options) -> subprocess.Popen:
         "preexec_fn": partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     }
     return subprocess.Popen([sys.executable, *arguments], **{**defaults, **options})
+
+
+def is_running(number: int) -> bool:
+    """Whether a thread of a process has not ended: until then its files and locks are held.
+
+    A process that nobody waits for stays in the list as a zombie ("Z"), and its first thread can
+    be one while others still run.
+    """
+    for path in Path(f"/proc/{number}/task").glob("*/stat"):
+        try:
+            status = path.read_text()
+        except OSError:
+            continue
+        if status.rpartition(") ")[2][0] != "Z":
+            return True
+    return False

