@@ -104,5 +104,5 @@ def test_readme_lists_every_file_of_the_core_and_every_guide():
     assert not {name for name in core if f"`{name}`" not in text}
     folders = {path.parent.name for path in (ROOT / "nanos2t").glob("*/__init__.py")}
     assert not {name for name in folders if f"`{name}/`" not in text}
-    lessons = sorted((ROOT / "tutorials").glob("0*.py"))
+    lessons = sorted((ROOT / "tutorials").glob("[0-9][0-9]_*.py"))
     assert not [path.name for path in lessons if f"(tutorials/{path.name})" not in text]

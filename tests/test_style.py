@@ -117,7 +117,7 @@ def test_tutorials_show_lessons_exercises_recipes_and_guides():
     others = {name for name in names if not name.endswith(".md") and not name[:2].isdecimal()}
     assert others == {"exercises", "recipes"}
     assert sorted(name[:2] for name in names if name[:2].isdecimal()) == [
-        f"0{i}" for i in range(1, 9)
+        f"{i:02}" for i in range(1, 11)
     ]
 
 

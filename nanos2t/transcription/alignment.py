@@ -10,7 +10,7 @@
 The decoder runs once more over the finished hypothesis while its attention is observed. OpenAI's
 Whisper times words in the same way (whisper/timing.py), with heads that were selected by hand for
 each model. `align_tokens` is the only place that does it: `transcribe --words`, `align`, the page
-of `report` and lesson 6 all show its result.
+of `report` and lesson 8 all show its result.
 
 Shapes: T tokens, W tokens that are text, S source frames, H hidden_size, N heads, V vocab_size.
 """

@@ -28,6 +28,7 @@ LESSONS = notebooks.find_lessons()
 BUNDLED = ROOT / "nanos2t" / "assets" / "spoken-numbers"
 FOLDERS = [ROOT, ROOT / "nanos2t", ROOT / "tutorials", BUNDLED]
 IMPORTS = {"matplotlib", "nanos2t", "numpy", "safetensors", "torch"}
+IMPORTS |= {"sentencepiece", "tokenizers"}
 each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
 
 
@@ -234,8 +235,8 @@ def test_lessons_have_the_same_form(lesson: Path):
     assert not outside
 
 
-def test_lessons_are_eight():
-    assert [int(lesson.stem[:2]) for lesson in LESSONS] == list(range(1, 9))
+def test_lessons_are_ten():
+    assert [int(lesson.stem[:2]) for lesson in LESSONS] == list(range(1, 11))
 
 
 def test_notebooks_are_valid_and_always_the_same(tmp_path: Path):

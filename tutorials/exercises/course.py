@@ -221,7 +221,7 @@ ENCODER_LAYER = Exercise(
 
 EMBEDDINGS = Exercise(
     name="ex07_embeddings",
-    lesson="04_one_block_four_decoders",
+    lesson="04_tokens",
     minutes=20,
     difficulty=1,
     title="decoder embeddings",
@@ -249,7 +249,7 @@ EMBEDDINGS = Exercise(
 
 CAUSAL_MASK = Exercise(
     name="ex08_causal_mask",
-    lesson="04_one_block_four_decoders",
+    lesson="05_one_block_four_decoders",
     minutes=15,
     difficulty=1,
     title="causal mask",
@@ -271,7 +271,7 @@ CAUSAL_MASK = Exercise(
 
 CROSS_ATTENTION = Exercise(
     name="ex09_cross_attention",
-    lesson="04_one_block_four_decoders",
+    lesson="05_one_block_four_decoders",
     minutes=30,
     difficulty=2,
     title="cross-attention",
@@ -315,7 +315,7 @@ CROSS_ATTENTION = Exercise(
 
 SHIFT_AND_LOSS = Exercise(
     name="ex10_shift_and_loss",
-    lesson="08_training",
+    lesson="06_loss",
     minutes=25,
     difficulty=1,
     title="shift-right and loss",
@@ -345,7 +345,7 @@ SHIFT_AND_LOSS = Exercise(
 
 GREEDY = Exercise(
     name="ex11_greedy",
-    lesson="05_greedy_to_beam",
+    lesson="07_greedy_to_beam",
     minutes=60,
     difficulty=3,
     title="cached greedy",
@@ -405,7 +405,7 @@ GREEDY = Exercise(
 
 BEAM_SEARCH = Exercise(
     name="ex12_beam_search",
-    lesson="05_greedy_to_beam",
+    lesson="07_greedy_to_beam",
     minutes=90,
     difficulty=3,
     title="beam search",
@@ -473,7 +473,7 @@ BEAM_SEARCH = Exercise(
 
 ALIGNMENT = Exercise(
     name="ex13_alignment",
-    lesson="06_alignment",
+    lesson="08_alignment",
     minutes=40,
     difficulty=2,
     title="bonus: alignment by dynamic time warping",
@@ -497,7 +497,7 @@ ALIGNMENT = Exercise(
 
 WEIGHT_MAP = Exercise(
     name="ex14_weight_map",
-    lesson="07_loading_weights",
+    lesson="09_loading_weights",
     minutes=60,
     difficulty=3,
     title="weight mapping",

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 5. From greedy to beam
+# # 7. From greedy to beam
 #
 # The decoder gives probabilities for *one* token. A text has many. Taking the likeliest token each
 # time is quick, and sometimes it writes a text that is less likely than another it could have

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 7. Official weights, and the first layer that departs
+# # 9. Official weights, and the first layer that departs
 #
 # A checkpoint is a few hundred named tensors. To use one, your model must give each its place, and
 # then compute the same numbers as the code it was trained with. Both often go wrong, and mostly

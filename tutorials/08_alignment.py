@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 6. When was each word said?
+# # 8. When was each word said?
 #
 # The model writes *what* was said. *When* it was said is nowhere in its output, and nobody trained
 # it to know. Still it can be found: to write a word, the decoder must look at the frames where it

@@ -1,5 +1,5 @@
 # %% [markdown]
-# # 8. Training a tiny model
+# # 10. Training a tiny model
 #
 # We have read a trained model from end to end. Now we train one: a new decoder, from random
 # weights, that hears "two four seven" and writes *seven four two*. Backwards, so that nothing can
@@ -51,7 +51,7 @@ waveform = stt.load_audio(Path(nanos2t.__file__).parent / "assets" / "sample.wav
 # can teach.
 
 # %%
-WORDS = {"two": (0.06, 0.49), "four": (0.93, 1.51), "seven": (1.95, 2.61)}  # seconds, from lesson 6
+WORDS = {"two": (0.06, 0.49), "four": (0.93, 1.51), "seven": (1.95, 2.61)}  # seconds, from lesson 8
 clips = {
     word: waveform[int(start * rate) : int(stop * rate)] for word, (start, stop) in WORDS.items()
 }
@@ -127,7 +127,7 @@ print(said[7], "->", labels[7].tolist())
 # %% [markdown]
 # ## The loop
 #
-# A step of training is five lines: feed a batch with the right text moved by one place (lesson 4),
+# A step of training is five lines: feed a batch with the right text moved by one place (lesson 6),
 # take the loss, its gradient, limit its length to 1, and take a step against it. The learning rate
 # rises at first, because new weights point anywhere, and falls to 0 in the end.
 #
@@ -283,4 +283,6 @@ assert again.generate(values)[0].tolist() == tokens
 #
 # ## Now write it
 #
-#     nanos2t exercises 10   # the shifted labels and the loss: 25 minutes, *
+# That was the last lesson. What is written, and what is left:
+#
+#     nanos2t exercises
