@@ -65,7 +65,8 @@ def load(
     device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the machine's GPU if it has one.
     dtype: float32, float64, bfloat16 or float16 as torch dtypes or their names; "int8", which is
         for CPUs and always fast; or "auto", the fastest of the device.
-    fast: run on the kernels of nanos2t/fast where they apply.
+    fast: run on the kernels of nanos2t/fast where they apply. On a CPU the model cannot be trained
+        then, and one in int8 cannot be saved either.
     revision: the branch, tag or commit of a hub id.
     local_files_only: use what was downloaded before and no network.
 
@@ -85,14 +86,14 @@ def load(
         dtype = choose_fast_dtype(device)
     check_fast_dtype(dtype, device)
 
-    # The weights of an int8 model are read as float32, then quantised.
-    is_int8 = dtype == torch.int8
-    weights_dtype = torch.float32 if is_int8 else dtype
+    # A fast model is converted below, one weight at a time.
+    is_fast = fast or dtype == torch.int8
+    weights_dtype = None if is_fast else dtype
     folder = loading.find_model_folder(name_or_path, revision, local_files_only)
     model = SpeechEncoderDecoder.from_pretrained(folder, dtype=weights_dtype, device=device)
 
     # Without these lines the model is the core as written.
-    if fast or is_int8:
+    if is_fast:
         model = optimise_model(model, dtype)
 
     # Tokenizer, sample rate and languages are in the same folder.

@@ -120,18 +120,19 @@ class SpeechEncoderDecoder(nn.Module):
         cls,
         name_or_path: str | Path,
         *,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = torch.float32,
         device: str | torch.device = "cpu",
         revision: str | None = None,
         local_files_only: bool = False,
     ) -> "SpeechEncoderDecoder":
         """Load a model from a folder or hub repository in transformers' layout, in eval mode.
 
-        Weights that are optional there and missing are initialised, and listed on the logger
-        "nanos2t". Raises ValueError, naming the file and the tensor or key, for what is missing,
-        broken or not implemented.
+        dtype: of the weights; None is that of the file. Weights that are optional there and missing
+        are initialised, and listed on the logger "nanos2t". Raises ValueError, naming the file and
+        the tensor or key, for what is missing, broken or not implemented.
         """
-        pretrained.check_dtype(dtype)
+        if dtype is not None:
+            pretrained.check_dtype(dtype)
         pretrained.check_device(device)
         folder = checkpoint.find_folder(name_or_path, revision, local_files_only)
 

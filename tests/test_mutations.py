@@ -121,22 +121,22 @@ MODEL = [
         "test_initialize.py::test_initialisation_follows_the_laws_of_hf",
     ),
     Mistake(
-        "fast/onednn.py",
-        "self.weight = linear.weight",
-        "self.weight = nn.Parameter(linear.weight.detach().clone())",
-        "fast/test_optimise.py::test_fast_modules_share_parameters_names_and_mode",
+        "fast/packed.py",
+        "        self.take(layer)\n\n    def _apply",
+        "\n    def _apply",
+        "fast/test_optimise.py::test_new_weights_are_used_at_once",
     ),
     Mistake(
         "fast/positional_conv.py",
         "self.direction = core.direction",
         "self.direction = nn.Parameter(core.direction.detach().clone())",
-        "fast/test_optimise.py::test_fast_modules_share_parameters_names_and_mode",
+        "fast/test_optimise.py::test_other_parameters_are_those_of_the_core",
     ),
     Mistake(
         "fast/optimise.py",
         "return model.train(model.training)",
         "return model",
-        "fast/test_optimise.py::test_fast_modules_share_parameters_names_and_mode",
+        "fast/test_optimise.py::test_a_fast_model_has_the_names_the_weights_and_the_mode_of_the_core",
     ),
 ]
 

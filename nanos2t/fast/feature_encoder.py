@@ -9,58 +9,47 @@ from torch.nn import functional as F
 
 from nanos2t import wav2vec2
 from nanos2t.fast.int8 import Int8Conv
-from nanos2t.fast.onednn import is_supported, linear_onednn
-from nanos2t.fast.windows import MAX_WINDOWS, flatten_kernel, split_windows
+from nanos2t.fast.packed import FastConv
+from nanos2t.fast.windows import MAX_WINDOWS, split_windows
 from nanos2t.wav2vec2 import ConvLayer
 
 
 class FastConvLayer(ConvLayer):
-    """The core's ConvLayer with the same parameters. Its convolution may be an Int8Conv.
+    """The core's ConvLayer with a convolution that is a linear layer.
 
     It takes and returns (B, C, T) as the core does. In memory, its result has the channels last, so
     that the next layer need not move them.
     """
 
-    def __init__(self, core: ConvLayer):
+    def __init__(self, core: ConvLayer, conv: FastConv | Int8Conv, activation: nn.Module):
         nn.Module.__init__(self)
-        self.conv = core.conv
+        self.conv = conv
         self.norm = core.norm
-        self.activation = core.activation
+        self.activation = activation
 
+    @torch.no_grad()  # its gradients would be refused anyway: see FrozenLayer
     def forward(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return frames (B, O, W) and their lengths (B,) of x (B, I, T) and lengths (B,).
 
         Lengths are None if nothing is padded.
         """
-        # An Int8Conv has packed its weight: then only x decides.
-        weight = x if isinstance(self.conv, Int8Conv) else self.conv.weight
-        if not is_supported(x, weight):
-            return super().forward(x, lengths)
-
-        x = x.transpose(1, 2)  # (B, T, I)
+        windows = split_windows(x.transpose(1, 2), self.conv)  # (B, up to MAX_WINDOWS, K * I) each
+        x = torch.cat([self.conv.multiply(part) for part in windows], dim=1)  # (B, W, O)
         lengths = wav2vec2.conv_output_lengths(lengths, self.conv)
         if self.norm is not None:
-            x = convolve(x, self.conv)  # (B, W, O)
             x = normalise_(x, lengths, self.norm)
+        if not isinstance(self.activation, nn.Identity):
             activate_(x, self.activation)
-        else:
-            x = convolve(x, self.conv, self.activation)  # (B, W, O)
         return x.transpose(1, 2), lengths
 
 
-def convolve(x: Tensor, conv: nn.Conv1d | Int8Conv, activation: nn.Module | None = None) -> Tensor:
-    """Return the convolution of x (B, T, I), followed by the activation: (B, W, O)."""
-    windows = split_windows(x, conv)  # each (B, up to MAX_WINDOWS, K * I)
-
-    if isinstance(conv, Int8Conv):
-        parts = [conv.linear(part) for part in windows]
-        if activation is not None:
-            parts = [activation(part) for part in parts]
-    else:
-        weight = flatten_kernel(conv)  # (O, K * I)
-        parts = [linear_onednn(part, weight, conv.bias, activation) for part in windows]
-
-    return torch.cat(parts, dim=1)  # (B, W, O)
+def make_fast_layer(core: ConvLayer, min_rows: int | None) -> FastConvLayer:
+    """Return a fast layer in the place of the core's; min_rows: see FastLinear."""
+    # Without a norm between them, the product and the activation are one step.
+    if core.norm is None:
+        conv = FastConv(core.conv, core.activation, min_rows)
+        return FastConvLayer(core, conv, nn.Identity())
+    return FastConvLayer(core, FastConv(core.conv, None, min_rows), core.activation)
 
 
 def normalise_(x: Tensor, lengths: Tensor | None, norm: nn.Module) -> Tensor:

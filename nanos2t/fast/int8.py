@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from nanos2t.decoder import Head
-from nanos2t.fast.windows import flatten_kernel, split_windows
+from nanos2t.fast.frozen import ADVICE, FrozenLayer
+from nanos2t.fast.windows import flatten_weight, split_windows
 
 # The largest value of a signed byte: -128 is not used, so that the range is symmetric.
 INT8_MAX = 127
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(FrozenLayer):
     """nn.Linear with its weight (O, I) in int8."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
@@ -38,9 +39,14 @@ class Int8Linear(nn.Module):
             quantised = torch._make_per_channel_quantized_tensor(rows, scale, zero_point, 0)
 
         self.packed = torch.ops.quantized.linear_prepack(quantised, bias)
+        self.bias = None  # it is packed, too
 
-    def forward(self, x: Tensor) -> Tensor:  # (..., I)
-        return torch.ops.quantized.linear_dynamic(x, self.packed)  # (..., O)
+    def multiply(self, x: Tensor) -> Tensor:
+        """Return the layer's result (..., O) for x (..., I)."""
+        return torch.ops.quantized.linear_dynamic(x, self.packed)
+
+    def _save_to_state_dict(self, *arguments) -> None:
+        raise ValueError(f"an int8 model has only rounded weights: to save it, {ADVICE}")
 
 
 class Int8Conv(nn.Module):
@@ -51,12 +57,16 @@ class Int8Conv(nn.Module):
         self.kernel_size = conv.kernel_size
         self.stride = conv.stride
         self.padding = conv.padding
-        self.linear = Int8Linear(flatten_kernel(conv), conv.bias)
+        self.linear = Int8Linear(flatten_weight(conv.weight), conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, I, T)
         windows = split_windows(x.transpose(1, 2), self)
         y = torch.cat([self.linear(part) for part in windows], dim=1)  # (B, W, O)
         return y.transpose(1, 2)  # (B, O, W)
+
+    def multiply(self, windows: Tensor) -> Tensor:
+        """Return the results (B, W, O) for windows (B, W, K * I)."""
+        return self.linear.multiply(windows)
 
 
 class Int8Head(nn.Module):

@@ -1,8 +1,4 @@
-"""Make a model of the core fast: here is every part that is replaced, and what takes its place.
-
-In float32 the new modules share the parameters of the core's and keep their names. In int8 the
-weights are replaced.
-"""
+"""Make a model of the core fast: here is every part that is replaced, and what takes its place."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,57 +6,85 @@ from functools import partial
 import torch
 from torch import nn
 
-from nanos2t.fast.feature_encoder import FastConvLayer
+from nanos2t.decoder import Decoder
+from nanos2t.fast.feature_encoder import FastConvLayer, make_fast_layer
 from nanos2t.fast.int8 import Int8Conv, Int8Head, Int8Linear
 from nanos2t.fast.memory import release_pages
-from nanos2t.fast.onednn import FastHead, FastLinear, FastMLP, choose_min_rows, has_onednn
+from nanos2t.fast.onednn import FastHead, choose_min_rows, has_onednn
+from nanos2t.fast.packed import FastLinear, can_pack
 from nanos2t.fast.positional_conv import replace_positions
 from nanos2t.model import SpeechEncoderDecoder
-from nanos2t.wav2vec2 import Encoder
 
 # How many blocks of the decoder give the weights with which two products are compared.
 MEASURED_BLOCKS = 3
 
 
+@torch.no_grad()
 def optimise_model(
-    model: SpeechEncoderDecoder, dtype: torch.dtype = torch.float32
+    model: SpeechEncoderDecoder, dtype: torch.dtype | None = None
 ) -> SpeechEncoderDecoder:
-    """Replace the modules of `model` by fast ones, in place, and return it.
+    """Replace the modules of `model` by fast ones, in place, and return it, for results only.
 
-    dtype: torch.int8 quantises a float32 model on a CPU, which cannot be trained or saved
-    afterwards. Any other value changes only the speed, that of float32 on a CPU, and does nothing
-    if torch has no oneDNN.
+    dtype: what to convert the weights to. torch.int8 quantises them: the model can then be neither
+    saved nor trained. float32 and bfloat16 on a CPU are multiplied by oneDNN, if torch has it: the
+    model cannot be trained. Any other dtype or device leaves the core's modules.
     """
     if dtype == torch.int8:
+        convert_weights(model, torch.float32)
         quantise_modules(model)
-    elif has_onednn():
-        replace_modules(model)
+    else:
+        convert_weights(model, dtype or model.dtype)
+        if can_pack(model.encoder.norm.weight):
+            replace_modules(model)
 
     # New modules are in training mode: set them to the mode of the model.
     return model.train(model.training)
 
 
-@torch.no_grad()
+def convert_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Convert all weights of a model, one at a time, and release the memory of the former ones."""
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            former = parameter.data
+            parameter.data = former.to(dtype)
+            if parameter.dtype != former.dtype:
+                release_pages(former)
+
+
 def replace_modules(model: SpeechEncoderDecoder) -> None:
-    """Put the modules for float32 in the place of the core's."""
+    """Put fast modules in the place of linear layers and convolutions.
+
+    The adapter's convolutions and, in bfloat16, wide positional ones stay as they are.
+    """
     encoder = model.encoder
     decoder = model.decoder
+    decoder_rows = measure_min_rows(decoder)
+    encoder_rows = None if model.dtype == torch.float32 else 1
 
+    # The activation of an MLP becomes a part of its first product.
+    for part, min_rows in (encoder, encoder_rows), (decoder, decoder_rows):
+        for block in part.blocks:
+            block.mlp.up_proj = FastLinear(block.mlp.up_proj, block.mlp.activation, min_rows)
+            block.mlp.activation = nn.Identity()
+        replace_linears(part, partial(FastLinear, min_rows=min_rows))
+    replace_linears(model, partial(FastLinear, min_rows=encoder_rows))  # the bridge
+    decoder.head = FastHead(decoder.head, decoder_rows)
+
+    layers = encoder.feature_encoder.conv_layers
+    for i, layer in enumerate(layers):
+        layers[i] = make_fast_layer(layer, encoder_rows)
+    replace_positions(encoder)
+
+
+def measure_min_rows(decoder: Decoder) -> int:
+    """Return how many rows oneDNN must have to be faster: see `choose_min_rows`."""
     # Some of the weights that a search reads for every token.
     weights = []
     for block in decoder.blocks[:MEASURED_BLOCKS]:
         weights += [block.mlp.up_proj.weight, block.mlp.down_proj.weight]
-    min_rows = choose_min_rows(weights)
-
-    replace_linears(model, partial(FastLinear, min_rows=min_rows))
-    replace_conv_layers(encoder)
-    replace_positions(encoder)
-    for block in (*encoder.blocks, *decoder.blocks):
-        block.mlp = FastMLP(block.mlp, min_rows)
-    decoder.head = FastHead(decoder.head, min_rows)
+    return choose_min_rows(weights)
 
 
-@torch.no_grad()
 def quantise_modules(model: SpeechEncoderDecoder) -> None:
     """Put modules in int8 in the place of linear layers, convolutions and the output matrix.
 
@@ -69,28 +93,27 @@ def quantise_modules(model: SpeechEncoderDecoder) -> None:
     """
     encoder = model.encoder
     decoder = model.decoder
-    for layer in encoder.feature_encoder.conv_layers[1:]:
-        layer.conv = Int8Conv(layer.conv)
+    layers = encoder.feature_encoder.conv_layers
+    for i, layer in enumerate(layers):
+        if i > 0:
+            layer.conv = Int8Conv(layer.conv)
+        if not has_onednn():
+            continue
+        if i == 0:
+            layers[i] = make_fast_layer(layer, None)
+        else:
+            layers[i] = FastConvLayer(layer, layer.conv, layer.activation)
     replace_linears(model, quantise_linear)
-    if has_onednn():
-        replace_conv_layers(encoder)
     replace_positions(encoder)
     decoder.head = Int8Head(decoder.head, decoder.embed.tokens.weight)
 
 
-def replace_conv_layers(encoder: Encoder) -> None:
-    """Replace every layer of the feature encoder by a FastConvLayer."""
-    layers = encoder.feature_encoder.conv_layers
-    for i, layer in enumerate(layers):
-        layers[i] = FastConvLayer(layer)
-
-
-def replace_linears(model: nn.Module, make_linear: Callable[[nn.Linear], nn.Module]) -> None:
-    """Replace every nn.Linear in the model by `make_linear` of it."""
+def replace_linears(model: nn.Module, make_layer: Callable[[nn.Linear], nn.Module]) -> None:
+    """Replace every nn.Linear in the model by `make_layer` of it."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.Linear):
-                setattr(module, name, make_linear(child))
+                setattr(module, name, make_layer(child))
 
 
 def quantise_linear(linear: nn.Linear) -> Int8Linear:

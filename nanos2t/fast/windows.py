@@ -22,6 +22,19 @@ def split_windows(x: Tensor, conv: nn.Module) -> Iterator[Tensor]:
         yield part.flatten(2)  # (B, up to MAX_WINDOWS, K * I), a copy
 
 
-def flatten_kernel(conv: nn.Conv1d) -> Tensor:
-    """Return the weight of `conv` as the matrix (O, K * I) of the linear layer over its windows."""
-    return conv.weight.transpose(1, 2).flatten(1)  # (O, K * I)
+def flatten_weight(weight: Tensor) -> Tensor:
+    """Return the weight (O, I, K) of a convolution as that of a linear layer over its windows.
+
+    Returns (O, K * I). The weight (O, I) of a linear layer is returned as it is.
+    """
+    if weight.dim() == 2:
+        return weight
+    return weight.transpose(1, 2).flatten(1)  # (O, K * I)
+
+
+def unflatten_weight(matrix: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return the weight, of the given shape, of which `flatten_weight` made the matrix."""
+    if len(shape) == 2:
+        return matrix
+    _, inputs, taps = shape
+    return matrix.unflatten(1, (taps, inputs)).transpose(1, 2)  # (O, I, K)

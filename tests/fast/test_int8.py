@@ -81,6 +81,20 @@ def test_every_use_of_an_int8_model(both):
         assert quantised.score != plain.score
 
 
+def test_an_int8_model_is_neither_saved_nor_trained(tmp_path):
+    model = nanos2t.load(dtype="int8").model
+    with pytest.raises(ValueError, match="int8 model has only rounded weights: to save it, load"):
+        model.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+    values = torch.randn(1, 4000)
+    output = model(values, decoder_input_ids=torch.tensor([[1, 5]]))
+    for result in output.logits.sum(), output.memory.sum():
+        with pytest.raises(ValueError, match="a fast model has no gradients"):
+            result.backward()
+    with pytest.raises(ValueError, match="the weight of a fast layer is packed"):
+        model.decoder.blocks[0].mlp.up_proj.weight.data.mul_(2)
+
+
 def test_nothing_is_printed(recwarn, capfd):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

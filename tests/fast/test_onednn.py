@@ -8,14 +8,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nanos2t.fast import onednn
+from nanos2t.fast import onednn, packed
 from nanos2t.fast.onednn import (
-    FastLinear,
     choose_min_rows,
     has_onednn,
     is_supported,
     linear_onednn,
+    pack_weight,
 )
+from nanos2t.fast.packed import FastLinear
 from nanos2t.wav2vec2 import ACTIVATIONS
 
 needs_onednn = pytest.mark.skipif(not has_onednn(), reason="this build of torch has no oneDNN")
@@ -36,8 +37,9 @@ def test_linear_onednn_is_linear_and_activation(activation: str | None, bias: bo
     expected = F.linear(x, weight, offset)
     if module is not None:
         expected = module(expected)
-    result = linear_onednn(x, weight, offset, module)
-    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+    for matrix in weight, pack_weight(weight):
+        result = linear_onednn(x, matrix, offset, module)
+        torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_supported():
@@ -75,26 +77,9 @@ def test_one_row_is_multiplied_by_the_faster_of_the_two(monkeypatch, fast_one: s
     assert choose_min_rows([torch.randn(7, 9), torch.randn(9, 7)]) == min_rows
     assert len(called) == 32
 
-    fast = FastLinear(nn.Linear(9, 7), min_rows)
+    monkeypatch.setattr(packed, "linear_onednn", onednn.linear_onednn)
+    fast = FastLinear(nn.Linear(9, 7), min_rows=min_rows)
     for rows in 1, 2, 5:
         called.clear()
         fast(torch.randn(rows, 9))
         assert called == ["linear" if rows < min_rows else "linear_onednn"]
-
-
-@torch.no_grad()
-def test_weights_that_onednn_does_not_take_are_not_timed(monkeypatch):
-    monkeypatch.setattr(onednn, "linear_onednn", None)
-    assert choose_min_rows([torch.randn(7, 9, dtype=torch.float64)]) == 1
-    assert choose_min_rows([torch.empty(7, 9, device="meta")]) == 1
-
-
-def test_a_fast_linear_shares_its_parameters_and_has_gradients():
-    linear = nn.Linear(9, 7)
-    fast = FastLinear(linear)
-    assert fast.weight is linear.weight and fast.bias is linear.bias
-    assert repr(fast).removeprefix("Fast") == repr(linear)
-    x = torch.randn(2, 9)
-    fast(x).sum().backward()
-    assert torch.equal(linear.bias.grad, torch.full((7,), 2.0))
-    assert list(FastLinear(nn.Linear(9, 7, bias=False)).state_dict()) == ["weight"]

@@ -17,5 +17,7 @@ def test_windows_times_kernel_is_the_convolution(monkeypatch, kernel, stride, ma
     x = torch.randn(2, 6, 41)
     parts = list(windows.split_windows(x.transpose(1, 2), conv))
     assert all(part.shape[1] <= max_windows for part in parts)
-    y = torch.cat(parts, dim=1) @ windows.flatten_kernel(conv).T  # (B, W, O)
+    matrix = windows.flatten_weight(conv.weight)
+    y = torch.cat(parts, dim=1) @ matrix.T  # (B, W, O)
+    assert torch.equal(windows.unflatten_weight(matrix, conv.weight.shape), conv.weight)
     torch.testing.assert_close(y.transpose(1, 2), conv(x), rtol=1e-5, atol=1e-5)
