@@ -2,7 +2,7 @@
 """How time and memory grow beside transformers': with seconds of audio, beams, and utterances in a
 batch.
 
-The pair is that of tests/benchmarks/speed.py. Each point is a process of its own, which imports,
+The pair is that of tests/benchmarks/speed/. Each point is a process of its own, which imports,
 loads, warms up, and prints the median of some turns and its peak memory; a table is printed, and
 drawn with --output.
 """
@@ -14,11 +14,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.benchmarks.speed import RATE, build_pair
+from tests.benchmarks.speed.pair import RATE, find_pair
 
 AXES = {  # what is timed, and along which values
     "encode, seconds of audio": (5, 10, 20, 40),
     "a token of an 11 s clip, beams": (1, 2, 4, 8, 16),
+    "greedy search in an 11 s clip, tokens": (10, 40, 160, 320),
     "10 tokens each, utterances of 5 s": (1, 2, 4, 8, 16, 32),
 }
 SIDES = ("transformers", "nanos2t", "nanos2t int8")
@@ -69,6 +70,8 @@ def measure_point(
     milliseconds = 1e3
     if axis.startswith("encode"):
         settings["samples"] = value * RATE
+    elif axis.endswith("tokens"):
+        settings["tokens"] = [2, value + 2]
     elif "beams" in axis:
         # The difference is 20 tokens.
         settings |= {"beams": value, "tokens": [2, 22]}
@@ -91,7 +94,7 @@ def draw(points: dict[tuple[str, str, int], tuple[float, float]], path: Path) ->
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, panels = plt.subplots(2, len(AXES), figsize=(13, 7), layout="constrained")
+    figure, panels = plt.subplots(2, len(AXES), figsize=(16, 7), layout="constrained")
     for row, unit in enumerate(("ms", "MB, peak of the process")):
         panels[row, 0].set_ylabel(unit)
         for column, axis in enumerate(AXES):
@@ -122,9 +125,7 @@ def main() -> None:
 
     points = {}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = options.folder or Path(temporary)
-        if not (folder / "config.json").exists():
-            build_pair(folder)
+        folder = find_pair(options.folder or Path(temporary))
         for axis, values in AXES.items():
             print("\n" + axis)
             for value in values:
