@@ -96,7 +96,7 @@ def soak(stt, folder: Path, minutes: float) -> tuple[dict[int, list[float]], int
         minute = int((time.monotonic() - started) // 60)
 
         # At the first round of a minute, report the last one of the minute before.
-        if minute not in samples and minute:
+        if samples and minute not in samples:
             report = {
                 "minute": minute,
                 "in_use": round(samples[max(samples)][-1], 1),
