@@ -9,8 +9,9 @@ from torch.nn import functional as F
 
 from nanos2t import wav2vec2
 from nanos2t.fast.int8 import Int8Conv
+from nanos2t.fast.onednn import linear_onednn
 from nanos2t.fast.packed import FastConv
-from nanos2t.fast.windows import MAX_WINDOWS, split_windows
+from nanos2t.fast.windows import split_windows
 from nanos2t.wav2vec2 import ConvLayer
 
 
@@ -24,7 +25,7 @@ class FastConvLayer(ConvLayer):
     def __init__(self, core: ConvLayer, conv: FastConv | Int8Conv, activation: nn.Module):
         nn.Module.__init__(self)
         self.conv = conv
-        self.norm = core.norm
+        self.norm = core.norm  # over channels, or None
         self.activation = activation
 
     @torch.no_grad()  # its gradients would be refused anyway: see FrozenLayer
@@ -33,45 +34,75 @@ class FastConvLayer(ConvLayer):
 
         Lengths are None if nothing is padded.
         """
-        windows = split_windows(x.transpose(1, 2), self.conv)  # (B, up to MAX_WINDOWS, K * I) each
-        x = torch.cat([self.conv.multiply(part) for part in windows], dim=1)  # (B, W, O)
+        # All that is done with a part is done while the cache of the CPU has it.
+        parts = []
+        for windows in split_windows(x.transpose(1, 2), self.conv):  # (B, MAX_WINDOWS, K * I)
+            part = self.conv.multiply(windows)  # (B, MAX_WINDOWS, O)
+            if self.norm is not None:
+                norm = self.norm
+                part = F.layer_norm(part, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+            parts.append(self.activation(part))
         lengths = wav2vec2.conv_output_lengths(lengths, self.conv)
-        if self.norm is not None:
-            x = normalise_(x, lengths, self.norm)
-        if not isinstance(self.activation, nn.Identity):
-            activate_(x, self.activation)
-        return x.transpose(1, 2), lengths
+        return torch.cat(parts, dim=1).transpose(1, 2), lengths
 
 
-def make_fast_layer(core: ConvLayer, min_rows: int | None) -> FastConvLayer:
-    """Return a fast layer in the place of the core's; min_rows: see FastLinear."""
-    # Without a norm between them, the product and the activation are one step.
-    if core.norm is None:
-        conv = FastConv(core.conv, core.activation, min_rows)
-        return FastConvLayer(core, conv, nn.Identity())
-    return FastConvLayer(core, FastConv(core.conv, None, min_rows), core.activation)
+class FoldedConvLayer(ConvLayer):
+    """The core's first ConvLayer, with a norm over time, as one product. It has its parameters.
 
-
-def normalise_(x: Tensor, lengths: Tensor | None, norm: nn.Module) -> Tensor:
-    """Return x (B, T, C), normalised.
-
-    Normalising over the real frames of each item is done in place, over channels it is not.
+    The norm gives each channel a factor and an offset, and a convolution is linear: so they can be
+    those of its weight and bias. `fold_norm` finds them without the convolution's result, over
+    which the norm needs several passes: there are 3,200 numbers for each of 5 samples.
     """
-    if isinstance(norm, wav2vec2.ChannelLayerNorm):
-        return F.layer_norm(x, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
-    frame_counts = [x.shape[1]] * len(x)
-    if lengths is not None:
-        frame_counts = lengths.tolist()
-    for item, frame_count in zip(x, frame_counts):
-        real = item[:frame_count]  # (frame_count, C), a view
-        variance, mean = torch.var_mean(real, 0, correction=0)  # 2 x (C,)
-        gain = norm.weight / (variance + norm.eps).sqrt()  # (C,)
-        real.sub_(mean).mul_(gain).add_(norm.bias)
-    return x
+    def __init__(self, core: ConvLayer):
+        nn.Module.__init__(self)
+        self.conv = core.conv
+        self.norm = core.norm
+        self.activation = core.activation
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return frames (B, O, W) and their lengths (B,) of x (B, 1, T) and lengths (B,)."""
+        windows = x[:, 0].unfold(1, self.conv.kernel_size[0], self.conv.stride[0])  # (B, W, K)
+        lengths = wav2vec2.conv_output_lengths(lengths, self.conv)
+        frame_counts = [windows.shape[1]] * len(windows)
+        if lengths is not None:
+            frame_counts = lengths.tolist()
+
+        # Each item has statistics of its own: those of its real frames.
+        items = []
+        for item, frame_count in zip(windows, frame_counts):
+            weight, bias = fold_norm(item[:frame_count], self.conv.weight, self.norm)
+            items.append(linear_onednn(item, weight, bias, self.activation))  # (W, O)
+        return torch.stack(items).transpose(1, 2), lengths
 
 
-def activate_(x: Tensor, activation: nn.Module) -> None:
-    """Apply the activation to x (B, T, C) in place, in parts that stay in the cache of the CPU."""
-    for part in x.split(MAX_WINDOWS, dim=1):
-        part.copy_(activation(part))
+def fold_norm(windows: Tensor, weight: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:
+    """Return a weight (O, K) and a bias (O,) whose product is that of `weight`, normalised.
+
+    windows: (W, K), over which each output is normalised. weight: (O, 1, K). A bias of the
+    convolution would make no difference: the norm subtracts it with the mean.
+    """
+    # The mean of w x is that of x times w, its variance is w C w with the covariance C of x.
+    taps = windows.double()  # (W, K)
+    mean = taps.mean(dim=0)  # (K,)
+    centred = taps - mean  # (W, K)
+    covariance = centred.T @ centred / len(taps)  # (K, K)
+    matrix = weight[:, 0].double()  # (O, K)
+    variance = ((matrix @ covariance) * matrix).sum(dim=1)  # (O,)
+
+    gain = norm.weight / (variance + norm.eps).sqrt()  # (O,)
+    folded = (matrix * gain[:, None]).to(weight.dtype)  # (O, K)
+    bias = norm.bias - folded.double() @ mean  # (O,)
+    return folded, bias.to(weight.dtype)
+
+
+def make_fast_layer(core: ConvLayer, min_rows: int | None) -> ConvLayer:
+    """Return a fast layer in the place of the core's; min_rows: see FastLinear."""
+    if isinstance(core.norm, wav2vec2.MaskedGroupNorm):
+        return FoldedConvLayer(core)
+    if core.norm is not None:
+        return FastConvLayer(core, FastConv(core.conv, None, min_rows), core.activation)
+
+    # Without a norm between them, the product and the activation are one step.
+    return FastConvLayer(core, FastConv(core.conv, core.activation, min_rows), nn.Identity())

@@ -3,9 +3,9 @@
 
 import pytest
 import torch
-from helpers.fast_pair import build_model
+from helpers.fast_pair import build_model, relative_error
 
-from nanos2t.fast.feature_encoder import make_fast_layer
+from nanos2t.fast.feature_encoder import FoldedConvLayer, make_fast_layer
 from nanos2t.fast.onednn import has_onednn
 
 pytestmark = pytest.mark.skipif(not has_onednn(), reason="this build of torch has no oneDNN")
@@ -32,3 +32,34 @@ def test_a_layer_is_the_cores(norm: str, lengths: torch.Tensor | None, min_rows:
                 torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
         x = expected
         lengths = expected_lengths
+
+
+@torch.no_grad()
+def test_a_norm_is_folded_into_weights_of_any_offset():
+    """Samples with a mean that is large beside their spread; and a bias, which the norm undoes."""
+    layer = build_model().encoder.feature_encoder.conv_layers[0]
+    folded = make_fast_layer(layer, None)
+    assert type(folded) is FoldedConvLayer
+    x = torch.randn(2, 1, 900) * 0.1 + torch.tensor([3.0, -7.0])[:, None, None]
+    lengths = torch.tensor([900, 500])
+    for frame_lengths in None, lengths:
+        result = folded(x, frame_lengths)[0]
+        layer.double()
+        expected = layer(x.double(), frame_lengths)[0].float()
+        layer.float()
+        for i, length in enumerate([299, 299] if frame_lengths is None else [299, 166]):
+            assert relative_error(result[i, :, :length], expected[i, :, :length]) < 3e-5
+
+    layer.conv.bias = torch.nn.Parameter(torch.randn(8))
+    assert relative_error(folded(x, lengths)[0], result) < 1e-6
+
+
+@torch.no_grad()
+def test_parameters_of_a_folded_norm_are_those_of_the_core():
+    layer = build_model().encoder.feature_encoder.conv_layers[0]
+    folded = make_fast_layer(layer, None)
+    assert dict(folded.named_parameters()) == dict(layer.named_parameters())
+    x = torch.randn(1, 1, 90)
+    for parameter in layer.parameters():
+        parameter.data.mul_(1.5)
+    assert relative_error(folded(x, None)[0], layer(x, None)[0]) < 1e-5
