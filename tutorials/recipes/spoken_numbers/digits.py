@@ -33,16 +33,16 @@ def spell_all(digits: Digits) -> dict[str, str]:
     return {language: spell(digits, language) for language in languages}
 
 
-def draw_digits(rng: np.random.Generator, max_digits: int) -> Digits:
+def draw_digits(rng: np.random.Generator, max_digits: int, empty: float = 0.02) -> Digits:
     """Draw a number of up to `max_digits` digits without leading zeros.
 
-    Sometimes the digits are any at all, and sometimes there are none, which is silence.
+    Sometimes the digits are any at all. In a share `empty` there are none, which is silence.
     """
     # Longer numbers are more likely: the probability is proportional to the length.
     lengths = np.arange(1, max_digits + 1)
     count = int(rng.choice(lengths, p=lengths / lengths.sum()))
 
-    if rng.random() < 0.02:
+    if rng.random() < empty:
         return ()
     if count > 1 and rng.random() < 0.15:
         return tuple(int(digit) for digit in rng.integers(0, 10, count))

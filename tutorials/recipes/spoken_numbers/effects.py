@@ -71,3 +71,108 @@ def cut_badly(x: np.ndarray, next_take: np.ndarray, rng: np.random.Generator) ->
     if kind < 0.7:
         return x[cut:]
     return np.concatenate([x[cut:], next_take[:cut]])
+
+
+# Stronger changes, for a model that is to understand strangers
+
+
+def stretch_time(x: np.ndarray, factor: float, window: int = 256) -> np.ndarray:
+    """Make speech `factor` times as long with the same pitch (WSOLA: Verhelst and Roelands, 1993).
+
+    Windows are taken at another pace than they are laid down. Each is moved by up to a quarter of
+    its length to where it continues the one before best.
+    """
+    step = window // 2
+    slack = window // 4
+    padded = np.pad(x, (slack, 2 * window + slack))
+    count = max(1, round(len(x) * factor / step))
+    fade = np.hanning(window + 1)[:window]
+    output = np.zeros(count * step + window)
+    continuation = padded[slack : slack + window]
+
+    for i in range(count):
+        start = min(int(i * step / factor), len(x))
+        region = padded[start : start + window + 2 * slack]
+        shift = int(np.argmax(np.correlate(region, continuation, "valid")))
+        output[i * step : i * step + window] += region[shift : shift + window] * fade
+        continuation = padded[start + shift + step : start + shift + step + window]
+    return output[step // 2 : step // 2 + max(1, round(len(x) * factor))]
+
+
+def change_voice(x: np.ndarray, factor: float) -> np.ndarray:
+    """Raise pitch and formants by `factor` at the same speed: a smaller or a larger speaker."""
+    return change_speed(stretch_time(x, factor), factor)
+
+
+def draw_babble(takes: list[np.ndarray], samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw 3 to 8 people who speak at once, backwards, so that they say no digit: unit power."""
+    babble = np.zeros(samples)
+    for _ in range(rng.integers(3, 9)):
+        start = int(rng.integers(-2000, 1000))
+        while start < samples:
+            take = takes[rng.integers(len(takes))][::-1]
+            begin = max(start, 0)
+            end = min(start + len(take), samples)
+            if end > begin:
+                babble[begin:end] += take[begin - start : end - start]
+            start += len(take) + int(rng.uniform(0, 0.2) * RATE)
+    return babble / (babble.std() + 1e-9)
+
+
+def draw_tones(samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw tones with overtones that begin and end, one after the other or at once: unit power."""
+    x = np.zeros(samples)
+    for _ in range(rng.integers(1, 13)):
+        length = int(rng.uniform(0.05, 2.0) * RATE)
+        begin = int(rng.uniform(0, max(1, samples - length // 2)))
+        times = np.arange(min(length, samples - begin)) / RATE
+        pitch = 55 * 2 ** rng.uniform(0, 4.5)
+        for overtone in range(1, int(rng.integers(2, 8))):
+            x[begin : begin + len(times)] += (
+                np.sin(2 * np.pi * pitch * overtone * times + rng.uniform(0, 6))
+                * np.exp(-times * rng.uniform(0, 5))
+                / overtone
+            )
+    return x / (x.std() + 1e-9)
+
+
+def drop_details(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Lose what a lossy codec loses: the weak parts of each spectrum, and exact magnitudes."""
+    window = 256
+    step = window // 2
+    fade = np.sqrt(np.hanning(window + 1)[:window])
+    padded = np.pad(x, (step, window + step))
+    starts = np.arange(0, len(x) + step, step)
+    frames = padded[starts[:, None] + np.arange(window)] * fade
+    spectra = np.fft.rfft(frames)
+
+    size = np.abs(spectra)
+    floor = size.max(axis=1, keepdims=True) * rng.uniform(0.01, 0.12)
+    steps = np.round(size / (floor + 1e-9)) * floor
+    kept = np.fft.irfft(spectra * steps / (size + 1e-9), window) * fade
+
+    output = np.zeros(len(padded))
+    for start, frame in zip(starts, kept):
+        output[start : start + window] += frame
+    return output[step : step + len(x)]
+
+
+def overdrive(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Saturate, as a microphone that is too close."""
+    gain = rng.uniform(1, 6) / (np.abs(x).max() + 1e-9)
+    return np.tanh(x * gain) / gain
+
+
+def reverberate_strongly(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Play in a larger room, some metres from the microphone."""
+    seconds = rng.uniform(0.15, 0.8)
+    samples = int(seconds * RATE)
+    decay = np.exp(-6.9 * np.arange(samples) / samples)
+    room = rng.standard_normal(samples) * decay
+
+    # The direct sound is between 9 dB above and 3 dB below the echoes.
+    room *= 10 ** (rng.uniform(-9, 3) / 20) / np.sqrt(np.sum(room**2))
+    room[0] = 1.0
+    size = fft_size(len(x) + samples)
+    spectrum = np.fft.rfft(x, size) * np.fft.rfft(room, size)
+    return np.fft.irfft(spectrum, size)[: len(x)]

@@ -9,6 +9,7 @@ decides the split. tutorials/train_spoken_numbers.md has the commands.
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -18,8 +19,11 @@ import soundfile
 import torch
 from digits import LANGUAGES, draw_digits, spell, spell_all
 from effects import RATE
+from hard_sets import HardSet, draw_hard_sets, draw_set
+from hard_table import Row, format_table, score_texts, write_card
 from tqdm import tqdm
 from utterances import (
+    KEPT_VOICES,
     PARTS,
     TRAINING,
     Conditions,
@@ -27,6 +31,7 @@ from utterances import (
     Recordings,
     draw_utterance,
     draw_validation_set,
+    is_synthetic,
 )
 
 import nanos2t
@@ -47,7 +52,7 @@ def prepare(options: argparse.Namespace) -> None:
 
     def draw_item(number: int) -> Item:
         rng = np.random.default_rng((options.seed, number))
-        digits = draw_digits(rng, options.most)
+        digits = draw_digits(rng, options.most, options.conditions.empty)
         return digits, draw_utterance(digits, recordings, rng, options.conditions)
 
     items = map(draw_item, range(options.count))
@@ -87,6 +92,9 @@ def pack(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Print how many numbers by people, joined from recordings of `--part`, are written right."""
+    if options.hard:
+        evaluate_hard(options)
+        return
     stt = nanos2t.load(options.model)
     speakers = options.speaker
     recordings = Recordings(
@@ -107,10 +115,50 @@ def evaluate(options: argparse.Namespace) -> None:
     print(json.dumps(scores))
 
 
+def evaluate_hard(options: argparse.Namespace) -> None:
+    """Print a table of the share that is right in hard conditions, and write it into a card."""
+    people = Recordings(options.data, "dev", is_wanted=lambda name: not is_synthetic(name))
+    strangers = {}
+    if find_kept_voices(options.data):
+        strangers = Recordings(options.data, "test", is_wanted=KEPT_VOICES.__contains__).clips
+    stt = nanos2t.load(options.model)
+    sets = draw_hard_sets(people.clips, strangers, options.count)
+    rows = []
+    for hard_set in sets:
+        rows.append(score_set(stt, hard_set))
+        print(rows[-1], file=sys.stderr, flush=True)
+
+    # People who were left out of the training of other models.
+    for speaker, model in options.left_out:
+        unseen = Recordings(options.data, "train", "dev", is_wanted=speaker.__eq__)
+        condition = f"{speaker}, by another model that was trained without {speaker}"
+        hard_set = draw_set(condition, unseen.clips, options.count, is_mixed=False)
+        rows.append(score_set(nanos2t.load(model), hard_set))
+
+    table = format_table(rows)
+    print(table, end="")
+    if options.card:
+        write_card(options.card, table)
+
+
+def find_kept_voices(folders: list[Path]) -> set[str]:
+    paths = [path for folder in folders for path in folder.glob("[0-9]_*_*.wav")]
+    return KEPT_VOICES & {path.stem.split("_")[1] for path in paths}
+
+
+def score_set(stt: SpeechToText, hard_set: HardSet) -> Row:
+    """Compare the digits of a set with what a model writes verbatim."""
+    expected = [spell(digits, "verbatim") for digits, _ in hard_set.items]
+    written = transcribe_items(stt, hard_set.items, ("verbatim",))["verbatim"]
+    return score_texts(hard_set.condition, expected, written)
+
+
 @torch.no_grad()
-def transcribe_items(stt: SpeechToText, items: list[Item]) -> dict[str, list[str]]:
+def transcribe_items(
+    stt: SpeechToText, items: list[Item], languages: tuple[str, ...] = LANGUAGES
+) -> dict[str, list[str]]:
     """Transcribe utterances in each language that the model writes, with greedy search."""
-    texts = {language: [] for language in LANGUAGES if language in stt.languages}
+    texts = {language: [] for language in languages if language in stt.languages}
     for start in range(0, len(items), BATCH_SIZE):
         waveforms = [waveform for _, waveform in items[start : start + BATCH_SIZE]]
         memory, frame_lengths = stt.model.encode(*stt.prepare(waveforms))
@@ -166,6 +214,13 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
+def parse_left_out(text: str) -> tuple[str, str]:
+    speaker, equals, model = text.partition("=")
+    if not speaker or not model:
+        raise argparse.ArgumentTypeError(f"expected SPEAKER=MODEL, found {text}")
+    return speaker, model
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -205,6 +260,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = add_command(evaluate)
     add_data(command)
+    add_evaluation(command)
+    return parser
+
+
+def add_evaluation(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", help="folder; default: the bundled model")
     command.add_argument("--count", type=parse_count, default=1000)
     command.add_argument("--seed", type=int, default=11)
@@ -217,7 +277,20 @@ def build_parser() -> argparse.ArgumentParser:
         "--part", nargs="+", default=["dev"], choices=PARTS, help="default: dev, never trained on"
     )
     command.add_argument("--speaker", nargs="+", help="only these; default: all")
-    return parser
+    command.add_argument(
+        "--hard",
+        action="store_true",
+        help="print a table: strangers, noises, rooms, codecs, no digits (--count of each)",
+    )
+    command.add_argument("--card", type=Path, help="with --hard: write the table into this file")
+    command.add_argument(
+        "--left-out",
+        nargs="+",
+        type=parse_left_out,
+        default=[],
+        metavar="SPEAKER=MODEL",
+        help="with --hard: models that were trained without a speaker",
+    )
 
 
 def main() -> None:

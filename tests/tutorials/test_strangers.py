@@ -1,0 +1,341 @@
+# pytest tests/tutorials/test_strangers.py
+"""What disturbs speech in training and in the hard sets, and the table that is made of them."""
+
+import itertools
+import random
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import disturbances
+import hard_sets
+import neural_voices
+import numpy as np
+import pytest
+import soundfile
+import spoken_numbers
+from accents import ACCENTS, OTHER_WORDS
+from digits import DIGITS, draw_digits
+from effects import (
+    RATE,
+    change_voice,
+    draw_babble,
+    draw_tones,
+    drop_details,
+    overdrive,
+    reverberate_strongly,
+    stretch_time,
+)
+from hard_table import BEGIN, END, Row, count_errors, format_table, score_texts, wilson_interval
+from utterances import KEPT_VOICES, Conditions, Recordings, choose_part, draw_utterance, join_takes
+
+TONE = np.sin(2 * np.pi * 400 * np.arange(RATE) / RATE)
+PLAIN = Conditions(strength=0.0, people=1.0, speed=0.0, clean=1.0)
+
+
+def find_pitch(x: np.ndarray) -> float:
+    """The loudest frequency in Hz."""
+    spectrum = np.abs(np.fft.rfft(x * np.hanning(len(x)), 8 * RATE))
+    return float(np.argmax(spectrum)) / 8
+
+
+def make_clips(speakers: str) -> dict:
+    """Speakers whose every sample is the speaker's number: 1, 2, ..., digit d is 100 + d long."""
+    return {
+        name: [[np.full(100 + digit, 1.0 + number)] for digit in range(10)]
+        for number, name in enumerate(speakers)
+    }
+
+
+def make_recordings(speakers: str) -> SimpleNamespace:
+    return SimpleNamespace(clips=make_clips(speakers), people=[*speakers], voices=[], others=[])
+
+
+# Changes of training
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.0, 1.4])
+def test_stretching_keeps_the_pitch_and_a_changed_voice_the_length(factor: float):
+    longer = stretch_time(TONE, factor)
+    assert len(longer) == round(RATE * factor)
+    assert find_pitch(longer) == pytest.approx(400, abs=2)
+    inner = longer[400:-400]
+    assert 0.6 < inner.std() < 0.8  # windows that cancel each other would be weaker
+
+    higher = change_voice(TONE, factor)
+    assert abs(len(higher) - RATE) < 3
+    assert find_pitch(higher) == pytest.approx(400 * factor, abs=3)
+
+
+def test_babble_and_tones_fill_what_is_asked_for():
+    takes = [np.random.default_rng(i).standard_normal(900) for i in range(4)]
+    for seed, samples in itertools.product(range(5), (300, 9000)):
+        rng = np.random.default_rng(seed)
+        babble = draw_babble(takes, samples, rng)
+        tones = draw_tones(samples, rng)
+        assert len(babble) == len(tones) == samples
+        assert babble.std() == pytest.approx(1, abs=1e-3)
+        assert tones.std() == pytest.approx(1, abs=1e-3)
+    # The takes are backwards: one of them alone has its end first.
+    ramp = [np.arange(1.0, 5001.0)]
+    assert np.diff(draw_babble(ramp, 4000, np.random.default_rng(0))).mean() < 0
+
+
+def test_equipment_changes_speech_but_not_beyond_recognition():
+    rng = np.random.default_rng(3)
+    x = np.sin(np.cumsum(rng.uniform(0.2, 0.8, 6000))) * np.hanning(6000)
+    for change, least in ((drop_details, 0.9), (overdrive, 0.8), (reverberate_strongly, 0.1)):
+        for seed in range(4):
+            y = change(x, np.random.default_rng(seed))
+            assert len(y) == len(x) and np.isfinite(y).all()
+            assert least < np.corrcoef(x, y)[0, 1] < 0.9999
+    # A room still sounds when the speech has ended.
+    pulse = np.zeros(4000)
+    pulse[10] = 1.0
+    tail = reverberate_strongly(pulse, np.random.default_rng(1))[500:1000]
+    assert tail.std() > 1e-3
+
+
+# Utterances
+
+
+def speakers_of(parts: list[np.ndarray]) -> list[float]:
+    return [float(part[0]) for part in parts if part.any()]
+
+
+def test_digits_of_a_number_come_from_several_speakers_if_asked_for():
+    recordings = make_recordings("abcdef")
+    digits = (1, 2, 3, 4)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        alone = speakers_of(join_takes(digits, recordings, rng, PLAIN))
+        assert len(alone) == 4 and len(set(alone)) == 1
+    mixed = replace(PLAIN, mixed=1.0)
+    counts = set()
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        counts.add(len(set(speakers_of(join_takes(digits, recordings, rng, mixed)))))
+    assert counts >= {2, 3, 4}
+
+
+def test_a_background_of_its_own_begins_and_ends_with_a_digit():
+    recordings = make_recordings("a")
+    noisy = replace(PLAIN, background=1.0, snr=(10.0, 10.0))
+    for seed in range(5):
+        parts = join_takes((7, 7), recordings, np.random.default_rng(seed), noisy)
+        sounding = [part for part in parts if part.any()]
+        assert len(sounding) == 2
+        assert all(part.std() > 0.01 for part in sounding)  # constant without a noise
+        assert not any(part.any() for part in parts if len(part) != 107)
+
+
+def test_what_has_no_digits_is_silence_words_or_music():
+    recordings = make_recordings("a")
+    recordings.others = [np.linspace(-1, 1, 800)]
+    others = replace(PLAIN, others=1.0)
+    for seed in range(30):
+        x = draw_utterance((), recordings, np.random.default_rng(seed), others)
+        assert len(x) > 100 and np.isfinite(x).all() and x.std() == pytest.approx(1, abs=1e-2)
+    shares = [
+        np.mean([draw_digits(np.random.default_rng(seed), 4, empty) == () for seed in range(800)])
+        for empty in (0.0, 0.3)
+    ]
+    assert shares[0] == 0 and shares[1] == pytest.approx(0.3, abs=0.05)
+
+
+def test_babble_and_damage_are_drawn_from_the_recordings():
+    recordings = make_recordings("ab")
+    for clips in recordings.clips.values():
+        for takes in clips:
+            takes[0] = np.random.default_rng(len(takes[0])).standard_normal(900)
+    for change in ({"babble": 1.0}, {"damage": 1.0}, {"voice": 0.2}):
+        plain, changed = (
+            draw_utterance((1, 2), recordings, np.random.default_rng(5), conditions)
+            for conditions in (PLAIN, replace(PLAIN, **change))
+        )
+        assert np.isfinite(changed).all()
+        assert len(plain) != len(changed) or not np.allclose(plain, changed)
+
+
+def test_kept_voices_and_other_words_are_not_trained_on_as_digits(tmp_path: Path):
+    assert all(choose_part(voice, 7) == "test" for voice in KEPT_VOICES)
+    for digit in range(10):
+        for voice in ("tts-1", "piper-joe"):
+            soundfile.write(tmp_path / f"{digit}_{voice}_1.wav", TONE, RATE)
+    soundfile.write(tmp_path / "word_espeak-m1-3.wav", TONE[:500], RATE)
+    trained = Recordings([tmp_path], "train")
+    assert [*trained.clips] == ["tts-1"] and [len(x) for x in trained.others] == [500]
+    assert [*Recordings([tmp_path], "test").clips] == ["piper-joe"]
+    assert not Recordings([tmp_path], "test").others
+
+
+# Voices
+
+
+def test_every_accent_has_ten_words_and_other_words_have_no_digit():
+    assert all(len(words) == len(set(words)) == 10 for words in ACCENTS.values())
+    spoken = " ".join((*OTHER_WORDS, *disturbances.SENTENCES)).split()
+    assert not set(spoken) & {*DIGITS, "oh", "to", "too", "for", "won", "ate"} - {"to"}
+    assert not set(OTHER_WORDS) & set(disturbances.SENTENCES)
+
+
+def test_a_mixture_of_voices_is_spoken_with_one_style(monkeypatch):
+    weights = [neural_voices.draw_weights(random.Random(seed), 5) for seed in range(50)]
+    assert all(w.sum() == pytest.approx(1) for w in weights)
+    assert len({round(w[0], 6) for w in weights}) == 50
+    model = neural_voices.Kokoro.__new__(neural_voices.Kokoro)
+    model.vocabulary = {symbol: i for i, symbol in enumerate("abc", start=1)}
+    model.voices = np.arange(5 * 9 * 4, dtype=float).reshape(5, 9, 1, 4)
+    asked = {}
+    model.session = SimpleNamespace(run=lambda names, inputs: [asked.update(inputs) or np.ones(3)])
+    model.speak("cab", np.array([0, 1, 0, 0, 0]), 0.9)
+    assert asked["tokens"].tolist() == [[0, 3, 1, 2, 0]]
+    assert np.array_equal(asked["style"], model.voices[1, 2]) and asked["speed"] == [
+        np.float32(0.9)
+    ]
+
+
+# The hard sets
+
+
+def test_noise_has_the_level_that_is_asked_for():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([np.zeros(4000), TONE])  # silence does not count
+    for draw in (disturbances.draw_white, disturbances.draw_hum, disturbances.draw_chords):
+        noise = draw(len(x), rng)
+        added = disturbances.add_noise(x, noise, 10.0) - x
+        assert 10 * np.log10(0.5 / np.mean(added**2)) == pytest.approx(10, abs=0.2)
+    spectrum = np.abs(np.fft.rfft(disturbances.draw_hum(RATE, rng)))
+    strong = np.flatnonzero(spectrum > spectrum.max() / 100)
+    assert set(strong % 50) == {0} or set(strong % 60) == {0}
+
+
+def test_echoes_of_a_room_fade_by_60_db_in_its_time():
+    for seconds in (0.3, 0.6):
+        room = disturbances.make_room(seconds, np.random.default_rng(1))
+        energy = np.cumsum(room[::-1] ** 2)[::-1]
+        decibels = 10 * np.log10(energy / energy[0] + 1e-12)
+        faded = np.argmax(decibels < -25) / RATE * 60 / 25
+        assert faded == pytest.approx(seconds, rel=0.4)
+        assert np.sum(room**2) == pytest.approx(1)
+
+
+def test_peaks_levels_and_codecs():
+    x = TONE * np.linspace(0.1, 1, RATE)
+    assert np.abs(disturbances.clip_peaks(x, 6)).max() == pytest.approx(0.501, abs=1e-3)
+    quiet = disturbances.quantise(x, 40)
+    assert np.abs(quiet).max() == pytest.approx(0.01, abs=1e-4)
+    assert 200 < len(np.unique(quiet)) <= 2 * 328 + 1
+    coded = disturbances.code_gsm(x)
+    assert len(coded) == RATE and 0.8 < np.corrcoef(x, coded)[0, 1] < 0.9999
+
+
+def test_opus_keeps_the_length_and_the_time():
+    pytest.importorskip("av")
+    x = TONE * np.linspace(0.1, 1, RATE)
+    coded = disturbances.code_opus(x)
+    assert abs(len(coded) - RATE) < 200
+    assert 0.8 < np.corrcoef(x, coded[:RATE])[0, 1] < 0.99999
+
+
+def test_sets_have_the_same_numbers_in_all_conditions(monkeypatch):
+    sentence = np.random.default_rng(0).standard_normal(3000)
+    monkeypatch.setattr(hard_sets, "speak_sentences", lambda: [sentence] * 20)
+    monkeypatch.setattr(hard_sets, "code_opus", lambda x: x)
+    monkeypatch.setattr(hard_sets, "make_room", lambda seconds, rng: np.array([1.0, 0.5]))
+    clips = make_clips("abcdef")
+    sets = [*hard_sets.draw_hard_sets(clips, {"v-1": clips["a"]}, 4)]
+    names = [hard_set.condition for hard_set in sets]
+    assert len(names) == len(set(names)) > 35
+    numbers = [[digits for digits, _ in hard_set.items] for hard_set in sets]
+    with_digits = [n for n, name in zip(numbers, names) if not name.startswith("no digits")]
+    assert all(own == with_digits[0] for own in with_digits)
+    assert [len(digits) for digits in with_digits[0]] == [1, 2, 3, 4]
+    without = [n for n, name in zip(numbers, names) if name.startswith("no digits")]
+    assert len(without) == 6 and all(set(own) == {()} for own in without)
+    assert all(np.isfinite(x).all() for hard_set in sets for _, x in hard_set.items)
+
+
+def test_a_number_is_by_one_speaker_or_by_others_for_each_digit():
+    clips = make_clips("abcdef")
+    join = partial(hard_sets.join_digits, clips, count=4)
+    for seed in range(10):
+        digits, x = join(rng=np.random.default_rng(seed))
+        assert len(set(np.unique(x)) - {0.0}) == 4
+        assert np.count_nonzero(x) == sum(100 + digit for digit in digits)
+        _, x = join(rng=np.random.default_rng(seed), is_mixed=False, pause=(0.25, 0.25))
+        assert len(set(np.unique(x)) - {0.0}) == 1
+        assert np.count_nonzero(x == 0) == 3 * RATE // 4 + 2 * (RATE // 5)
+
+
+# The table
+
+
+def test_intervals_are_wilsons():
+    # From R: binom::binom.confint(x, n, methods = "wilson")
+    for right, count, low, high in ((0, 10, 0.0, 0.2775), (8, 10, 0.4902, 0.9433)):
+        assert wilson_interval(right, count) == pytest.approx((low, high), abs=1e-4)
+    assert wilson_interval(120, 120)[1] == 1.0
+
+
+def test_errors_are_as_few_as_possible():
+    cases = {
+        ("one two", "one two"): (0, 0, 0),
+        ("one two three", "one three"): (0, 1, 0),
+        ("one", "nine one"): (0, 0, 1),
+        ("one two", "nine two"): (1, 0, 0),
+        ("", "five five"): (0, 0, 2),
+        ("one two", ""): (0, 2, 0),
+        ("one two three four", "two three nine four four"): (0, 1, 2),
+    }
+    for (expected, written), errors in cases.items():
+        assert count_errors(expected.split(), written.split()) == errors
+
+
+def test_a_row_counts_texts_and_words():
+    row = score_texts("noise", ["one two", "three", ""], ["one two", "four three", "six"])
+    assert row == Row("noise", 1, 3, words=3, inserted=2)
+    table = format_table([row, Row("silence", 2, 2, 0)])
+    assert "| noise | 3 | 0.333 | 0.061 to 0.792 | 0.0 | 0.0 | 66.7 |" in table
+    assert table.splitlines()[-1] == "| silence | 2 | 1.000 | 0.342 to 1.000 |  |  |  |"
+
+
+def write_tones(folder: Path) -> None:
+    for digit, speaker in itertools.product(range(10), ("ann", "bob")):
+        soundfile.write(folder / f"{digit}_{speaker}_9.wav", TONE[:2000], RATE)
+        soundfile.write(folder / f"{digit}_{speaker}_10.wav", TONE[:3000], RATE)
+
+
+def test_evaluate_writes_the_table_into_the_card(tmp_path: Path, monkeypatch, capsys):
+    write_tones(tmp_path)
+    card = tmp_path / "README.md"
+    card.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+
+    def transcribe(stt, items, languages):
+        return {languages[0]: [stt if digits == (1,) else "" for digits, _ in items]}
+
+    def draw_sets(people: dict, strangers: dict, count: int):
+        assert sorted(people) == ["ann", "bob"] and not strangers
+        yield hard_sets.HardSet("some noise", [((1,), TONE), ((2,), TONE)])
+
+    monkeypatch.setattr(spoken_numbers, "transcribe_items", transcribe)
+    monkeypatch.setattr(spoken_numbers, "draw_hard_sets", draw_sets)
+    monkeypatch.setattr(spoken_numbers.nanos2t, "load", lambda model: "one")
+    line = f"_ evaluate --data {tmp_path} --hard --count 4 --card {card} --left-out bob=there"
+    monkeypatch.setattr("sys.argv", line.split())
+    spoken_numbers.main()
+    text = card.read_text()
+    assert text.startswith(f"before\n{BEGIN}\n") and text.endswith(f"{END}\nafter\n")
+    assert "old" not in text and "| some noise | 2 | 0.500 |" in text
+    assert "bob, by another model that was trained without bob" in text
+    assert capsys.readouterr().out in text
+
+    card.write_text("no place for it")
+    with pytest.raises(SystemExit):
+        spoken_numbers.main()
+    assert "README.md: expected the lines" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", [*line.split()[:-1], "bob"])
+    with pytest.raises(SystemExit) as stop:
+        spoken_numbers.main()
+    assert stop.value.code == 2 and "expected SPEAKER=MODEL, found bob" in capsys.readouterr().err
