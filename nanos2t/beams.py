@@ -32,22 +32,41 @@ class Beams:
         ended = self.ended.gather(1, index)  # (B, C)
         return Beams(tokens, logprobs, scores, ended)
 
+    def keep(self, utterances: Tensor) -> "Beams":
+        """Return the hypotheses of these utterances (C,) only."""
+        return Beams(
+            self.tokens[utterances],  # (C, K, T)
+            self.logprobs[utterances],  # (C, K, T - 1)
+            self.scores[utterances],  # (C, K)
+            self.ended[utterances],  # (C, K)
+        )
+
+    def replace(self, utterances: Tensor, others: "Beams") -> None:
+        """Put the hypotheses `others` (C, K, T) in the place of those of these utterances (C,)."""
+        self.tokens[utterances] = others.tokens
+        self.logprobs[utterances] = others.logprobs
+        self.scores[utterances] = others.scores
+        self.ended[utterances] = others.ended
+
     def append(self, token: Tensor, logprob: Tensor, scores: Tensor, ended: Tensor) -> "Beams":
         """Return these hypotheses with one more token each; every argument is (B, K)."""
         tokens = torch.cat([self.tokens, token[:, :, None]], dim=2)  # (B, K, T + 1)
         logprobs = torch.cat([self.logprobs, logprob[:, :, None]], dim=2)  # (B, K, T)
         return Beams(tokens, logprobs, scores, ended)
 
-    def merge(self, longer: "Beams", pad_id: int) -> "Beams":
-        """Return these hypotheses, padded by one token, and then the C `longer` ones."""
+    def pad(self, pad_id: int) -> "Beams":
+        """Return these hypotheses, padded by one token."""
         # NaN marks the log-probabilities of padding.
-        padded_tokens = F.pad(self.tokens, (0, 1), value=pad_id)  # (B, K, T + 1)
-        padded_logprobs = F.pad(self.logprobs, (0, 1), value=torch.nan)  # (B, K, T)
+        tokens = F.pad(self.tokens, (0, 1), value=pad_id)  # (B, K, T + 1)
+        logprobs = F.pad(self.logprobs, (0, 1), value=torch.nan)  # (B, K, T)
+        return Beams(tokens, logprobs, self.scores.clone(), self.ended.clone())
 
-        tokens = torch.cat([padded_tokens, longer.tokens], dim=1)  # (B, K + C, T + 1)
-        logprobs = torch.cat([padded_logprobs, longer.logprobs], dim=1)  # (B, K + C, T)
-        scores = torch.cat([self.scores, longer.scores], dim=1)  # (B, K + C)
-        ended = torch.cat([self.ended, longer.ended], dim=1)  # (B, K + C)
+    def merge(self, others: "Beams") -> "Beams":
+        """Return these hypotheses, and then C others of each utterance."""
+        tokens = torch.cat([self.tokens, others.tokens], dim=1)  # (B, K + C, T)
+        logprobs = torch.cat([self.logprobs, others.logprobs], dim=1)  # (B, K + C, T - 1)
+        scores = torch.cat([self.scores, others.scores], dim=1)  # (B, K + C)
+        ended = torch.cat([self.ended, others.ended], dim=1)  # (B, K + C)
         return Beams(tokens, logprobs, scores, ended)
 
 

@@ -222,9 +222,16 @@ class KVCache:
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def reorder(self, rows: Tensor) -> None:
-        """Give row i the tokens that row rows[i] had before; rows: (B * K,)."""
-        self.keys[:, :, : self.length] = self.keys[rows, :, : self.length]
-        self.values[:, :, : self.length] = self.values[rows, :, : self.length]
+        """Give row i the tokens that row rows[i] had before.
+
+        rows: (B * K,), or fewer: then there are fewer rows from now on.
+        """
+        keys = self.keys[rows, :, : self.length]  # (rows, N, P, D)
+        values = self.values[rows, :, : self.length]  # (rows, N, P, D)
+        self.keys = self.keys[: len(rows)]
+        self.values = self.values[: len(rows)]
+        self.keys[:, :, : self.length] = keys
+        self.values[:, :, : self.length] = values
 
 
 def sinusoidal_positions(positions: Tensor, like: Tensor) -> Tensor:

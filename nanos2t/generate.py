@@ -3,10 +3,11 @@
 Tokens and scores are those of transformers (generation/utils.py of 5.23). A search does not know
 the model: it calls a function `next_logits(tokens, parent_rows)`, which returns float32 logits
 (R, V) of the token after each row of `tokens` (R, T). `parent_rows` (R,) says which row of the
-previous call each row continues. With None, every row continues itself.
+previous call each row continues. With None, every row continues itself. An utterance whose rows
+nobody continues has left the batch: its search is over.
 
-Shapes: B utterances, K beams of each, R rows (sequences), T tokens so far, V vocab_size,
-C candidates of an utterance, S frames, H hidden_size.
+Shapes: B utterances that are in the batch, K beams of each, R rows (sequences), M of which are in
+the batch, T tokens so far, V vocab_size, C candidates of an utterance, S frames, H hidden_size.
 """
 
 from collections.abc import Callable
@@ -22,6 +23,9 @@ from nanos2t.inputs import check_waveforms
 from nanos2t.logits_processing import process_logits, warp_logits
 from nanos2t.search_trace import Candidate, record_candidates
 from nanos2t.wav2vec2 import mask_padding
+
+# Rows of a greedy search leave the batch together, when so many of them have ended.
+LEAVING_SHARE = 0.25
 
 NextLogits = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -55,6 +59,7 @@ class DecoderSession:
         frame_lengths: (B,), or None if no frame is padding.
         """
         self.decoder = decoder
+        self.rows_per_utterance = rows // max(1, len(memory))
         self.cross_keys_values = decoder.project_memory(memory)
         self.memory_mask = mask_padding(frame_lengths, memory.shape[1])  # (B, 1, 1, S) or None
         self.caches = decoder.new_caches(rows, min(max_length, decoder.config.max_positions))
@@ -64,6 +69,7 @@ class DecoderSession:
         if parent_rows is not None:
             for cache in self.caches:
                 cache.reorder(parent_rows)
+            self.keep_utterances(parent_rows[:: self.rows_per_utterance] // self.rows_per_utterance)
 
         new_tokens = tokens[:, self.caches[0].length :]  # (R, 1)
         logits = self.decoder(new_tokens, self.cross_keys_values, self.memory_mask, self.caches)
@@ -77,6 +83,16 @@ class DecoderSession:
             )
         return logits
 
+    def keep_utterances(self, utterances: Tensor) -> None:
+        """Drop the memory of all utterances but these (C,); they keep their order."""
+        if len(utterances) == len(self.cross_keys_values[0][0]):
+            return
+        self.cross_keys_values = [
+            (keys[utterances], values[utterances]) for keys, values in self.cross_keys_values
+        ]
+        if self.memory_mask is not None:
+            self.memory_mask = self.memory_mask[utterances]
+
 
 def greedy_search(
     next_logits: NextLogits,
@@ -89,7 +105,6 @@ def greedy_search(
     With do_sample, tokens are drawn instead, from the distribution that `warp_logits` leaves.
     """
     R = len(start)
-    eos_ids = start.new_tensor(config.eos_ids)
     pad_id = config.pad_token_id
     if pad_id is None:
         pad_id = first_eos(config)
@@ -98,31 +113,64 @@ def greedy_search(
     logprobs = []  # T - 1 times (R, 1)
     lengths = torch.zeros(R, device=start.device)  # (R,), without the start token
     ended = torch.zeros(R, dtype=torch.bool, device=start.device)  # (R,)
+    running = torch.arange(R, device=start.device)  # (M,), the rows that are still in the batch
+    parent_rows = None
 
     while tokens.shape[1] < config.max_total_length and not ended.all():
-        # Choose the next token of every row.
-        logits = next_logits(tokens, None)  # (R, V)
-        scores = process_logits(logits, tokens, config)  # (R, V)
-        if config.do_sample:
-            scores = warp_logits(scores, config, min_tokens_to_keep=1)
-            token = torch.multinomial(scores.softmax(dim=1), 1)  # (R, 1)
-        else:
-            token = scores.argmax(dim=1, keepdim=True)  # (R, 1)
-        logprob = scores.log_softmax(dim=1).gather(1, token)  # (R, 1)
+        # Choose the next token of every row that is in the batch.
+        logits = next_logits(tokens[running], parent_rows)  # (M, V)
+        token, logprob = choose_tokens(logits, tokens[running], config)  # (M, 1) both
 
         # A row that has ended gets padding, which costs nothing.
         was_ended = ended
-        tokens = torch.cat([tokens, token.masked_fill(was_ended[:, None], pad_id)], dim=1)
-        logprobs.append(logprob.masked_fill(was_ended[:, None], 0.0))
+        next_token = torch.zeros_like(start)  # (R, 1)
+        next_token[running] = token
+        next_logprob = torch.zeros(R, 1, device=start.device)
+        next_logprob[running] = logprob
+        tokens = torch.cat([tokens, next_token.masked_fill(was_ended[:, None], pad_id)], dim=1)
+        logprobs.append(next_logprob.masked_fill(was_ended[:, None], 0.0))
         lengths = torch.where(was_ended, lengths, lengths + 1)
-        ended = was_ended | torch.isin(token[:, 0], eos_ids)
+        ended = was_ended | torch.isin(next_token[:, 0], start.new_tensor(config.eos_ids))
 
         if trace is not None:
             record_greedy_step(trace, tokens, logprobs, was_ended, ended, config)
 
+        # Rows that have ended leave the batch. With do_sample, random numbers are drawn for
+        # them as long as others run, as in transformers: so those get the same tokens.
+        parent_rows = None
+        if not config.do_sample:
+            running, parent_rows = keep_running(running, ended)
+
     logprobs = torch.cat(logprobs, dim=1)  # (R, T - 1)
     scores = logprobs.sum(dim=1) / lengths**config.length_penalty  # (R,)
     return Generated(tokens, scores, logprobs)
+
+
+def choose_tokens(
+    logits: Tensor, tokens: Tensor, config: GenerationConfig
+) -> tuple[Tensor, Tensor]:
+    """Return the token that follows each row of tokens (M, T), and its log-probability, (M, 1)."""
+    scores = process_logits(logits, tokens, config)  # (M, V)
+    if config.do_sample:
+        scores = warp_logits(scores, config, min_tokens_to_keep=1)
+        token = torch.multinomial(scores.softmax(dim=1), 1)  # (M, 1)
+    else:
+        token = scores.argmax(dim=1, keepdim=True)  # (M, 1)
+    return token, scores.log_softmax(dim=1).gather(1, token)
+
+
+def keep_running(running: Tensor, ended: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return those of the rows `running` (M,) that have not ended, and their places in `running`.
+
+    ended: (R,), of all rows. The places are None if too few have ended to make it worth while:
+    the caches and the memory of those that stay are copied.
+    """
+    is_running = ~ended[running]  # (M,)
+    num_ended = len(running) - int(is_running.sum())
+    if num_ended < LEAVING_SHARE * len(running):
+        return running, None
+    places = is_running.nonzero()[:, 0]
+    return running[places], places
 
 
 def record_greedy_step(
@@ -144,7 +192,10 @@ def record_greedy_step(
         ended=ended[:, None],  # (R, 1)
     )
     only_beam = torch.zeros_like(tokens[:, :1])  # (R, 1)
-    record_candidates(trace, candidates, only_beam, only_beam, ~was_ended, config.length_penalty)
+    rows = torch.arange(len(tokens), device=tokens.device)  # (R,)
+    record_candidates(
+        trace, candidates, only_beam, only_beam, ~was_ended, rows, config.length_penalty
+    )
 
 
 def beam_search(
@@ -157,20 +208,18 @@ def beam_search(
 
     Sutskever et al. 2014, section 3.2; scores and stopping rules are those of transformers.
     """
-    B = len(start)
     K = config.num_beams
     stop_when_full = config.early_stopping is True
 
     running, finished = initial_beams(start, K)
-    can_improve = torch.ones(B, 1, dtype=torch.bool, device=start.device)  # (B, 1)
-    first_rows = torch.arange(B, device=start.device)[:, None] * K  # (B, 1), of each utterance
+    utterances = torch.arange(len(start), device=start.device)  # (B,), those still in the batch
+    is_searching = torch.ones_like(utterances, dtype=torch.bool)  # (B,)
     parent_rows = None
 
     while True:
         # STEP 1: find the C best continuations of the running beams.
         logits = next_logits(running.tokens.flatten(0, 1), parent_rows)  # (B * K, V)
         candidates, parent_beams = best_continuations(running, logits, config)  # (B, C) both
-        all_ended = candidates.ended.all()
 
         # STEP 2: the K best candidates that have not ended run on. Hypotheses are dropped in three
         # places: beyond the C candidates in STEP 1; here, unless they finish in STEP 3; and when
@@ -178,23 +227,39 @@ def beam_search(
         running_scores, kept = demote(candidates.scores, candidates.ended).topk(K)  # (B, K) both
         running = candidates.select(kept)
         running.scores = running_scores
-        parent_rows = (first_rows + parent_beams.gather(1, kept)).flatten()  # (B * K,)
+        first_rows = torch.arange(len(utterances), device=start.device)[:, None] * K  # (B, 1)
+        parent_rows = first_rows + parent_beams.gather(1, kept)  # (B, K)
 
         # STEP 3: candidates that have ended compete with the finished hypotheses for K places.
-        is_searching = can_improve  # (B, 1)
-        if stop_when_full:
-            is_searching = is_searching & ~finished.ended.all(dim=1, keepdim=True)
         if trace is not None:
             record_candidates(
-                trace, candidates, parent_beams, kept, is_searching[:, 0], config.length_penalty
+                trace,
+                candidates,
+                parent_beams,
+                kept,
+                is_searching,
+                utterances,
+                config.length_penalty,
             )
-        finished = update_finished(finished, candidates, is_searching, config)
+        best = update_finished(
+            finished.keep(utterances), candidates, is_searching[:, None], config
+        )  # (B, K)
+        finished = finished.pad(padding_id(config))
+        finished.replace(utterances, best)
 
-        # STEP 4: stop when no utterance can get a better result.
-        can_improve = can_improve & can_beat_finished(running, finished, config)
-        all_full = stop_when_full and finished.ended.all()
-        if all_ended or all_full or not can_improve.any():
+        # STEP 4: an utterance leaves the batch when it cannot get a better result. With do_sample,
+        # random numbers are drawn for all until the last one is done, as in transformers.
+        is_searching = is_searching & can_beat_finished(running, best, config)[:, 0]
+        if stop_when_full:
+            is_searching = is_searching & ~best.ended.all(dim=1)
+        if candidates.ended.all() or not is_searching.any():
             return best_hypotheses(finished, config.num_return_sequences)
+        if not config.do_sample:
+            utterances = utterances[is_searching]
+            running = running.keep(is_searching)
+            parent_rows = parent_rows[is_searching]
+            is_searching = is_searching[is_searching]
+        parent_rows = parent_rows.flatten()  # (B * K,)
 
 
 def best_continuations(
@@ -249,8 +314,6 @@ def update_finished(
     """
     K = config.num_beams
     length = candidates.tokens.shape[2] - 1
-    # As in transformers, a pad id of 0 counts as none.
-    pad_id = config.pad_token_id or first_eos(config)
 
     # Only the K best candidates may finish. The others are there to run on.
     ended = candidates.ended.clone()
@@ -262,7 +325,7 @@ def update_finished(
     scores = demote(scores, ~ended)
     endings = Beams(candidates.tokens, candidates.logprobs, scores, ended)
 
-    finished = finished.merge(endings, pad_id)  # (B, K + C)
+    finished = finished.pad(padding_id(config)).merge(endings)  # (B, K + C)
     best = finished.scores.topk(K).indices  # (B, K)
     return finished.select(best)
 
@@ -292,6 +355,11 @@ def best_hypotheses(finished: Beams, count: int) -> Generated:
     max_length = int((~is_padding).sum(dim=1).max())
     logprobs = logprobs.masked_fill(is_padding, 0.0)
     return Generated(tokens[:, : max_length + 1], scores, logprobs[:, :max_length])
+
+
+def padding_id(config: GenerationConfig) -> int:
+    """Return the id after the end of a hypothesis. As in transformers, a pad id of 0 is none."""
+    return config.pad_token_id or first_eos(config)
 
 
 def first_eos(config: GenerationConfig) -> int:

@@ -27,12 +27,14 @@ def record_candidates(
     parent_beams: Tensor,
     kept: Tensor,
     is_searching: Tensor,
+    utterances: Tensor,
     length_penalty: float,
 ) -> None:
     """Append all candidates of a step to `trace`, the best of each utterance first.
 
     parent_beams: (B, C), the beams that they continue. kept: (B, K), the candidates that become the
-    next running beams. is_searching: (B,), False for utterances whose search is over.
+    next running beams. is_searching: (B,), False for utterances whose search is over. utterances:
+    (B,), their places in the batch, of which others may have left.
     """
     step = candidates.tokens.shape[2] - 1
     num_beams = kept.shape[1]
@@ -56,7 +58,7 @@ def record_candidates(
             trace.append(
                 Candidate(
                     step=step,
-                    row=row,
+                    row=utterances[row].item(),
                     parent=parent,
                     beam=beam,
                     token=tokens[row, place].item(),

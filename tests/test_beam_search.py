@@ -156,6 +156,19 @@ def test_what_is_decided_stays_decided_while_the_batch_goes_on(branch, options, 
     assert script.calls > 7
 
 
+def test_what_is_decided_stays_decided_beside_samples():
+    """With do_sample the first utterance stays in the batch, where longer texts would be better."""
+    short = {"": {".": 0.5, "a": 0.5}} | {"a" * n: {".": 0.5, "a": 0.5} for n in range(1, 9)}
+    long = {"b" * n: {"b": 1.0} for n in range(8)}
+    options = {"num_beams": 2, "early_stopping": True, "length_penalty": 5.0, "do_sample": True}
+    config = CONFIG.override({**options, "max_length": 9, "pad_token_id": 3})
+    torch.manual_seed(0)
+    script = Script(tree(short, long), 2)
+    result = beam_search(script, start(2), config)
+    assert [text.rstrip("a") for text in letters(result)][0] == "a."
+    assert script.row_counts == [4] * script.calls and script.calls > 3
+
+
 def test_more_beams_than_words():
     result = search(noise(0, 3), num_beams=8, num_return_sequences=8, max_length=4)
     assert result.sequences.tolist()[0] == brute_force(noise(0, 3), 3, 3, 1.0)[0][0]

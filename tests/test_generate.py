@@ -126,6 +126,12 @@ class Uncached:
         )
 
     def __call__(self, tokens: Tensor, parent_rows: Tensor | None) -> Tensor:
+        # The rows of utterances that remain; beams of one utterance have the same memory.
+        if parent_rows is not None:
+            self.memory_mask = self.memory_mask[parent_rows]
+            self.cross_keys_values = [
+                (keys[parent_rows], values[parent_rows]) for keys, values in self.cross_keys_values
+            ]
         return self.decoder(tokens, self.cross_keys_values, self.memory_mask)[:, -1].float()
 
 
@@ -153,6 +159,35 @@ def test_with_a_cache_and_shared_memory_or_without(options, sample):
     assert len(want.sequences.unique(dim=0)) > 1
 
 
+@pytest.mark.parametrize("name", SEARCHES)
+@torch.no_grad()
+def test_those_that_leave_the_batch_and_those_that_stay_get_what_they_get_alone(name):
+    """In float64, for utterances of different lengths."""
+    options = SEARCHES[name]
+    model = paired_models("group norm, 23 words")[1]
+    torch.manual_seed(1)
+    memory = torch.randn(6, 9, model.decoder.config.hidden_size, dtype=torch.float64)
+    frame_lengths = torch.tensor([9, 4, 7, 1, 9, 5])
+    options = {
+        **options,
+        "eos_token_id": list(range(3, 9)),
+        "max_length": 10,
+        "return_dict_in_generate": True,
+    }
+    batch = model.generate_from_memory(memory, frame_lengths, **options)
+    num_tokens = []
+    for i, length in enumerate(frame_lengths):
+        alone = model.generate_from_memory(memory[i : i + 1, :length], **options)
+        rows = slice(i * len(alone.sequences), (i + 1) * len(alone.sequences))
+        T = alone.sequences.shape[1]
+        assert torch.equal(batch.sequences[rows, :T], alone.sequences)
+        assert torch.allclose(batch.token_logprobs[rows, : T - 1], alone.token_logprobs, atol=1e-6)
+        assert torch.allclose(batch.sequences_scores[rows], alone.sequences_scores, atol=1e-6)
+        num_tokens.append(T)
+    # In these two searches, all end at the same step.
+    assert len(set(num_tokens)) > 1 or name in ("beams, never", "beams, constrained")
+
+
 @pytest.mark.parametrize(
     ("options", "rows"), [({"num_beams": 4}, 12), ({}, 3), ({"do_sample": True}, 6)]
 )
@@ -168,7 +203,7 @@ def test_beams_of_an_utterance_share_its_keys_and_values(options, rows, monkeypa
 
     monkeypatch.setattr(decoder.Block, "attend_memory", watched)
     model.generate(
-        *make_batch(), min_length=4, max_length=6, num_return_sequences=rows // 3, **options
+        *make_batch(), min_length=6, max_length=6, num_return_sequences=rows // 3, **options
     )
     assert {call[:3] for call in seen} == {(rows, 3, 3)}
     assert len(set(seen)) == 1  # never copied or put in another order

@@ -18,7 +18,7 @@ from helpers.search_scripts import (
     tree,
 )
 
-from nanos2t.generate import greedy_search
+from nanos2t.generate import beam_search, greedy_search
 
 
 def test_greedy_pads_behind_the_eos_and_stops_when_all_have_ended():
@@ -29,6 +29,24 @@ def test_greedy_pads_behind_the_eos_and_stops_when_all_have_ended():
     result = search(tree({}, {"": {"a": 1}}), 2, pad_token_id=None)
     assert letters(result) == ["..", "a."]  # no pad: EOS
     assert letters(search(tree({}, {"": {"a": 1}}), 2, pad_token_id=4)) == [".b", "a."]
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_an_utterance_whose_search_is_over_leaves_the_batch(num_beams):
+    """With do_sample it stays, so that the others draw the tokens of transformers."""
+    branches = [{"": {".": 1}}, {word: {"a": 1} for word in ("", "a", "aa")}, {"": {"a": 1}}]
+    for sample in False, True:
+        options = {"num_beams": num_beams, "do_sample": sample, "max_length": 9}
+        config = CONFIG.override(options)
+        script = Script(tree(*branches), 3)
+        search = beam_search if num_beams > 1 else greedy_search
+        result = search(script, start(3), config)
+        assert [text.rstrip("-.") for text in letters(result)] == ["", "aaa", "a"]
+        if sample:
+            assert set(script.row_counts) == {3 * num_beams}
+        else:
+            assert script.row_counts == sorted(script.row_counts, reverse=True)
+            assert script.row_counts[0] == 3 * num_beams > script.row_counts[-1]
 
 
 def test_what_a_row_says_behind_its_eos_costs_nothing():

@@ -207,12 +207,12 @@ GENERATION = [
         "generate.py",
         "scores = demote(scores, ~is_searching)",
         "pass",
-        "test_beam_search.py::test_what_is_decided_stays_decided_while_the_batch_goes_on",
+        "test_beam_search.py::test_what_is_decided_stays_decided_beside_samples",
     ),
     Mistake(
         "generate.py",
-        "tokens = torch.cat([tokens, token.masked_fill(was_ended[:, None], pad_id)], dim=1)",
-        "tokens = torch.cat([tokens, token], dim=1)",
+        "next_token.masked_fill(was_ended[:, None], pad_id)",
+        "next_token",
         "test_greedy_search.py::test_greedy_pads_behind_the_eos_and_stops_when_all_have_ended",
     ),
     Mistake(

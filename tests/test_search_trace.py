@@ -85,7 +85,10 @@ def test_a_trace_stops_with_its_row():
     table[0, 0, 2] = table[1, :3, 5] = table[1, 3, 2] = 9.0
     start, trace = torch.ones(2, 1, dtype=torch.long), []
     greedy_search(
-        lambda tokens, _: table[:, tokens.shape[1] - 1], start, replace(CONFIG, max_length=5), trace
+        lambda tokens, _: table[-len(tokens) :, tokens.shape[1] - 1],
+        start,
+        replace(CONFIG, max_length=5),
+        trace,
     )
     assert [(c.step, c.row, c.token, c.status) for c in trace] == [
         (1, 0, 2, "finished"),

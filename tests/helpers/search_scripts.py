@@ -46,24 +46,31 @@ SEARCHES = {
 class Script:
     """A NextLogits that looks up the logits in a table.
 
-    It checks that every row continues the row of the call before that `parent_rows` names.
+    It checks that every row continues the row of the call before that `parent_rows` names. Rows
+    that nothing continues have left: `row_counts` has the number of rows of each call.
     """
 
     def __init__(self, table: Table, utterances: int = 1):
         self.table = table
         self.utterances = utterances
         self.rows = None
+        self.items = None  # the utterance of each row
+        self.row_counts = []
         self.calls = 0
 
     def __call__(self, tokens: Tensor, parent_rows: Tensor | None) -> Tensor:
         if self.rows is not None:
             parents = self.rows if parent_rows is None else self.rows[parent_rows]
             assert torch.equal(tokens[:, :-1], parents)
+            if parent_rows is not None:
+                self.items = self.items[parent_rows]
+        else:
+            self.items = torch.arange(len(tokens)) // (len(tokens) // self.utterances)
         self.rows = tokens.clone()
         self.calls += 1
-        rows_per_item = len(tokens) // self.utterances
-        rows = enumerate(tokens.tolist())
-        return torch.tensor([self.table(i // rows_per_item, tuple(row)) for i, row in rows])
+        self.row_counts.append(len(tokens))
+        rows = zip(self.items.tolist(), tokens.tolist())
+        return torch.tensor([self.table(item, tuple(row)) for item, row in rows])
 
 
 def tree(*branches: dict[str, dict[str, float]], default: str = ".") -> Table:

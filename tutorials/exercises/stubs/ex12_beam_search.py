@@ -57,7 +57,10 @@ from nanos2t.search_trace import Candidate
 
 class KVCache:  # this part of it
     def reorder(self, rows: Tensor) -> None:
-        """Give row i the tokens that row rows[i] had before; rows: (B * K,)."""
+        """Give row i the tokens that row rows[i] had before.
+
+        rows: (B * K,), or fewer: then there are fewer rows from now on.
+        """
         raise NotImplementedError("ex12")
 
 
