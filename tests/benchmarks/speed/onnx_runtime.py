@@ -13,17 +13,20 @@ from tests.benchmarks.speed.search import Step
 
 
 def prepare(folder: Path, target: Path, dtype: str, samples: int) -> None:
-    """Write the graphs of the pair in `folder` into `target`, those of float32 first."""
+    """Write the graphs of the pair in `folder` into `target`, a sibling of float32's."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     from tests.benchmarks.speed.export import GRAPHS, export_onnx
 
+    source = target.parent / "float32"
+    if dtype == "float32" or not (source / f"{GRAPHS[-1]}.onnx").exists():
+        source.mkdir(parents=True, exist_ok=True)
+        export_onnx(folder, source, samples)
     if dtype == "float32":
-        export_onnx(folder, target, samples)
         return
     for name in GRAPHS:
         quantize_dynamic(
-            target.parent / "float32" / f"{name}.onnx",
+            source / f"{name}.onnx",
             target / f"{name}.onnx",
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
