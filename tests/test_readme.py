@@ -106,3 +106,7 @@ def test_readme_lists_every_file_of_the_core_and_every_guide():
     assert not {name for name in folders if f"`{name}/`" not in text}
     lessons = sorted((ROOT / "tutorials").glob("[0-9][0-9]_*.py"))
     assert not [path.name for path in lessons if f"(tutorials/{path.name})" not in text]
+
+    # A guide is listed here, or with the recipe that it belongs to.
+    text += (ROOT / "tutorials" / "recipes" / "README.md").read_text(encoding="utf-8")
+    assert not [path.name for path in GUIDES if f"/{path.name})" not in text]

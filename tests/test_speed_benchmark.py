@@ -111,7 +111,6 @@ def test_the_longer_of_multiplying_and_reading_limits():
     assert machine.least_seconds([Work(100, 25)], "float32") == 10  # 100 bytes, at 10 a second
     assert machine.least_seconds([Work(400, 25, 5)], "int8") == 2.25  # 25 + 20 bytes, at 20
     assert machine.least_seconds([Work(1000, 10), Work(100, 500)], "float32") == 10 + 200
-    assert Work(10, 20, 30).times(2) == Work(20, 40, 60)
 
 
 def test_the_machine_is_measured():

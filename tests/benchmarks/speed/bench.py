@@ -64,6 +64,7 @@ class Bench:
             name: load_side(name, folder, options.device, options.threads) for name in names
         }
         self.core = self.sides["core"].model
+        self.wrong = set()  # names of sides that decoded something else
         self.tokens = options.tokens
         samples = int(options.seconds * RATE)
 
@@ -150,14 +151,13 @@ class Bench:
             same[name] = f"{equal} of {len(expected)}"
             lost = best - self.score(tokens)
             if len(tokens) != len(expected) or lost > LOGPROB_ERRORS[SIDES[name].dtype]:
-                print(f"skipped: {name} decodes something else: {lost:.2g} less likely, {tokens}")
+                print(f"skipped: {name} decodes something else: tokens {lost:.2g} less likely")
                 del sides[name]
+                self.wrong.add(name)
         frames = self.memory.shape[1]
         decoder = self.core.decoder
-        stages = [
-            count_memory(decoder, frames).times(1 / self.tokens),
-            count_token(decoder, frames, beams, self.tokens / 2),
-        ]
+        token = count_token(decoder, frames, beams, self.tokens / 2)
+        stages = [count_memory(decoder, frames), *[token] * self.tokens]
         return self.take_turns((key, row_name, "ms"), sides, stages, 1e-3 * self.tokens, same)
 
     def score(self, tokens: list[int]) -> float:
@@ -253,6 +253,9 @@ class Bench:
 
     def peak(self) -> Iterator[Line]:
         """Generate with 5 beams in a process, and look at its peak memory; its limit: weights."""
+        for name in self.wrong:
+            del self.sides[name]
+        self.wrong = set()
         _, megabytes = self.run_processes(5, self.tokens)
         weights = Work(0, sum(weight.numel() for weight in self.core.parameters()))
         for name in megabytes:

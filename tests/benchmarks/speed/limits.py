@@ -34,10 +34,6 @@ class Work:
         size = 4 if dtype == "int8" else BYTES[dtype]
         return self.weights * BYTES[dtype] + self.keys_values * size
 
-    def times(self, count: int) -> "Work":
-        """Return the work of an average stage, `count` times."""
-        return Work(self.multiplications * count, self.weights * count, self.keys_values * count)
-
 
 def count_frames(encoder: Encoder, samples: int) -> list[int]:
     """Return how many frames each convolution makes of a waveform of `samples`."""
