@@ -115,7 +115,7 @@ def test_test_files_are_short_and_do_not_import_each_other():
 def test_tutorials_show_lessons_exercises_recipes_and_guides():
     names = {path.name for path in (ROOT / "tutorials").iterdir() if path.name != "__pycache__"}
     others = {name for name in names if not name.endswith(".md") and not name[:2].isdecimal()}
-    assert others == {"exercises", "recipes"}
+    assert others == {"exercises", "recipes", "rendered"}
     assert sorted(name[:2] for name in names if name[:2].isdecimal()) == [
         f"{i:02}" for i in range(1, 11)
     ]

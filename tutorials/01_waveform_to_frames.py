@@ -52,11 +52,13 @@ figure, axes = plt.subplot_mosaic([["all", "all"], ["vowel", "hiss"]], figsize=(
 axes["all"].plot(seconds, waveform, color=GREY, lw=0.5)
 axes["all"].set(title="two   four   seven", xlabel="seconds", ylabel="air pressure")
 for name, part, colour in ("vowel", vowel, ORANGE), ("hiss", hiss, BLUE):
-    axes["all"].axvspan(seconds[part.start], seconds[part.stop], color=colour, alpha=0.5)
-    axes[name].plot(
-        1000 * (seconds[part] - seconds[part.start]), waveform[part], color=colour, lw=1
-    )
+    start = seconds[part.start]
+    milliseconds = 1000 * (seconds[part] - start)
+    axes["all"].axvspan(start, seconds[part.stop], color=colour, alpha=0.5)
+    axes[name].plot(milliseconds, waveform[part], color=colour, lw=1)
     axes[name].set(title=f"50 ms of {name}", xlabel="milliseconds")
+# Picture: the waveform of three words, and below it 50 ms of a vowel, which repeats, and of a
+# hiss, which does not
 plt.show()
 
 
@@ -72,6 +74,9 @@ print(f"the vowel repeats every {lag} samples: a voice of {stt.sample_rate / lag
 assert like_itself > 0.8 and repeats(waveform[hiss])[0] < 0.4
 
 # %% [markdown]
+# *What to look at: the vowel has the same shape every few milliseconds, the hiss never. Both are
+# only 50 ms long: this is what one frame sees.*
+#
 # ## Normalise
 #
 # How loud a recording is says nothing about its words, so loudness is taken out first:
@@ -126,12 +131,7 @@ assert np.prod(config.conv_strides) == 320
 assert frames.shape[1] == count_frames(len(waveform)) == left
 assert count_frames(10 * 16000) == 499  # ten seconds at 16,000 Hz: not 500
 assert np.mean([count_frames(n) != n // 320 for n in range(400, 400 + 3200)]) == 0.25
-assert (
-    count_frames(399) == 0
-    and count_frames(400) == 1
-    and count_frames(719) == 1
-    and count_frames(720) == 2
-)
+assert [count_frames(n) for n in (399, 400, 719, 720)] == [0, 1, 1, 2]
 
 # %% [markdown]
 # "Samples divided by 320" is the formula that everybody writes first. For one length in four it is
@@ -152,9 +152,8 @@ for kernel, stride in zip(config.conv_kernels[::-1], config.conv_strides[::-1]):
     samples = (samples - 1) * stride + kernel
     sizes.append(samples)
 print("one frame sees", ", ".join(map(str, sizes)), "numbers, going back to the sound")
-assert (
-    sizes[:3] == [2, 4, 9] and samples == config.min_samples == EncoderConfig().min_samples == 400
-)
+assert sizes[:3] == [2, 4, 9]
+assert samples == config.min_samples == EncoderConfig().min_samples == 400
 
 first = 29
 start = 320 * first
@@ -164,9 +163,10 @@ axis.plot(np.arange(start, stop), normal[start:stop], color=GREY, lw=0.8)
 for t in range(first, first + 5):
     y = -11 - 2 * (t % 2)
     colour = ORANGE if t % 2 else BLUE
-    axis.barh(y, 400, left=320 * t, height=1.7, color=colour, alpha=0.85)
-    axis.text(320 * t + 200, y, f"frame {t}", color="white", ha="center", va="center", fontsize=9)
-    axis.axvspan(320 * t, 320 * t + 80, color=GREY, alpha=0.25, lw=0)
+    begin = 320 * t
+    axis.barh(y, 400, left=begin, height=1.7, color=colour, alpha=0.85)
+    axis.text(begin + 200, y, f"frame {t}", color="white", ha="center", va="center", fontsize=9)
+    axis.axvspan(begin, begin + 80, color=GREY, alpha=0.25, lw=0)
 axis.set(
     title="400 samples wide, 320 apart: neighbours share 80",
     xlabel="sample",
@@ -174,9 +174,13 @@ axis.set(
     xlim=(start, stop),
 )
 axis.spines["left"].set_visible(False)
+# Picture: the waveform as a grey line, and below it five bars of 400 samples, each of which
+# overlaps the next
 plt.show()
 
 # %% [markdown]
+# *What to look at: the grey stripes, where two frames see the same 80 samples.*
+#
 # ## Is that really so? Ask the model
 #
 # The gradient of a frame with respect to the waveform says which samples it depends on. Outside 320
@@ -212,10 +216,15 @@ axis.set(
     xlim=(320 * 30 - 60, 320 * 32 + 460),
 )
 axis.set(xlabel="sample", ylabel="size of the gradient", yticks=[], ylim=(0, None))
-axis.legend(frameon=False)
+axis.legend(frameon=False, loc="upper center")
+# Picture: three filled curves side by side, one for each frame, that end where the frame's 400
+# samples end
 plt.show()
 
 # %% [markdown]
+# *What to look at: each curve stays between its own two lines, the full and the dotted one; beyond
+# them it is exactly zero.*
+#
 # One consequence: delay the sound by exactly 320 samples, and the same frames come out, one place
 # later. Delay it by 160, and every number is different, though no ear would notice. The model has
 # to learn to be indifferent to that.
@@ -246,18 +255,16 @@ assert np.count_nonzero(influence(with_group_norm, normal[:8000], 10)) > 7900
 # sound does, and within "four" both slide.
 
 # %%
-kernels = (
-    stt.model.encoder.feature_encoder.conv_layers[0].conv.weight[:, 0].detach().numpy()
-)  # (32, 10)
+first_layer = stt.model.encoder.feature_encoder.conv_layers[0]
+kernels = first_layer.conv.weight[:, 0].detach().numpy()  # (32, 10)
 response = np.abs(np.fft.rfft(kernels, 256))  # (32, 129)
 response = response / response.max(1, keepdims=True)
 order = response.argmax(1).argsort()
 hertz = np.fft.rfftfreq(256, 1 / stt.sample_rate)
 peaks = hertz[response.argmax(1)]
 assert peaks.min() < 600 and peaks.max() > 3500
-assert np.histogram(peaks, np.arange(500, 4000, 500))[
-    0
-].all()  # a filter or more for each 500 Hz between
+filters_per_band, _ = np.histogram(peaks, np.arange(500, 4000, 500))
+assert filters_per_band.all()  # a filter or more for each 500 Hz
 
 picture = frames[0].T.numpy()  # (channels, time)
 picture = (picture - picture.mean(1, keepdims=True)) / (picture.std(1, keepdims=True) + 1e-5)
@@ -271,12 +278,10 @@ axes["bank"].imshow(
 axes["bank"].set(title="first layer: what passes", xlabel="Hz", ylabel="filter, sorted by its peak")
 axes["wave"].plot(seconds, normal, color=GREY, lw=0.5)
 axes["wave"].set(title="waveform", xlim=(0, seconds[-1]), xticks=[], yticks=[])
-hum = 0.002 * np.random.default_rng(0).standard_normal(
-    len(normal)
-)  # else the silence has no logarithm
-axes["spectrum"].specgram(
-    normal + hum, NFFT=256, Fs=stt.sample_rate, noverlap=192, cmap="magma", vmin=-90
-)
+# A little noise: silence has no logarithm.
+noise = 0.002 * np.random.default_rng(0).standard_normal(len(normal))
+windows = {"NFFT": 256, "noverlap": 192, "Fs": stt.sample_rate}
+axes["spectrum"].specgram(normal + noise, cmap="magma", vmin=-90, **windows)
 axes["spectrum"].set(title="spectrogram", ylabel="Hz", xticks=[], xlim=(0, seconds[-1]))
 axes["frames"].imshow(
     picture, aspect="auto", cmap="viridis", vmax=3, extent=(0, seconds[-1], 192, 0)
@@ -284,9 +289,14 @@ axes["frames"].imshow(
 axes["frames"].set(
     title="frames (192 channels, sorted by when they peak)", xlabel="seconds", ylabel="channel"
 )
+# Picture: a map of 32 filters by frequency with a bright band along its diagonal; the waveform,
+# its spectrogram and its 192 channels of frames above each other
 plt.show()
 
 # %% [markdown]
+# *What to look at: on the left one bright band for each filter, from low to high. On the right,
+# read upright: where the waveform starts a word, spectrogram and frames change at the same time.*
+#
 # ## Try
 #
 # 1. Load the sample at 16,000 Hz with `audio.load_audio` and give it to the model as if it were
@@ -294,6 +304,19 @@ plt.show()
 # 2. Change the kernels to (10, 3, 3, 3, 3, 3, 3) and work out the ruler on paper, then with the
 #    loop above.
 # 3. How short can you cut "seven" before the model writes another digit? Count in frames.
+#
+# <details><summary>Answers</summary>
+#
+# 1. "four three three four four nine": twice as many samples for the same sound are, to the model,
+#    a voice that speaks at half the speed, an octave lower.
+# 2. Going back from one number: 3, 7, 15, 31, 63, 127, and (127 - 1) * 5 + 10 = 640 samples. The
+#    strides are the same, so there is still a frame for every 320 samples, and neighbours share
+#    half of what they see.
+# 3. Cut off its end: 11 frames are still "seven". With 10 it writes "two", with 9 "seven" again,
+#    with 6 "eight", and with fewer than 5 nothing at all. There is no sharp border: half a word is
+#    like more than one word.
+#
+# </details>
 #
 # ## Now write it
 #

@@ -305,7 +305,7 @@ assert mbart.encode("cafés").count(mbart.unk_id()) == 2
 assert mbart.decode(mbart.encode(texts[247])) == texts[247]
 
 # %% [markdown]
-# An unknown letter costs one token here, "<unk>", not the whole word. Real vocabularies are trained
+# An unknown letter costs one token here, `<unk>`, not the whole word. Real vocabularies are trained
 # on gigabytes of text, so they have all common letters; and newer models spell the rest in bytes
 # ("byte_fallback").
 #
@@ -367,14 +367,15 @@ assert "▁forty-" not in cuts["bundled"] and min(map(len, cuts.values())) == 7
 # | | starts with | stops at | pads with | unknown |
 # |---|---|---|---|---|
 # | BERT, bert-base-uncased | [CLS] 101 | [SEP] 102 | [PAD] 0 | [UNK] 100 |
-# | GPT-2, gpt2 | <\|endoftext\|> 50256 | the same | has none | cannot be |
-# | BART, bart-base | </s> 2 | </s> 2 | <pad> 1 | <unk> 3 |
-# | mBART-50 | </s> 2, then the language: de_DE 250003 | </s> 2 | <pad> 1 | <unk> 3 |
-# | the bundled model | <s> 1, then the language: <verbatim> 4 | </s> 2 | <pad> 0 | <unk> 3 |
+# | GPT-2, gpt2 | "endoftext" 50256 | the same | has none | cannot be |
+# | BART, bart-base | `</s>` 2 | `</s>` 2 | `<pad>` 1 | `<unk>` 3 |
+# | mBART-50 | `</s>` 2, then the language: de_DE 250003 | `</s>` 2 | `<pad>` 1 | `<unk>` 3 |
+# | bundled | `<s>` 1, then the language: `<verbatim>` 4 | `</s>` 2 | `<pad>` 0 | `<unk>` 3 |
 #
-# BART and mBART begin with what ends a text: in their training the end of one text was the
-# beginning of the next. In a checkpoint these ids are in `generation_config.json`
-# (`decoder_start_token_id` and so on), and in nanos2t in `model.generation`.
+# BART and mBART begin with the token that ends a text: the program that trained them made the
+# decoder's input by moving the last token to the front. In a checkpoint these ids are in
+# `generation_config.json` (`decoder_start_token_id` and so on), and in nanos2t in
+# `model.generation`.
 
 # %%
 ids = bert.encode(texts[247]).ids
@@ -459,6 +460,22 @@ assert translations > 0.25 and strangers < 0.12
 #    "two hundred and forty-seven", and how large does the vocabulary really get?
 # 3. Exchange the rows of "▁four" and "▁seven" in the embedding. What does the model write for the
 #    sample? Why not the same as before?
+#
+# <details><summary>Answers</summary>
+#
+# 1. "Zoë" comes back as "zoe" from `bert`, which wants neither capitals nor accents, and as
+#    question marks from `mbart`, which has seen no capital letter here. `gpt2` gives back every
+#    name, also 李, in three bytes. The real vocabularies of BERT and mBART have all of these
+#    letters, but BERT's "uncased" one loses capitals and accents all the same.
+# 2. With 20 merges 12 tokens, with 100 merges six: "two", "Ġhundred", "Ġand", "Ġforty", "-",
+#    "seven" (GPT-2 cuts at the hyphen first). 1256 gives the same six: after 92 merges every word
+#    is one piece, there is no pair left to join, and the vocabulary ends at 348.
+# 3. It writes "two seven four". The rows are read and written with: where it recognises "four" it
+#    now scores the other id highest, and when it reads that id back, it gets the vector of "four"
+#    again. So it goes on undisturbed, and only the names are exchanged. The ids themselves never
+#    meant anything.
+#
+# </details>
 #
 # ## Now write it
 #

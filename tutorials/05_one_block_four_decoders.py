@@ -53,12 +53,10 @@ configs = {
 }
 print(f"{'':<18}", *(f"{name:<10}" for name in configs))
 for field in fields(DecoderConfig):
-    found = [getattr(config, field.name) for config in configs.values()]
-    if len(set(found)) > 1:
-        print(
-            f"{field.name:<18}",
-            *(f"{x:<10.4g}" if type(x) is float else f"{x!s:<10}" for x in found),
-        )
+    choices = [getattr(config, field.name) for config in configs.values()]
+    if len(set(choices)) > 1:
+        row = [f"{x:.4g}" if type(x) is float else str(x) for x in choices]
+        print(f"{field.name:<18}", *(f"{text:<10}" for text in row))
 assert [config.pre_norm for config in configs.values()] == [False, True, False, True]
 
 # %% [markdown]
@@ -100,10 +98,15 @@ axis.set(
     ylabel="length",
     ylim=(0, None),
 )
-axis.legend(frameon=False)
+axis.legend(frameon=False, loc="upper left")
+# Picture: lengths of vectors over twelve blocks: flat for BERT and BART, rising for GPT-2 and
+# mBART
 plt.show()
 
 # %% [markdown]
+# *What to look at: the two flat lines lie on each other, at the square root of 192, and the two
+# others rise without an end.*
+#
 # The other knobs are in the embedding and the head. BERT adds a vector for "first sentence"
 # (`num_token_types`), and has a small network before its output matrix (`mlm_head`). BART's table
 # of positions starts with two rows that nobody uses (`position_offset`): position 0 is row 2. mBART
@@ -150,11 +153,13 @@ maps["bert, no mask"] = notice(lambda x: without_mask(stacks["bert"], x))
 
 figure, axes = plt.subplots(1, 5, figsize=(10, 2.6), sharey=True)
 for axis, (name, change) in zip(axes, maps.items()):
-    shown = np.log10(np.where(change < 1e-5 * change.max(), np.nan, change / change.max()))
-    picture = axis.imshow(shown, cmap="YlGnBu", vmin=-4, vmax=0)
+    share = change / change.max()
+    share[share < 1e-5] = np.nan  # rounding stays white
+    picture = axis.imshow(np.log10(share), cmap="YlGnBu", vmin=-4, vmax=0)
     axis.set(title=name, xlabel="token changed", xticks=[], yticks=[])
 axes[0].set(ylabel="position")
 figure.colorbar(picture, ax=axes, shrink=0.8, label="change, log10")
+# Picture: five squares: four are empty above the diagonal, the fifth, without a mask, is filled
 plt.show()
 for name, change in maps.items():
     ahead = np.triu(change, 1)
@@ -163,6 +168,9 @@ for name, change in maps.items():
     assert (change.diagonal() > 0).all() and (change[-1] > 0).all()
 
 # %% [markdown]
+# *What to look at: the upper right triangle. In the fifth picture early positions notice later
+# tokens: that must never happen.*
+#
 # Why not just train without the mask and see that the loss is suspiciously good? Because the loss
 # *is* good, and the model useless: it copies the answer in training, and there is none to copy when
 # it writes.
@@ -189,6 +197,20 @@ for stack in stacks.values():
 #    `position_offset` of 1, `norm_eps` 0.1. Which of them still write the right text?
 # 3. Draw the sizes again with an `init_std` of 0.02, as new models have it. What is left of the
 #    growth?
+#
+# <details><summary>Answers</summary>
+#
+# 1. It writes "six six six", and is sure of nothing: the first word is "six" with 0.17, "two" with
+#    0.16, "seven" with 0.14, nearly as if it threw a die. (English has "six" with 0.24.) So it
+#    knows that digits come, and not which.
+# 2. `embed_scale` 2 and `norm_eps` 0.1 write the right text in English and in German; with the
+#    offset the model writes "two seven", and German is still right. A test that reads one text
+#    would pass two or three of these mistakes. Lesson 9 shows how to find them.
+# 3. GPT-2's vectors begin at 0.4 and grow to 5.6, fourteenfold; mBART's only from 13.9 to 14.8,
+#    since its embeddings are multiplied by sqrt(192) and normalised, and what a new block adds is
+#    small beside them. A new model of this kind hardly does anything yet: it passes its input on.
+#
+# </details>
 #
 # ## Now write it
 #

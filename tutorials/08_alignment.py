@@ -35,6 +35,14 @@ def pieces(tokens):
     return [stt.tokenizer.backend.id_to_token(token).replace("▁", "_") for token in tokens]
 
 
+def draw_weights(axis, weights):
+    """Draw attention weights (T, S): a row for each token, the frames along the seconds."""
+    extent = (0, end, len(weights), 0)
+    axis.imshow(
+        weights, cmap="Oranges", aspect="auto", extent=extent, vmin=0, interpolation="nearest"
+    )
+
+
 # %% [markdown]
 # ## See
 #
@@ -57,9 +65,7 @@ figure, axes = plt.subplots(3, 6, figsize=(10, 4.2), height_ratios=(2, 2, 1))
 for (layer, head), map_ in zip(np.ndindex(2, 6), weights.flatten(0, 1)):
     axis = axes[layer, head]
     chosen = [layer, head] in best
-    axis.imshow(
-        map_, cmap="Oranges", aspect="auto", extent=(0, end, 3, 0), vmin=0, interpolation="nearest"
-    )
+    draw_weights(axis, map_)
     style = {"color": ORANGE, "fontweight": "bold"} if chosen else {}
     axis.set_title(f"layer {layer}, head {head}", fontsize=9, **style)
     ticks = [0.5, 1.5, 2.5] if head == 0 else []
@@ -70,9 +76,14 @@ for axis in axes[2]:
     axis.plot(np.arange(len(waveform)) / stt.sample_rate, waveform, color=GREY, lw=0.4)
     axis.set(xlim=(0, end), yticks=[], xlabel="seconds")
     axis.spines["left"].set_visible(False)
+# Picture: twelve maps of cross-attention, three words by time, above the waveform; two have bold
+# titles
 plt.show()
 
 # %% [markdown]
+# *What to look at: the two with bold titles have three steps, each above
+# its word in the waveform.*
+#
 # ## Choose
 #
 # Some heads draw a staircase: one dark step per word, falling to the right. That is listening, word
@@ -159,7 +170,7 @@ times = aligned.times  # (3, 2)
 path = alignment.dtw(1 - mean)
 
 figure, (above, below) = plt.subplots(2, 1, figsize=(9, 4.2), sharex=True, height_ratios=(1, 1.4))
-above.imshow(mean, cmap="Oranges", aspect="auto", extent=(0, end, 3, 0), interpolation="nearest")
+draw_weights(above, mean)
 above.plot((path[:, 1] + 0.5) * end / 82, path[:, 0] + 0.5, color=BLUE, lw=2)
 above.plot((frame + 0.5) * end / 82, np.arange(3) + 0.5, "o", color=BLUE, ms=8)
 above.set(yticks=[0.5, 1.5, 2.5], yticklabels=words, title="mean of the chosen heads, and the path")
@@ -168,6 +179,7 @@ for word, (start, stop), colour in zip(words, times, (BLUE, ORANGE, GREEN)):
     below.axvspan(start, stop, color=colour, alpha=0.25)
     below.text((start + stop) / 2, 0.62, word, color=colour, ha="center", fontsize=12)
 below.set(xlabel="seconds", yticks=[], ylim=(-0.7, 0.75))
+# Picture: the mean of two heads with a path through it, and the waveform with three coloured words
 plt.show()
 
 for (word, (start, stop)), found in zip(words.items(), times):
@@ -175,6 +187,9 @@ for (word, (start, stop)), found in zip(words.items(), times):
     assert abs(found[0] - start) < 0.1 and found[0] < stop and found[1] > start
 
 # %% [markdown]
+# *What to look at: the path goes through the dark cells, and each coloured span covers its word in
+# the waveform.*
+#
 # ## Where the path must not be walked
 #
 # "Two four seven" in German is *zweihundertsiebenundvierzig*: two hundred seven and forty. The
@@ -191,13 +206,13 @@ mean = aligned.weights  # (6, 82)
 frame = aligned.peaks  # (6,)
 
 figure, (above, below) = plt.subplots(2, 1, figsize=(9, 4.2), sharex=True, height_ratios=(2, 1))
-above.imshow(
-    mean, cmap="Oranges", aspect="auto", extent=(0, end, len(names), 0), interpolation="nearest"
-)
+draw_weights(above, mean)
 above.plot((frame + 0.5) * end / 82, np.arange(len(names)) + 0.5, "o-", color=BLUE, lw=1)
 above.set(yticks=np.arange(len(names)) + 0.5, yticklabels=names, title=german.text)
 below.plot(np.arange(len(waveform)) / stt.sample_rate, waveform, color=GREY, lw=0.5)
 below.set(xlabel="seconds", yticks=[])
+# Picture: six German pieces by time, a line that goes right, back left, and right again, above the
+# waveform
 plt.show()
 at = heard(torch.tensor((frame + 0.5) * end / 82))
 print([*zip(names, at)])
@@ -208,6 +223,9 @@ print([*zip(names, aligned.has_peak.tolist())])
 assert aligned.has_peak[[0, 2, 4]].all() and not aligned.has_peak[5]
 
 # %% [markdown]
+# *What to look at: the line. It goes forward to the last word for "sieben", and back to the middle
+# one for "vier".*
+#
 # Two more things are worth a look. "hundert" is nowhere in the sound; to write it, the decoder must
 # know that two more digits follow "two", and it looks at the last of them. And for "zig" it looks
 # nowhere in particular: after "siebenundvier" nothing else is possible.
@@ -229,6 +247,20 @@ assert aligned.has_peak[[0, 2, 4]].all() and not aligned.has_peak[5]
 #    its probability tell?
 # 3. Take other heads: `stt.transcribe(..., words=True, alignment_heads=[[0, 1]])`. How far off are
 #    the times?
+#
+# <details><summary>Answers</summary>
+#
+# 1. Danish, "tohundrede og syvogfyrre", goes to "seven" with "syv" and back to "four" with "og f",
+#    as German and Dutch do. French and Italian go forward: "deux" at "two", "quar" or "qua" at
+#    "four", "sept" or "sette" at "seven". What the sound does not contain ("hundrede", "cent",
+#    "ante-") mostly has no peak.
+# 2. It finds "five" from 0.99 to 1.47 s, exactly where "four" is: asked for a second digit, it
+#    looks at the second word. The times say nothing against it. The probability does: 0.00005, and
+#    more than 0.998 for "two" and "seven".
+# 3. Head 1 of layer 0 looks one word ahead: "two" would be said at 1.21 to 1.74 s, which is in
+#    "four", and "four" lasts 0.01 s.
+#
+# </details>
 #
 # ## Now write it
 #

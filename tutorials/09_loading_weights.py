@@ -225,6 +225,8 @@ axis.set(
 )
 axis.set_xticks(places, reference, rotation=60, ha="right")
 axis.legend(frameon=False, loc="upper left", fontsize=9)
+# Picture: five curves of differences over all stages of the model, on a scale of powers of ten,
+# above a band of rounding
 plt.show()
 
 written = {
@@ -241,6 +243,9 @@ assert all(
 )
 
 # %% [markdown]
+# *What to look at: where each curve leaves the grey band, which is rounding. The dot marks the
+# first stage above the dotted line.*
+#
 # Three things are worth a look.
 #
 # - Three of the five write the right text. A test that reads the text would have passed them.
@@ -313,6 +318,20 @@ assert shares["new"] == 0 and shares["trained"] > 0.1
 # 2. Put two faults into one model. What does the curve tell you about the second?
 # 3. Which of the faults are found if you compare only the logits of the first token? Which if you
 #    compare the mean?
+#
+# <details><summary>Answers</summary>
+#
+# 1. A missing norm departs where it is missing: this stage is not there, and the next is wrong by
+#    half of its largest number; nothing is written any more. The wrong root departs at block 0 of
+#    the encoder, by 3.5 % (0.035), and the model still writes "two four seven".
+# 2. Not much. Take the exchanged q and k in block 2, and multiply a matrix of the MLP in block 4 by
+#    1.5. The curve leaves at block 2, as with the first fault alone. At block 4 it is 0.020 instead
+#    of 0.017, which nobody would notice. So mend the first fault, and look again.
+# 3. At the first token all four that have a dot differ by 0.028 or more, so they are found; the
+#    wrong epsilon is not, nor at any other token. The mean over all logits hides some more: for the
+#    exchanged q and k it moves by 0.2 %, where single logits move by 5 %.
+#
+# </details>
 #
 # ## Now write it
 #

@@ -222,9 +222,14 @@ for level, name in (np.log(6), "knows nothing"), (deaf, "knows all texts, hears 
 left.set(title="loss, in training", xlabel="step", ylim=(0, 2.5))
 right.plot(rates.keys(), [100 * rate for rate in rates.values()], "o-", color=BLUE)
 right.set(title="word error rate, on unseen texts", xlabel="step", ylabel="%", ylim=(0, None))
+# Picture: the loss, falling from 2 to nearly 0, and the word error rate on unseen texts, falling
+# at the same time
 plt.show()
 
 # %% [markdown]
+# *What to look at: where the loss falls below the lower dotted line, near step 30. From there on
+# the model must have heard something, and the words on the right become right.*
+#
 # Now the attention of one recording, at six moments, from the two heads that in the end go
 # backwards best (`alignment.choose_heads`, with the rows turned round). Time runs to the right, and
 # what is written runs down. It starts as fog. Then come upright stripes: it has found *that* there
@@ -244,6 +249,8 @@ for axis, moment in zip(axes.flat, moments):
     axis.set(title=f"step {moment}", yticks=range(4), yticklabels=reversed(text))
 for axis in axes[1]:
     axis.set(xlabel="frame")
+# Picture: six maps of attention in the course of training: fog, upright stripes, then a staircase
+# that rises
 plt.show()
 print("said:", *text)
 own = {step: float((view - view.mean(0)).abs().sum(1).mean() / 2) for step, view in views.items()}
@@ -253,6 +260,9 @@ print("looks at frames", heard)
 assert np.corrcoef(heard, range(4))[0, 1] < -0.8
 
 # %% [markdown]
+# *What to look at: the moment when the stripes become steps, and that the steps go from lower left
+# to upper right: backwards.*
+#
 # ## Keep it
 #
 # And the recording as it is, which was cut up but never heard whole:
@@ -278,8 +288,19 @@ assert again.generate(values)[0].tolist() == tokens
 #
 # 1. Turn the labels round, so that it writes in the order that is said. Is that learned faster?
 # 2. Leave out the memory: replace it by zeros. Does the loss stop where it should?
-# 3. Train without the changes of speed and pauses in `utter`. The loss falls faster. What happens
-#    to unseen texts?
+# 3. Take the changes of speed, loudness, pauses and noise out of `utter`. Is it learned faster?
+#
+# <details><summary>Answers</summary>
+#
+# 1. No. After 80 steps the errors are at 5 % in both orders, and at 0 % after 120 to 140 steps.
+#    Forward is no more natural to this decoder than backward: it has to find out where to look in
+#    either case.
+# 2. Nearly. It stops at 1.06 to 1.08, a little above the 0.99 of who knows all texts by heart and
+#    hears nothing, and four words of five are wrong.
+# 3. Hardly faster: 4 % errors after 80 steps instead of 5 %, and 0 % after 100 instead of 140. The
+#    encoder has learned from many voices to be indifferent to most of these changes.
+#
+# </details>
 #
 # ## Now write it
 #
