@@ -229,7 +229,12 @@ def test_the_packages_own_function_is_found_out(folder):
             "torch.cat(results, 1)",
             "shape (2, 21, 2), expected (2, 7, 6)",
         ),
-        (5, "torch.softmax(scores, dim=-1)", "torch.sigmoid(scores)", "the rows do not sum to 1"),
+        (
+            5,
+            "torch.softmax(scores, dim=-1)",
+            "torch.sigmoid(scores) / 2",
+            "the rows do not sum to 1",
+        ),
         (
             5,
             "<= torch.arange(T)[:, None]",

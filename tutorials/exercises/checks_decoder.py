@@ -29,7 +29,7 @@ def check_embedding(function, draw: Draw):
 
 
 def check_causal_mask(function, draw: Draw):
-    for T, past in (4, 0), (3, 2), (1, 5), (1, 0):
+    for T, past in (4, 0), (3, 2), (1, 5), (1, 0), (5, 1):
         yield f"{T} new tokens, {past} past ones", function(T, past, torch.device("cpu"))
     # What does not ask for `device` gets the default one, here one without memory.
     with torch.device("meta"):
@@ -53,6 +53,8 @@ def check_attend_memory(function, draw: Draw):
     yield "with padding", function(block, draw(30, 2, 3, 12), memory, mask)
     yield "3 beams of each utterance", function(block, draw(32, 6, 2, 12), memory, mask)
     yield "3 beams, no padding", function(block, draw(32, 6, 2, 12), memory, None)
+    shorter = memory_mask(3, 5)
+    yield "the first utterance is shorter", function(block, draw(30, 2, 3, 12), memory, shorter)
 
 
 def attend_memory_ignores_padding(function) -> bool:
@@ -93,7 +95,7 @@ def decoder_block_is_causal(function) -> bool:
 
 def check_shift_right(function, draw: Draw):
     labels = torch.tensor([[5, 6, 7, 2], [8, 2, -100, -100]])
-    yield "start 1, pad 0", function(labels, 1, 0)
+    yield "start 1, pad 0", function(labels.clone(), 1, 0)
     yield "start 2, pad 9", function(labels.clone(), 2, 9)
     yield "a label 0", function(torch.tensor([[0, 4, 0, 2], [0, 0, 2, -100]]), 3, 9)
     yield "a label among others is IGNORED", function(torch.tensor([[5, -100, 4, 2]]), 1, 0)
@@ -114,8 +116,11 @@ def check_cross_entropy(function, draw: Draw):
     logits[labels == -100] = torch.nan
     yield "NaN where labels are ignored", function(logits, labels)
 
-    yield "the gradient", gradient(function, 3 * draw(38, 2, 5, 7), labels)
     ignored = torch.full((2, 3), -100)
+    nothing = torch.full((2, 3, 7), torch.nan).double()
+    yield "all labels ignored, NaN", function(nothing, ignored)
+
+    yield "the gradient", gradient(function, 3 * draw(38, 2, 5, 7), labels)
     yield "the gradient, all labels ignored", gradient(function, draw(40, 2, 3, 7), ignored)
 
 

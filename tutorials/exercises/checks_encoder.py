@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from exercises.exercise import Facts
 from exercises.inputs import STORED, Draw, encoder_config, memory_mask, replace_end
-from nanos2t.wav2vec2 import Attention, Block, FeatureEncoder
+from nanos2t.wav2vec2 import Attention, Block, ConvLayer, FeatureEncoder, conv_output_lengths
 
 
 def check_normalise(function, draw: Draw):
@@ -17,8 +17,22 @@ def check_normalise(function, draw: Draw):
     yield "silence", function(np.zeros(5, np.float32))
     yield "a constant that is not 0", function(np.full(6, 0.25, np.float32))
     yield "eps=0.5", function(0.4 * noise[:5], 0.5)
+    # The numbers of all samples are in the mean and the variance, and those that are 0 as well.
+    long = function(0.3 * draw(86, 1200).numpy().astype(np.float32) + np.linspace(0, 1, 1200))
+    yield "1,200 samples", every_hundredth(long)
+    with_zeros = np.array([0, 0.3, 0, -0.2, 0.5, 0, 0.1], np.float32) + 0
+    yield "some samples are 0", function(with_zeros * (1 + noise[0] ** 2))
+    # In float32 the mean of these squares has lost the digits that their variance needs.
+    yield "a large constant is added", function(512 + np.round(8 * noise) / 8)
     yield "a float32 waveform", array_facts(short)
     yield "a float64 waveform", array_facts(function(noise.astype(np.float64)))
+
+
+def every_hundredth(result: object):
+    """Return a part of a long result, which is enough; a result of another form as it is."""
+    if isinstance(result, (np.ndarray, Tensor)) and result.ndim == 1:
+        return result[::100]
+    return result
 
 
 def array_facts(result: object) -> Facts:
@@ -35,6 +49,8 @@ def check_conv_output_lengths(function, draw: Draw):
     yield "10 taps, stride 5", function(lengths, nn.Conv1d(1, 1, 10, 5))
     yield "3 taps, stride 2, padding 1", function(lengths, nn.Conv1d(1, 1, 3, 2, padding=1))
     yield "2 taps, stride 2", function(lengths, nn.Conv1d(1, 1, 2, 2))
+    short = torch.tensor([9, 5, 10])
+    yield "items shorter than the kernel", function(short, nn.Conv1d(1, 1, 10, 5))
     yield "lengths is None", function(None, nn.Conv1d(1, 1, 2, 2))
 
 
@@ -86,17 +102,20 @@ def group_norm_ignores_padding(function) -> bool:
 
 
 def check_conv_layer(function, draw: Draw):
+    def call(layer: ConvLayer, x: Tensor, lengths: Tensor | None):
+        return zero_channels_padding(function(layer, x, lengths), [layer], lengths)
+
     x = 2 * draw(58, 2, 1, 43)
     lengths = torch.tensor([43, 30])
     for norm in "group", "layer":
         encoder = draw.weights(FeatureEncoder(encoder_config(conv_norm=norm)), 59)
         layer = encoder.conv_layers[0]
-        yield f"{norm} norm, with padding", zero_channels_padding(function(layer, x, lengths))
-        yield f"{norm} norm, no padding", zero_channels_padding(function(layer, x, None))
+        yield f"{norm} norm, with padding", call(layer, x, lengths)
+        yield f"{norm} norm, no padding", call(layer, x, None)
 
     encoder = draw.weights(FeatureEncoder(encoder_config(conv_activation="relu")), 60)
-    result = function(encoder.conv_layers[1], 2 * draw(61, 2, 4, 14), None)
-    yield "no norm, activation relu", zero_channels_padding(result)
+    result = call(encoder.conv_layers[1], 2 * draw(61, 2, 4, 14), None)
+    yield "no norm, activation relu", result
 
 
 def zero_end(x: Tensor, lengths: Tensor):
@@ -111,45 +130,50 @@ def zero_end(x: Tensor, lengths: Tensor):
         return x
 
 
-def zero_channels_padding(result):
-    """Do the same for a result (x (B, C, T), lengths)."""
+def zero_channels_padding(result, layers, lengths: Tensor | None):
+    """Do the same for a result (x (B, C, T), lengths) of layers for items with these lengths."""
+    for layer in layers:
+        lengths = conv_output_lengths(lengths, layer.conv)
     try:
-        x, lengths = result
-        return zero_end(x, lengths), lengths
+        x, result_lengths = result
+        return zero_end(x, lengths), result_lengths
     except (TypeError, ValueError):
         return result
 
 
-def zero_padded_frames(result):
-    """Do the same for a result (x (B, T, C), lengths)."""
+def zero_padded_frames(result, encoder: FeatureEncoder, lengths: Tensor | None):
+    """Do the same for a result (x (B, T, C), lengths) of all layers."""
+    if lengths is not None:
+        lengths = lengths.clamp(min=encoder.min_samples)
     try:
-        x, lengths = result
-        return zero_end(x.transpose(1, 2), lengths).transpose(1, 2), lengths
+        x, result_lengths = result
+        turned = (x.transpose(1, 2), result_lengths)
+        x, _ = zero_channels_padding(turned, encoder.conv_layers, lengths)
+        return x.transpose(1, 2), result_lengths
     except (TypeError, ValueError, AttributeError, RuntimeError, IndexError):
         return result
 
 
 def check_feature_encoder(function, draw: Draw):
+    def call(encoder: FeatureEncoder, x: Tensor, lengths: Tensor | None):
+        return zero_padded_frames(function(encoder, x, lengths), encoder, lengths)
+
     group = draw.weights(FeatureEncoder(encoder_config(conv_norm="group")), 10)
     layer = draw.weights(FeatureEncoder(encoder_config(conv_norm="layer")), 10)
     relu = draw.weights(FeatureEncoder(encoder_config(conv_activation="relu")), 11)
     x = 2 * draw(12, 2, 43)
     lengths = torch.tensor([43, 30])
-    yield "group norm, with padding", zero_padded_frames(function(group, x, lengths))
-    yield "layer norm, with padding", zero_padded_frames(function(layer, x, lengths))
-    yield "group norm, no padding", zero_padded_frames(function(group, x, None))
-    yield "layer norm, activation relu", zero_padded_frames(function(relu, x, None))
-    short = function(layer, x[:, :5], None)
-    yield "a clip that is shorter than one frame", zero_padded_frames(short)
-    short = function(group, x, torch.tensor([43, 9]))
-    yield "a batch with one such item", zero_padded_frames(short)
-    short = function(layer, x[:, :6], torch.tensor([4, 6]))
-    yield "a batch of such items", zero_padded_frames(short)
-    longer = function(group, x, torch.tensor([38, 30]))
-    yield "a buffer longer than every item", zero_padded_frames(longer)
+    yield "group norm, with padding", call(group, x, lengths)
+    yield "layer norm, with padding", call(layer, x, lengths)
+    yield "group norm, no padding", call(group, x, None)
+    yield "layer norm, activation relu", call(relu, x, None)
+    yield "a clip that is shorter than one frame", call(layer, x[:, :5], None)
+    yield "a batch with one such item", call(group, x, torch.tensor([43, 9]))
+    yield "a batch of such items", call(layer, x[:, :6], torch.tensor([4, 6]))
+    yield "a buffer longer than every item", call(group, x, torch.tensor([38, 30]))
     with_nan = x.clone()
     with_nan[1, 30:] = torch.nan
-    yield "NaN in the padding", zero_padded_frames(function(group, with_nan, lengths))
+    yield "NaN in the padding", call(group, with_nan, lengths)
 
 
 def feature_encoder_ignores_padding(function) -> bool:
@@ -157,8 +181,8 @@ def feature_encoder_ignores_padding(function) -> bool:
     x = STORED(12, 1, 43)
     other = replace_end(x, 30)
     lengths = torch.tensor([30])
-    frames, _ = zero_padded_frames(function(encoder, x, lengths))
-    other_frames, _ = zero_padded_frames(function(encoder, other, lengths))
+    frames, _ = zero_padded_frames(function(encoder, x, lengths), encoder, lengths)
+    other_frames, _ = zero_padded_frames(function(encoder, other, lengths), encoder, lengths)
     return torch.allclose(frames, other_frames)
 
 
@@ -169,6 +193,8 @@ def check_position_conv(function, draw: Draw):
         direction = draw(14, 6, 2, taps)
         yield f"{taps} taps", function(draw(15, 2, 7, 6), gain, direction, bias, 3)
     yield "fewer frames than taps", function(draw(17, 1, 2, 6), gain, direction, bias, 3)
+    small = 0.05 * draw(88, 6, 2, 5)
+    yield "a direction of small numbers", function(draw(87, 1, 4, 6), gain, small, bias, 3)
     direction = draw(80, 6, 6, 5)
     yield "one group", function(draw(81, 2, 7, 6), gain, direction, bias, 1)
 
@@ -190,6 +216,7 @@ def check_attention_weights(function, draw: Draw):
     yield "no mask", function(queries, keys)
     yield "a mask that hides padding", function(queries, keys, memory_mask(6, 4))
     yield "a mask (T, S)", function(queries, keys, stairs())
+    yield "scores of 1000", function(1000 * queries[:1, :1], keys[:1, :1])
 
 
 def stairs() -> Tensor:

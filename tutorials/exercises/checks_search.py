@@ -99,6 +99,7 @@ def check_greedy_search(function, draw: Draw):
     yield "min_length=5, length_penalty=2", search(first, length_penalty=2.0, **few)
     yield "two EOS ids", search(second, eos_token_id=[2, 4])
     yield "no pad id", search(second, pad_token_id=None)
+    yield "pad id 0", search(second, pad_token_id=0)
     yield "max_new_tokens=3", search(first, max_new_tokens=3)
     yield "no_repeat_ngram_size=2", search(second, no_repeat_ngram_size=2)
     yield "repetition_penalty=2", search(first, repetition_penalty=2.0)
@@ -148,6 +149,7 @@ def check_beam_search(function, draw: Draw):
     yield "two EOS ids", search(first, eos_token_id=[2, 4])
     yield "3 of 3 beams wanted", search(12, num_return_sequences=3)
     yield "no pad id", search(16, pad_token_id=None, num_return_sequences=3)
+    yield "pad id 0", search(16, pad_token_id=0, num_return_sequences=3)
     yield "max_new_tokens=4", search(third, max_new_tokens=4)
     yield "min_length=4", search(second, min_length=4)
     early = {"early_stopping": True, "num_return_sequences": 3}

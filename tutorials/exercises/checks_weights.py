@@ -36,6 +36,17 @@ def check_dtw(function, draw: Draw):
     table = "32103 10133 30020 20032"
     whole = np.array([[float(digit) for digit in row] for row in table.split()])
     yield "small whole numbers", function(whole)
+    yield "negative costs", function(draw(226, 4, 6).numpy())
+    corner = np.zeros((4, 4))
+    corner[:, 0] = -1
+    corner[3] = -1
+    yield "down the first frame, as many tokens as frames", function(corner)
+    yield "1,500 frames", every_hundredth(function(np.ones((2, 1500))))
+
+
+def every_hundredth(path: object):
+    """Return a part of a long result, which is enough; a result of another form as it is."""
+    return path[::100] if isinstance(path, np.ndarray) else path
 
 
 # The weight map
@@ -53,6 +64,20 @@ def refusal(result: object, *names: str):
     return result, Facts(facts)
 
 
+def refusal_of_one(result: object, where: str):
+    """Add to a ValueError whether it begins with the file and the tensor."""
+    if not isinstance(result, Raised) or not isinstance(result.error, ValueError):
+        return result
+    begins = str(result.error).startswith(where)
+    return result, Facts({"the error begins with `where`": begins})
+
+
+def types_fact(result: object, dtype: torch.dtype) -> Facts:
+    parts = result if isinstance(result, (tuple, list)) else [result]
+    is_kept = all(getattr(part, "dtype", None) == dtype for part in parts)
+    return Facts({"the numbers keep their type": is_kept})
+
+
 def check_unfuse(function, draw: Draw):
     matrix = [torch.zeros(4, 5)]
     copy = TensorRow("ours", "theirs")
@@ -67,11 +92,17 @@ def check_unfuse(function, draw: Draw):
     yield "three biases of other lengths", function(draw(82, 11), biases, transpose, where)
     heights = [torch.zeros(6, 3), torch.zeros(2, 3)]
     yield "two matrices of other heights", function(draw(83, 8, 3), heights, copy, where)
-    yield "another shape", refusal(function(draw(58, 5, 4), matrix, copy, where))
+    halves = function(draw(54, 4, 5).half(), matrix, copy, where)
+    yield "float16", types_fact(halves, torch.float16)
+    turned = function(draw(58, 5, 4), matrix, copy, where)
+    yield "another shape", refusal_of_one(turned, where)
+    wider = function(draw(58, 4, 6), matrix, copy, where)
+    yield "another width", refusal_of_one(wider, where)
     turned = function(draw(58, 4, 5), matrix, transpose, where)
-    yield "transpose, another shape", refusal(turned)
+    yield "transpose, another shape", refusal_of_one(turned, where)
     integers = torch.zeros(4, 5, dtype=torch.long)
-    yield "whole numbers", refusal(function(integers, matrix, copy, where))
+    refused = function(integers, matrix, copy, where)
+    yield "whole numbers", refusal_of_one(refused, where)
 
 
 def our_tensors() -> dict[str, Tensor]:
@@ -110,18 +141,33 @@ def check_import_state(function, draw: Draw):
     everything = load()
     yield "all tensors there", everything
     yield "memory", share_facts(everything, theirs)
+    given = dict(theirs)
+    result = function(rows, given, ours, PLACE)
+    is_kept = Facts({"their state dict is left as it was": list(given) == list(theirs)})
+    yield "the caller's dict", result if isinstance(result, Raised) else is_kept
     yield "without an optional one", load("spare")
     yield "only the alias there", load("wte.weight")
     yield "no alias there", load("lm_head.weight")
     yield "an older name", load("h.1.fc.weight", **{"h.1.dense.weight": draw(65, 5, 4)})
 
+    yield from check_import_errors(load, theirs, draw)
+    ours = our_tensors() | {"extra.weight": torch.zeros(2)}
+    yield "one of ours without a row", refusal(load(), "extra.weight")
+
+
+def check_import_errors(load, theirs: dict[str, Tensor], draw: Draw):
+    """Load what must be refused: load(name, ...) lacks these tensors, load(**more) has others."""
     missing = refusal(load("h.1.ln.bias"), "h.1.ln.bias", "blocks.1.norm.bias")
     yield "one missing", missing
     unknown = load(**{"h.1.adapter": draw(66, 2)})
     yield "an unknown one", refusal(unknown, "h.1.adapter")
+    unknown = load(**{"h.2.ln.bias": draw(92, 4)})
+    yield "one of a block that ours lacks", refusal(unknown, "h.2.ln.bias")
     embeddings = ("lm_head.weight", "wte.weight", "embed.tokens.weight")
     unequal = load(**{"lm_head.weight": draw(67, 7, 4)})
     yield "an alias with other values", refusal(unequal, *embeddings)
+    close = load(**{"lm_head.weight": theirs["wte.weight"] + 1e-6})
+    yield "an alias with nearly the same values", refusal(close, *embeddings)
     # The values are equal, but which of the names is meant?
     both = load(**{"h.1.dense.weight": theirs["h.1.fc.weight"].clone()})
     names = ("h.1.dense.weight", "h.1.fc.weight", "blocks.1.mlp.weight")
@@ -131,13 +177,12 @@ def check_import_state(function, draw: Draw):
     misshapen = load(**{"h.1.ln.bias": draw(84, 5)})
     yield "one of another shape", refusal(misshapen, "h.1.ln.bias", "blocks.1.norm.bias")
 
-    ours = our_tensors() | {"extra.weight": torch.zeros(2)}
-    yield "one of ours without a row", refusal(load(), "extra.weight")
 
-
-def share_facts(state: object, theirs: dict[str, Tensor]) -> Facts:
+def share_facts(state: object, theirs: dict[str, Tensor]) -> Facts | Raised:
     """Return whether the tensors of a state dict are theirs, or views of theirs."""
     known = {value.untyped_storage().data_ptr() for value in theirs.values()}
+    if isinstance(state, Raised):
+        return state
     is_shared = isinstance(state, dict)
     if is_shared:
         tensors = [value for value in state.values() if isinstance(value, Tensor)]

@@ -5,6 +5,7 @@ A flattened answer is {name of a part: array}. The names are those of Python: [0
 its own words as its name, after FACT.
 """
 
+import functools
 import json
 import re
 from dataclasses import fields, is_dataclass
@@ -101,10 +102,13 @@ def read_key(
 
     A key stores a wrong answer for the cases in which it differs from the right one.
     """
-    key = json.loads(folders.read_key_text(exercise.id))[target]
+    return parse_key(folders.read_key_text(exercise.id), target)
 
+
+@functools.lru_cache(maxsize=32)  # whoever grades a class reads each key many times
+def parse_key(text: str, target: str) -> tuple[dict[str, Answer], dict[str, dict[str, Answer]]]:
     stored = {}
-    for sentence, cases in key.items():
+    for sentence, cases in json.loads(text)[target].items():
         stored[sentence] = {case: read_arrays(parts) for case, parts in cases.items()}
     right = stored.pop("")
     wrong = {sentence: right | cases for sentence, cases in stored.items()}

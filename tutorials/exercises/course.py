@@ -279,7 +279,8 @@ CROSS_ATTENTION = Exercise(
         Here the text looks at the sound. `cross_keys_values` is a pair of keys and values that
         were made of the encoder's frames once, (B, N, S, D) each; the mask (B, 1, 1, S) says
         which frames are real. In a beam search x has B * K rows, the K beams of one utterance
-        next to each other, and all of them look at the same keys and values.
+        next to each other, and all of them look at the same keys and values. Copies of them for
+        each beam are right as well, only slower.
 
         Then write the whole decoder block: self-attention, cross-attention and MLP, each with a
         residual connection and a norm.
@@ -322,8 +323,9 @@ SHIFT_AND_LOSS = Exercise(
     task="""\
         In training the decoder reads the right text, shifted by one position, and has to
         predict the next token at each position. Labels that do not count, such as those in the
-        padding, are IGNORED, -100: the loss skips them, even if the logits there are NaN, and no
-        embedding has such a row. Every other label counts, 0 too.
+        padding, are IGNORED, -100: the loss skips them, even if the logits there are NaN (the
+        gradient there may then be NaN), and no embedding has such a row. Every other label
+        counts, 0 too.
 
         The loss is one mean over the labels of the whole batch, and logits of 1000 are no
         problem for it. If all labels are IGNORED it is 0, and its gradient is 0: it must have
@@ -356,7 +358,7 @@ GREEDY = Exercise(
 
         `KVCache.append` stores the keys and values of new tokens after the `self.length` tokens
         stored before, in the buffers `self.keys` and `self.values` (B, N, size, D), raises
-        `self.length`, and returns everything stored, as views of the buffers.
+        `self.length`, and returns everything stored, as views of the buffers, not copies.
 
         `DecoderSession` is called with all tokens so far, and gives the decoder those that the
         caches lack: `self.decoder(new_tokens, self.cross_keys_values, self.memory_mask,
@@ -372,7 +374,7 @@ GREEDY = Exercise(
         log_softmax. It stops at `config.max_total_length` tokens, the start token included, or
         when each row has a token of `config.eos_ids`, a list. After its EOS, a row gets pads,
         whose log-probability is 0: `config.pad_token_id`, or the first EOS id if that is None.
-        They add nothing to its length.
+        They add nothing to its length. (Without an EOS id no row ends, and no pad is needed.)
 
         The result is `Generated(sequences, sequences_scores, token_logprobs)`: the tokens (R, T)
         with the start token first, the score of each row (R,), and the log-probability of each
@@ -380,7 +382,8 @@ GREEDY = Exercise(
 
         The score of a row is the sum of its log-probabilities / length **
         config.length_penalty; the length counts EOS, but not the start token. Sampling
-        (config.do_sample) and `trace` (for pictures) are not part of this exercise.""",
+        (config.do_sample), `trace` (for pictures), numbers of another type than float32, and
+        errors about logits that are not finite are not part of this exercise.""",
     imports=TORCH
     + "\nfrom nanos2t.generate import Generated, NextLogits\n"
     + "from nanos2t.generation_config import GenerationConfig\n"
@@ -418,7 +421,8 @@ BEAM_SEARCH = Exercise(
         returns the best C = 2 K of the K * V results, best first, as Beams (B, C), and the
         beams that they continue, their parents (B, C), numbers from 0 to K - 1. There are 2 K of
         them so that K can run on even if K end. (With several EOS ids, C is 1 + their number,
-        times K.) It takes log_softmax of the logits, and applies `process_logits(logprobs,
+        times K. V is so large that there are as many, and the order of equal ones is free.) It
+        takes log_softmax of the logits, and applies `process_logits(logprobs,
         tokens, config)` (given) to the result, with the tokens (B * K, T). The Beams have
         `.tokens` (B, C, T + 1); `.logprobs` (B, C, T), of each token; `.scores` (B, C), the sum
         of all log-probabilities, not divided; and `.ended` (B, C), True after a token of
@@ -431,20 +435,22 @@ BEAM_SEARCH = Exercise(
         continues.
         STEP 3: those of the first K candidates that have ended compete for K places, by their
         sum / length ** length_penalty. The length counts EOS, but not the start token.
-        STEP 4: stop when every utterance has K finished hypotheses, and its best running beam,
-        scored with its present length, is no better than the worst of them. With early_stopping
-        True, an utterance stops collecting as soon as K have finished. Stop also when all
+        STEP 4: an utterance is closed for good when it has K finished hypotheses, and its best
+        running beam, scored with its present length, is no better than the worst of them: it
+        collects no more, while the others go on. With early_stopping True, an utterance is
+        closed as soon as K have finished. Stop when all are closed. Stop also when all
         candidates end, at config.max_total_length.
 
         The result is `Generated` as in exercise 11: the `config.num_return_sequences` best
         hypotheses of each utterance, best first, those of one utterance together. It is trimmed:
         as long as the longest of them. After the end of a hypothesis come pads (the first EOS,
-        if the pad id is 0 or None), with log-probability 0.
+        if the pad id is 0 or None), with log-probability 0. (Exercise 11 gives process_logits
+        the logits, and pads with 0 if that is the id: the searches of transformers differ so.)
 
         There are always B * K rows. Sampling, early_stopping="never" and `trace` are not part
         of this exercise.
 
-        Given: Beams with `select`, `append` and `merge`; `initial_beams(start, K)`, which
+        Given: Beams with `select`, `append`, `pad`, `merge`; `initial_beams(start, K)`, which
         returns the running beams (all are the same, so only the first one counts) and K empty
         places; IMPOSSIBLE.""",
     imports=TORCH
@@ -480,9 +486,10 @@ ALIGNMENT = Exercise(
     task="""\
         When was each word said? The cross-attention tells, but not sharply. Dynamic time
         warping finds the cheapest path through a table cost (T tokens, S frames), from the
-        first token and frame to the last of both, that never goes back. Its cost is the sum of
-        its cells, each counted once. The result lists all its cells in order, as rows (token,
-        frame) of whole numbers.""",
+        first token and frame to the last of both, that never goes back. There is at least one
+        token and one frame, and a cost may be negative. The path's cost is the sum of its cells,
+        each counted once. Of the ways that do not win a tie (see below) either may be taken. The
+        result lists all its cells in order, as rows (token, frame) of whole numbers.""",
     imports="import numpy as np\n",
     checks={"transcription.alignment:dtw": checks_weights.check_dtw},
     hints=(
@@ -511,12 +518,14 @@ WEIGHT_MAP = Exercise(
         dimension and stays as it is). Another shape is a ValueError, and so are whole numbers:
         weights are floats. The message begins with `where`, the file and the tensor.
 
-        `import_state` fills all tensors of ours, without copies, or raises a ValueError that
-        names the file (`where`) and the tensor: nothing is ever skipped silently. A row may be
+        `import_state` fills all tensors of ours, without copies (by views of theirs), or raises
+        a ValueError that names the file (`where`) and the tensor: nothing is ever skipped
+        silently, and one of ours that no row covers is missing. A row may be at most one of
         `row.is_alias` (a second name: it must be equal if both are there, and fills in if the
         first is missing), `row.is_legacy` (an older name; with the new one there, too, it is an
-        error, even if they are equal), `row.is_optional` (may be absent) or `row.is_dropped`
-        (theirs only).
+        error, even if they are equal), `row.is_optional` (may be absent from theirs, and then
+        from the result) or `row.is_dropped` (theirs only). The flags `fallback` and `override` are
+        not part of this exercise.
 
         Given: `match_rows(rows, ours)` yields (our names, their name, row) for each tensor,
         aliases last; `compile_pattern(row.theirs).fullmatch(name)` tells whether a row covers a

@@ -32,12 +32,16 @@ def match_mistake(answers: dict[str, Answer], right: dict[str, Answer], wrong: d
     The answers to all cases must be those of the mistake. If it shows in exceptions alone, which
     have many causes, or if only some answers are equal, the sentence begins with LIKELY.
     """
+    names = set()
     for key, mistaken in wrong.items():
         if all(is_close(answers.get(case, {}), mistaken[case]) for case in right):
             shown = [case for case in right if not is_close(mistaken[case], right[case])]
-            if all(raises(mistaken[case]) and not raises(right[case]) for case in shown):
-                return LIKELY + mistake_name(key)
-            return mistake_name(key)
+            new_errors = [not raises(right[case]) for case in shown]
+            if not all(raises(mistaken[case]) for case in shown) or not any(new_errors):
+                return mistake_name(key)
+            names.add(mistake_name(key))
+    if names:
+        return LIKELY + names.pop() if len(names) == 1 else ""
 
     similarities = {}
     for key, mistaken in wrong.items():
@@ -54,11 +58,11 @@ def match_mistake(answers: dict[str, Answer], right: dict[str, Answer], wrong: d
 def compare_mistake(
     answers: dict[str, Answer], right: dict[str, Answer], mistaken: dict[str, Answer]
 ) -> tuple[float, int]:
-    """Return in what share of the cases in which a mistake shows, and in how many, it was made.
+    """Return in what share of the wrong answers, and in how many, a mistake was made.
 
-    Both are 0 if the answer to one of these cases is right: then it is another mistake.
+    Both are 0 if the answer to a case in which it shows is right: then it is another mistake.
     """
-    num_shown = 0
+    num_wrong = 0
     num_same = 0
     for case, expected in right.items():
         answer = answers.get(case, {})
@@ -66,13 +70,14 @@ def compare_mistake(
         if raises(answer) and not raises(mistaken[case]):
             return NOT_SIMILAR
         if is_close(mistaken[case], expected):
+            num_wrong += not is_close(answer, expected)
             continue
         if is_close(answer, expected):
             return NOT_SIMILAR
-        num_shown += 1
+        num_wrong += 1
         if is_close(answer, mistaken[case]) and not raises(answer):
             num_same += 1
-    return num_same / max(1, num_shown), num_same
+    return num_same / max(1, num_wrong), num_same
 
 
 def raises(answer: Answer) -> str:

@@ -3,7 +3,8 @@
 Here the text looks at the sound. `cross_keys_values` is a pair of keys and values that
 were made of the encoder's frames once, (B, N, S, D) each; the mask (B, 1, 1, S) says
 which frames are real. In a beam search x has B * K rows, the K beams of one utterance
-next to each other, and all of them look at the same keys and values.
+next to each other, and all of them look at the same keys and values. Copies of them for
+each beam are right as well, only slower.
 
 Then write the whole decoder block: self-attention, cross-attention and MLP, each with a
 residual connection and a norm.

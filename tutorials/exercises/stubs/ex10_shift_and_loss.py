@@ -2,8 +2,9 @@
 
 In training the decoder reads the right text, shifted by one position, and has to
 predict the next token at each position. Labels that do not count, such as those in the
-padding, are IGNORED, -100: the loss skips them, even if the logits there are NaN, and no
-embedding has such a row. Every other label counts, 0 too.
+padding, are IGNORED, -100: the loss skips them, even if the logits there are NaN (the
+gradient there may then be NaN), and no embedding has such a row. Every other label
+counts, 0 too.
 
 The loss is one mean over the labels of the whole batch, and logits of 1000 are no
 problem for it. If all labels are IGNORED it is 0, and its gradient is 0: it must have

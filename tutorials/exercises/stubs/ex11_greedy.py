@@ -6,7 +6,7 @@ new token only.
 
 `KVCache.append` stores the keys and values of new tokens after the `self.length` tokens
 stored before, in the buffers `self.keys` and `self.values` (B, N, size, D), raises
-`self.length`, and returns everything stored, as views of the buffers.
+`self.length`, and returns everything stored, as views of the buffers, not copies.
 
 `DecoderSession` is called with all tokens so far, and gives the decoder those that the
 caches lack: `self.decoder(new_tokens, self.cross_keys_values, self.memory_mask,
@@ -22,7 +22,7 @@ token, (R, V).
 log_softmax. It stops at `config.max_total_length` tokens, the start token included, or
 when each row has a token of `config.eos_ids`, a list. After its EOS, a row gets pads,
 whose log-probability is 0: `config.pad_token_id`, or the first EOS id if that is None.
-They add nothing to its length.
+They add nothing to its length. (Without an EOS id no row ends, and no pad is needed.)
 
 The result is `Generated(sequences, sequences_scores, token_logprobs)`: the tokens (R, T)
 with the start token first, the score of each row (R,), and the log-probability of each
@@ -30,7 +30,8 @@ token but the start token (R, T - 1).
 
 The score of a row is the sum of its log-probabilities / length **
 config.length_penalty; the length counts EOS, but not the start token. Sampling
-(config.do_sample) and `trace` (for pictures) are not part of this exercise.
+(config.do_sample), `trace` (for pictures), numbers of another type than float32, and
+errors about logits that are not finite are not part of this exercise.
 
 In the package this is in nanos2t/decoder.py and nanos2t/generate.py; try it before you look.
 Check it: nanos2t exercises 11

@@ -8,7 +8,8 @@ Keep the K best beginnings instead of one.
 returns the best C = 2 K of the K * V results, best first, as Beams (B, C), and the
 beams that they continue, their parents (B, C), numbers from 0 to K - 1. There are 2 K of
 them so that K can run on even if K end. (With several EOS ids, C is 1 + their number,
-times K.) It takes log_softmax of the logits, and applies `process_logits(logprobs,
+times K. V is so large that there are as many, and the order of equal ones is free.) It
+takes log_softmax of the logits, and applies `process_logits(logprobs,
 tokens, config)` (given) to the result, with the tokens (B * K, T). The Beams have
 `.tokens` (B, C, T + 1); `.logprobs` (B, C, T), of each token; `.scores` (B, C), the sum
 of all log-probabilities, not divided; and `.ended` (B, C), True after a token of
@@ -21,20 +22,22 @@ parent_rows)` is told which of the R = B * K rows of the previous call each row
 continues.
 STEP 3: those of the first K candidates that have ended compete for K places, by their
 sum / length ** length_penalty. The length counts EOS, but not the start token.
-STEP 4: stop when every utterance has K finished hypotheses, and its best running beam,
-scored with its present length, is no better than the worst of them. With early_stopping
-True, an utterance stops collecting as soon as K have finished. Stop also when all
+STEP 4: an utterance is closed for good when it has K finished hypotheses, and its best
+running beam, scored with its present length, is no better than the worst of them: it
+collects no more, while the others go on. With early_stopping True, an utterance is
+closed as soon as K have finished. Stop when all are closed. Stop also when all
 candidates end, at config.max_total_length.
 
 The result is `Generated` as in exercise 11: the `config.num_return_sequences` best
 hypotheses of each utterance, best first, those of one utterance together. It is trimmed:
 as long as the longest of them. After the end of a hypothesis come pads (the first EOS,
-if the pad id is 0 or None), with log-probability 0.
+if the pad id is 0 or None), with log-probability 0. (Exercise 11 gives process_logits
+the logits, and pads with 0 if that is the id: the searches of transformers differ so.)
 
 There are always B * K rows. Sampling, early_stopping="never" and `trace` are not part
 of this exercise.
 
-Given: Beams with `select`, `append` and `merge`; `initial_beams(start, K)`, which
+Given: Beams with `select`, `append`, `pad`, `merge`; `initial_beams(start, K)`, which
 returns the running beams (all are the same, so only the first one counts) and K empty
 places; IMPOSSIBLE.
 

@@ -9,12 +9,14 @@ this order, and returns a tuple, also if it is one. They need not be equally hig
 dimension and stays as it is). Another shape is a ValueError, and so are whole numbers:
 weights are floats. The message begins with `where`, the file and the tensor.
 
-`import_state` fills all tensors of ours, without copies, or raises a ValueError that
-names the file (`where`) and the tensor: nothing is ever skipped silently. A row may be
+`import_state` fills all tensors of ours, without copies (by views of theirs), or raises
+a ValueError that names the file (`where`) and the tensor: nothing is ever skipped
+silently, and one of ours that no row covers is missing. A row may be at most one of
 `row.is_alias` (a second name: it must be equal if both are there, and fills in if the
 first is missing), `row.is_legacy` (an older name; with the new one there, too, it is an
-error, even if they are equal), `row.is_optional` (may be absent) or `row.is_dropped`
-(theirs only).
+error, even if they are equal), `row.is_optional` (may be absent from theirs, and then
+from the result) or `row.is_dropped` (theirs only). The flags `fallback` and `override` are
+not part of this exercise.
 
 Given: `match_rows(rows, ours)` yields (our names, their name, row) for each tensor,
 aliases last; `compile_pattern(row.theirs).fullmatch(name)` tells whether a row covers a
