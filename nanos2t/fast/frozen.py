@@ -4,6 +4,8 @@ The weight of such a layer is packed, or may be at any time: it lies in memory a
 multiplies by it wants it, and no plain copy is kept. So there is nothing that could differ from it.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -23,12 +25,12 @@ class Product(torch.autograd.Function):
         raise ValueError(f"a fast model has no gradients: to train it, {ADVICE}")
 
 
-class FrozenLayer(nn.Module):
+class FrozenLayer(nn.Module, ABC):
     """A linear layer that owns its weight. Subclasses have a `bias`, and define `multiply`."""
 
+    @abstractmethod
     def multiply(self, x: Tensor) -> Tensor:
         """Return the layer's result (..., O) for x (..., I)."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:  # (..., I)
         if torch.is_grad_enabled():

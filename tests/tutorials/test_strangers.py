@@ -30,6 +30,8 @@ from effects import (
 from hard_table import BEGIN, END, Row, count_errors, format_table, score_texts, wilson_interval
 from utterances import KEPT_VOICES, Conditions, Recordings, choose_part, draw_utterance, join_takes
 
+from nanos2t.transcription.loading import BUNDLED
+
 TONE = np.sin(2 * np.pi * 400 * np.arange(RATE) / RATE)
 PLAIN = Conditions(strength=0.0, people=1.0, speed=0.0, clean=1.0)
 
@@ -339,3 +341,13 @@ def test_evaluate_writes_the_table_into_the_card(tmp_path: Path, monkeypatch, ca
     with pytest.raises(SystemExit) as stop:
         spoken_numbers.main()
     assert stop.value.code == 2 and "expected SPEAKER=MODEL, found bob" in capsys.readouterr().err
+
+
+def test_the_card_of_the_bundled_model_has_the_table():
+    card = (BUNDLED / "README.md").read_text(encoding="utf-8")
+    table = card.partition(BEGIN)[2].partition(END)[0].strip().splitlines()
+    header = format_table([]).splitlines()
+    assert table[: len(header)] == header
+    conditions = [line.split(" | ")[0] for line in table[len(header) :]]
+    for part in ("another for each digit", "kept from training", "10 dB", "echo", "no digits"):
+        assert any(part in condition for condition in conditions), part
