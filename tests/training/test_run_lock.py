@@ -106,19 +106,19 @@ def test_of_many_processes_one_has_the_lock_at_a_time(tmp_path: Path):
     program = (
         "import sys, pathlib, os\nfrom nanos2t.training.run_lock import lock_run\n"
         "folder = pathlib.Path(sys.argv[1])\n"
-        "for _ in range(300):\n"
+        "count = 0\n"
+        "while count < 100:\n"
         "    try:\n"
         "        with lock_run(folder):\n"
         "            os.close(os.open(folder / 'alone', os.O_CREAT | os.O_EXCL))\n"
         "            os.unlink(folder / 'alone')\n"
-        "            print('had', flush=True)\n"
+        "            count += 1\n"
         "    except ValueError as error:\n"
         "        assert 'trains there' in str(error), error\n"
     )
     children = [python("-c", program, str(tmp_path / "run")) for _ in range(3)]
-    results = [child.communicate(timeout=120) for child in children]
+    results = [child.communicate(timeout=600) for child in children]
     assert [child.returncode for child in children] == [0, 0, 0], results
-    assert all(b"had" in out for out, _ in results)
     assert os.listdir(tmp_path / "run") == []
 
 

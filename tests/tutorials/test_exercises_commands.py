@@ -268,7 +268,8 @@ def test_an_answer_learned_by_heart_is_right_for_no_other_seed(run, folder):
         "def normalise(waveform, eps=1e-7):\n"
         "    CALLS.append(waveform)\n"
         "    if len(CALLS) <= len(ANSWERS):\n"
-        "        return np.array(ANSWERS[len(CALLS) - 1], np.float32)\n"
+        "        answer = np.array(ANSWERS[len(CALLS) - 1], np.float32)\n"
+        "        return np.repeat(answer, len(waveform) // len(answer))\n"
         "    return np.zeros(5, np.float32)\n"
     )
     exercise_number(1).path(folder).write_text(text, encoding="utf-8")

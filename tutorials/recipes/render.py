@@ -144,7 +144,7 @@ def read_outputs(page: str) -> list[CellOutput]:
 def render_lesson(lesson: Path, folder: Path) -> dict:
     """Run a lesson, write its page and pictures over those in a folder; return its variables."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob(f"{lesson.stem}*"):
+    for old in folder.glob(f"{lesson.stem}-*.png"):
         old.unlink()
     outputs, variables = run_lesson(lesson, folder)
     page = make_page(lesson, outputs)
