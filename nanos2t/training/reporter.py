@@ -39,10 +39,13 @@ class Reporter:
 
     def watch(self, losses_of: Callable[[int], Iterable[Tensor]], step: int) -> Iterator[Tensor]:
         """Yield the losses of a step, and show how many there were: a step may take minutes."""
+        started = time.monotonic()
         for number, loss in enumerate(losses_of(step), start=1):
             yield loss
             self.bar.set_postfix(batch=number)
-            if self.is_line_due():
+
+            # Of a step that is soon over, report_step tells more.
+            if self.is_line_due() and time.monotonic() - started >= LINE_SECONDS:
                 self.write_line(f"step {step + 1} of {self.num_steps}: batch {number}")
 
     def report_step(self, metrics: dict[str, float]) -> None:

@@ -45,6 +45,23 @@ def test_a_step_that_takes_long_is_no_silence(caplog, monkeypatch):
     assert "loss 2.5, dev_loss 0.25, exact 0.5, " in caplog.messages[2]
 
 
+def test_steps_that_are_soon_over_show_their_loss(caplog, monkeypatch):
+    """Lines are due once in several steps: none of them may be spent on a batch."""
+    now = [0.0]
+    monkeypatch.setattr(training_reporter.time, "monotonic", lambda: now[0])
+
+    def losses_of(step: int):
+        now[0] += 4.0
+        yield step
+
+    with caplog.at_level(logging.INFO), Reporter(0, 40) as reporter:
+        for step in range(40):
+            assert list(reporter.watch(losses_of, step)) == [step]
+            reporter.report_step(metrics(step + 1))
+    assert len(caplog.messages) > 10
+    assert all(": loss 2.5, " in line for line in caplog.messages)
+
+
 def test_a_run_into_a_log_is_never_silent(tmp_path: Path, capsys):
     """A log has lines without control characters, and names the folder first and last."""
     config = tiny_run(tmp_path, steps=3, validate_every=2)
