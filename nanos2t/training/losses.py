@@ -58,6 +58,11 @@ class TrainingModule(nn.Module):
             dtype = model.encoder.norm.weight.dtype
             self.ctc = nn.Linear(decoder.hidden_size, decoder.vocab_size, dtype=dtype)
 
+        # Weights that are views of a checkpoint's tensor (GPT-2 has one for queries, keys and
+        # values) get memory of their own, as create_optimizer asks for.
+        for weight in self.parameters():
+            weight.data = weight.data.contiguous()
+
     def forward(
         self,
         input_values: Tensor,

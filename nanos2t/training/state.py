@@ -233,6 +233,7 @@ def restore_state(
             module.load_state_dict(state["module"])
             check_moments(state, module, optimizer)
             optimizer.load_state_dict(state["optimizer"])
+            make_moments_contiguous(optimizer)
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
@@ -265,6 +266,13 @@ def check_moments(state: dict, module: nn.Module, optimizer: torch.optim.Optimiz
                 )
         if moments["step"].numel() != 1:
             raise ValueError(f"step of parameter {key} is no single number")
+
+
+def make_moments_contiguous(optimizer: torch.optim.Optimizer) -> None:
+    """Lay out moments as create_optimizer asks for: those of an older run may be transposed."""
+    for moments in optimizer.state.values():
+        for name, moment in moments.items():
+            moments[name] = moment.contiguous()
 
 
 def trim_log(path: Path, steps_done: int) -> None:

@@ -4,6 +4,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from nanos2t.training.config import TrainConfig
-from nanos2t.training.loop import Progress, train, train_step
+from nanos2t.training.loop import Progress, create_optimizer, train, train_step
 
 CONFIG = {
     "steps": 12,
@@ -51,6 +52,27 @@ def test_a_killed_run_ends_in_the_same_bits(tmp_path: Path):
     assert subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 9
     assert torch.load(tmp_path / "killed" / "state.pt", weights_only=True)["step"] == 8
     assert torch.equal(toy(12, tmp_path / "killed"), whole)
+
+
+def test_moments_in_another_layout_give_the_same_bits(tmp_path: Path):
+    """A fused step goes through memory: what is transposed there would be mixed up."""
+    toy(8, tmp_path / "plain")
+    shutil.copytree(tmp_path / "plain", tmp_path / "transposed")
+    path = tmp_path / "transposed" / "state.pt"
+    state = torch.load(path, weights_only=True)
+    for name in ("exp_avg", "exp_avg_sq"):
+        moments = state["optimizer"]["state"][0]
+        moments[name] = moments[name].mT.contiguous().mT
+        assert not moments[name].is_contiguous()
+    torch.save(state, path)
+    assert torch.equal(toy(12, tmp_path / "transposed"), toy(12, tmp_path / "plain"))
+
+
+def test_a_weight_that_is_not_contiguous_is_refused():
+    module = nn.Linear(5, 6)
+    module.weight.data = torch.zeros(5, 6).mT
+    with pytest.raises(ValueError, match=r"^weight has strides \(1, 6\), expected a contiguous"):
+        create_optimizer(module, TrainConfig(**CONFIG))
 
 
 def test_the_log_has_a_line_of_metrics(tmp_path: Path):
