@@ -225,9 +225,9 @@ plt.show()
 # *What to look at: each curve stays between its own two lines, the full and the dotted one; beyond
 # them it is exactly zero.*
 #
-# One consequence: delay the sound by exactly 320 samples, and the same frames come out, one place
-# later. Delay it by 160, and every number is different, though no ear would notice. The model has
-# to learn to be indifferent to that.
+# One consequence: cut off the first 320 samples, and the same frames come out, one place earlier.
+# Cut off 160, and every number is different, though no ear would notice. The model has to learn to
+# be indifferent to that.
 #
 # There is a trap in the older models (wav2vec2-base, HuBERT base): their first convolution is
 # followed by a group norm, which divides by statistics of the *whole* clip (`conv_norm="group"`).
@@ -235,11 +235,11 @@ plt.show()
 
 # %%
 with torch.no_grad():
-    late, later = (
+    by_one, by_half = (
         stt.model.encoder.feature_encoder(values[:, shift:], None)[0] for shift in (320, 160)
     )
-assert (late[0] - frames[0, 1:]).abs().max() < 1e-4
-assert (later[0, :-1] - frames[0, : later.shape[1] - 1]).abs().max() > 0.5
+assert (by_one[0] - frames[0, 1:]).abs().max() < 1e-4
+assert (by_half[0, :-1] - frames[0, : by_half.shape[1] - 1]).abs().max() > 0.5
 
 torch.manual_seed(0)
 grouped = EncoderConfig(num_layers=0, conv_channels=(8,) * 7, conv_norm="group", hidden_size=32)

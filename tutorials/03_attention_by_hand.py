@@ -65,9 +65,10 @@ assert torch.allclose(wav2vec2.attention_weights(*four[:2])[0, 0], weight)
 # %% [markdown]
 # ## Why the square root
 #
-# The product of two random vectors of D numbers has a deviation of sqrt(D). Without the division,
-# scores would grow with the size of a head, and a softmax of large scores is no longer a mean: it
-# picks one key and ignores the rest. The division keeps the weights soft, whatever D is.
+# The product of two random vectors of D numbers, each of deviation 1, has a deviation of sqrt(D).
+# Without the division, scores would grow with the size of a head, and a softmax of large scores is
+# no longer a mean: it picks one key and ignores the rest. The division keeps the weights soft,
+# whatever D is.
 
 # %%
 sizes = 2 ** np.arange(0, 11)

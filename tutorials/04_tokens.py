@@ -171,9 +171,9 @@ assert letters == 21 and lengths[0] > 20 and lengths[-1] < num_words + 1
 #
 # Letters that never occurred in training are a problem. GPT-2 does not have it: it merges *bytes*,
 # of which there are only 256, and any text is bytes (UTF-8). Bytes are not printable, though; so
-# each is shown as a character: those that print as they are, and the others shifted by 256. The
-# space, byte 32, becomes "Ġ", and "é", which is two bytes, becomes "Ã©". If you see these signs in
-# a vocabulary, nothing is broken.
+# each is shown as a character: those that print as they are, the others as the characters from
+# number 256 on, in turn. The space, byte 32, becomes "Ġ", and "é", which is two bytes, becomes
+# "Ã©". If you see these signs in a vocabulary, nothing is broken.
 
 # %%
 
