@@ -136,6 +136,22 @@ def draw_tones(samples: int, rng: np.random.Generator) -> np.ndarray:
     return x / (x.std() + 1e-9)
 
 
+def draw_buzz(samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw the steady sound of a machine: a pitch and its overtones, some of them strong, of unit
+    power.
+    """
+    times = np.arange(samples) / RATE
+    pitch = rng.uniform(30, 300)
+    fall = rng.uniform(0, 1.5)
+    x = np.zeros(samples)
+    for overtone in range(1, int(rng.integers(2, 25))):
+        if pitch * overtone < RATE / 2:
+            phase = rng.uniform(0, 2 * np.pi)
+            strength = rng.uniform(0.1, 1) / overtone**fall
+            x += strength * np.sin(2 * np.pi * pitch * overtone * times + phase)
+    return x / (x.std() + 1e-9)
+
+
 def drop_details(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Lose what a lossy codec loses: the weak parts of each spectrum, and exact magnitudes."""
     window = 256
@@ -159,7 +175,7 @@ def drop_details(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def overdrive(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Saturate, as a microphone that is too close."""
-    gain = rng.uniform(1, 6) / (np.abs(x).max() + 1e-9)
+    gain = np.exp(rng.uniform(0, 2.5)) / (np.abs(x).max() + 1e-9)
     return np.tanh(x * gain) / gain
 
 

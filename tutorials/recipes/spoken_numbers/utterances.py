@@ -14,6 +14,7 @@ from effects import (
     colour,
     cut_badly,
     draw_babble,
+    draw_buzz,
     draw_noise,
     draw_tones,
     drop_details,
@@ -125,6 +126,7 @@ class Conditions:
     people: float = 0.65  # share of utterances by people
     speed: float = 0.2
     pause: float = 0.12  # mean seconds between digits
+    longest_pause: float = 0.8
     clean: float = 0.25  # share of utterances without noise
     snr: tuple[float, float] = (3.0, 35.0)
     cut: float = 0.0  # share of recordings cut in the wrong place
@@ -136,6 +138,7 @@ class Conditions:
     voice: float = 0.0  # digits are raised by exp(u) in pitch and formants, u in -voice .. voice
     background: float = 0.0  # share of digits with a noise of their own, which ends with them
     babble: float = 0.0  # share of utterances with other people in the background
+    tones: float = 0.0  # share of utterances with music or a machine in the background
     damage: float = 0.0  # share with each of: a large room, a codec, an overdriven microphone
     others: float = 0.0  # share of what has no digit that is other words, or music
 
@@ -161,7 +164,7 @@ def draw_utterance(
     if not digits or rng.random() > conditions.clean:
         noise = draw_noise(len(x), rng) * 0.1
         x = x + noise * 10 ** (-rng.uniform(*conditions.snr) / 20)
-    if conditions.babble or conditions.damage:
+    if conditions.babble or conditions.tones or conditions.damage:
         x = disturb(x, recordings, rng, conditions)
     if rng.random() < 0.25 * conditions.strength:
         x = limit_band(x, rng.uniform(20, 350), rng.uniform(2800, 4000))
@@ -191,7 +194,7 @@ def join_takes(
         if is_mixed:
             speaker = draw_speaker(recordings, rng, conditions)
         parts.append(draw_take(speaker[digit], speed, rng, conditions))
-        parts.append(silence(min(rng.exponential(pause), 0.8)))
+        parts.append(silence(min(rng.exponential(pause), conditions.longest_pause)))
     parts.append(silence(rng.uniform(0.02, 0.5)))
 
     # Without the silence before the first word, and without the two silences after the last one.
@@ -215,8 +218,12 @@ def draw_speaker(
 def draw_other(recordings: Recordings, rng: np.random.Generator) -> np.ndarray:
     """Draw speech or music without any digit: (L,)."""
     kind = rng.random()
+    samples = int(rng.uniform(0.3, 5.0) * RATE)
     if kind < 0.2:
-        return draw_tones(int(rng.uniform(0.3, 5.0) * RATE), rng) * 0.1
+        draw = draw_buzz if kind < 0.05 else draw_tones
+        return draw(samples, rng) * 0.1
+    if kind < 0.3:
+        return draw_crowd(samples, recordings, rng)
 
     # Other words by voices, or digits backwards, but nine, which is itself backwards.
     parts = [silence(rng.uniform(0.0, 0.4))]
@@ -233,20 +240,28 @@ def draw_other(recordings: Recordings, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([*parts, silence(rng.uniform(0.0, 0.4))])
 
 
+def draw_crowd(samples: int, recordings: Recordings, rng: np.random.Generator) -> np.ndarray:
+    """Draw people and voices who speak at once, and say no digit: (L,)."""
+    speakers = [*recordings.clips.values()]
+    takes = []
+    for _ in range(12):
+        own = speakers[rng.integers(len(speakers))][rng.integers(10)]
+        takes.append(own[rng.integers(len(own))])
+    return draw_babble(takes, samples, rng) * 0.1
+
+
 def disturb(
     x: np.ndarray, recordings: Recordings, rng: np.random.Generator, conditions: Conditions
 ) -> np.ndarray:
-    """Put speech into a room with other people, and send it through poor equipment."""
+    """Put speech into a room with other people or music, and send it through poor equipment."""
     if rng.random() < conditions.damage:
         x = reverberate_strongly(x, rng)
     if rng.random() < conditions.babble:
-        speakers = [*recordings.clips.values()]
-        takes = []
-        for _ in range(12):
-            own = speakers[rng.integers(len(speakers))][rng.integers(10)]
-            takes.append(own[rng.integers(len(own))])
-        babble = draw_babble(takes, len(x), rng) * 0.1
+        babble = draw_crowd(len(x), recordings, rng)
         x = x + babble * 10 ** (-rng.uniform(3, 25) / 20)
+    if conditions.tones and rng.random() < conditions.tones:
+        draw = draw_buzz if rng.random() < 0.3 else draw_tones
+        x = x + draw(len(x), rng) * 0.1 * 10 ** (-rng.uniform(0, 25) / 20)
     if rng.random() < conditions.damage:
         x = overdrive(x, rng)
     if rng.random() < conditions.damage:
