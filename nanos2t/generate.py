@@ -69,7 +69,7 @@ class DecoderSession:
         if parent_rows is not None:
             for cache in self.caches:
                 cache.reorder(parent_rows)
-            self.keep_utterances(parent_rows[:: self.rows_per_utterance] // self.rows_per_utterance)
+            self.keep_utterances(parent_rows)
 
         new_tokens = tokens[:, self.caches[0].length :]  # (R, 1)
         logits = self.decoder(new_tokens, self.cross_keys_values, self.memory_mask, self.caches)
@@ -83,8 +83,12 @@ class DecoderSession:
             )
         return logits
 
-    def keep_utterances(self, utterances: Tensor) -> None:
-        """Drop the memory of all utterances but these (C,); they keep their order."""
+    def keep_utterances(self, parent_rows: Tensor) -> None:
+        """Drop the memory of the utterances whose rows nobody continues; the others keep theirs.
+
+        parent_rows: (R,), as in `__call__`, with the rows of one utterance together.
+        """
+        utterances = parent_rows[:: self.rows_per_utterance] // self.rows_per_utterance
         if len(utterances) == len(self.cross_keys_values[0][0]):
             return
         self.cross_keys_values = [

@@ -2,6 +2,7 @@
 """The grader graded: stubs, the package, second right answers, every mistake, cheats."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,14 @@ from exercises.comparison import (
 )
 from exercises.course import EXERCISES
 from exercises.grading import FAIL, OK, TODO, Result, grade_exercise
+from exercises.inputs import GPT2, STORED
+from exercises.loading import load_functions
 from exercises.targets import replace_functions, short_name
 from helpers.answers import exercise_number, read_answer
+
+from nanos2t.decoder import Decoder
+from nanos2t.generate import DecoderSession, beam_search, greedy_search
+from nanos2t.generation_config import GenerationConfig
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "nanos2t" / "assets" / "sample.wav"
@@ -271,6 +278,45 @@ def test_what_is_not_a_known_mistake(number, old, new, sentence, folder):
     assert "\n" not in result.sentence and len(result.sentence) < 250
     assert ("so far" in result.detail) == ("so far" in new)
     assert ("line 7" in result.sentence) == ("wavefrm" in new)
+
+
+def test_a_case_keeps_its_result_though_the_next_writes_over_it():
+    """A cache is moved in place, by the package: its right answers are those of each call."""
+    buffer = np.zeros(2)
+    answer = flatten_answer((buffer, torch.from_numpy(buffer)))
+    buffer += 1
+    assert [array.tolist() for array in answer.values()] == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("K", [1, 2])
+def test_right_answers_search_a_batch_that_utterances_leave(K, folder):
+    """The package's search, with whose rows a student's cache and session must get on."""
+    decoder = STORED.weights(Decoder(replace(GPT2, max_positions=16)), 3)
+    memory = 3 * STORED(4, 5, 6, 12)
+    config = GenerationConfig(
+        max_length=14, num_beams=K, eos_token_id=[1, 2, 3], pad_token_id=0, early_stopping=True
+    )
+    functions = {}
+    for exercise in SEARCHES:
+        path = exercise.path(folder)
+        path.write_text(read_answer(exercise), encoding="utf-8")
+        functions |= load_functions(exercise, path)
+    functions = {
+        target: function for target, function in functions.items() if "search" not in target
+    }
+
+    def search():
+        session = DecoderSession(decoder, memory, torch.tensor([6, 3, 5, 1, 4]), 5 * K, 14)
+        find = beam_search if K > 1 else greedy_search
+        result = find(session, torch.full((5, 1), 4), config)
+        return result, len(session.cross_keys_values[0][0])
+
+    expected, num_left = search()
+    assert num_left < 5
+    with replace_functions(functions):
+        result, _ = search()
+    for one, two in zip(flatten_answer(result).values(), flatten_answer(expected).values()):
+        assert np.allclose(one, two)
 
 
 def test_some_functions_of_an_exercise(folder):

@@ -62,11 +62,16 @@ def check_decoder_session(function, draw: Draw):
     tokens = torch.tensor([[1, 5, 7, 5, 3], [1, 8, 3, 9, 4], [1, 4, 2, 6, 6], [1, 9, 9, 3, 8]])
     parents = torch.tensor([1, 1, 3, 2])
     moved = torch.cat([tokens[parents, :3], tokens[:, 3:]], 1)
+    longer = torch.cat([moved, tokens[:, 1:2]], 1)
+    longest = torch.cat([longer, tokens[:, 2:3]], 1)
     calls = {
         "first call: 2 tokens": (tokens[:, :2], None),
         "second call: 1 token more": (tokens[:, :3], None),
         "third call: rows change places": (moved[:, :4], parents),
         "fourth call": (moved, None),
+        # Only beams of the second utterance go on, with frames that are padding.
+        "fifth call: an utterance leaves": (longer[[3, 2]], torch.tensor([3, 2])),
+        "sixth call: with what is left": (longest[[2, 2]], torch.tensor([1, 1])),
     }
     for case, (rows, parent_rows) in calls.items():
         logits = function(session, rows, parent_rows)
@@ -81,6 +86,9 @@ def check_cache_reorder(function, draw: Draw):
 
     function(cache, torch.tensor([1, 2, 0]))
     yield "then rows 1, 2, 0", (cache.keys[:, :, :4], cache.values[:, :, :4], cache.length)
+
+    function(cache, torch.tensor([2, 0]))
+    yield "then rows 2, 0 only", (cache.keys[:, :, :4], cache.values[:, :, :4], cache.length)
 
 
 # The searches

@@ -39,7 +39,8 @@ def flatten_answer(value: object, name: str = "") -> Answer:
     """Return a result as arrays by name. A part that is no array becomes a name without numbers."""
     nothing = np.zeros(0)
     if isinstance(value, ARRAYS):
-        array = as_array(value)
+        # A copy: the next call may write into the same memory.
+        array = as_array(value).copy()
         if array.size == 0:
             return {f"{name} is empty, {array.shape}": nothing}
         return {name: array}

@@ -365,9 +365,11 @@ GREEDY = Exercise(
         self.caches)` returns logits (R, T, V), and appends the new tokens to the caches.
         `self.caches` is a list with one KVCache for each block: the `.length` of each is the
         number of tokens that it has, so that of the first cache, `self.caches[0].length`, says
-        which tokens are new. If `parent_rows` is not None, rows have changed places:
-        `.reorder(parent_rows)` of each cache comes first. The result are the logits of the last
-        token, (R, V).
+        which tokens are new. If `parent_rows` is not None, rows have changed places, and there
+        may be fewer than before, because an utterance whose search is over leaves the batch: its
+        rows are not in `parent_rows`. Then `.reorder(parent_rows)` of each cache comes first,
+        and `self.keep_utterances(parent_rows)` (given), which takes its keys, values and mask out
+        of the memory. The result are the logits of the last token, (R, V).
 
         `greedy_search` calls `next_logits(tokens, None)` for logits (R, V), and applies
         `process_logits(logits, tokens, config)` (given), which forbids tokens, before
@@ -415,7 +417,8 @@ BEAM_SEARCH = Exercise(
     task="""\
         Keep the K best beginnings instead of one.
 
-        `KVCache.reorder` moves rows of the cache: row i becomes what row rows[i] was.
+        `KVCache.reorder` moves rows of the cache: row i becomes what row rows[i] was. There may
+        be fewer rows than before: then the buffers `self.keys` and `self.values` have fewer.
 
         `best_continuations` continues each beam of an utterance by each possible token. It
         returns the best C = 2 K of the K * V results, best first, as Beams (B, C), and the
@@ -447,7 +450,8 @@ BEAM_SEARCH = Exercise(
         if the pad id is 0 or None), with log-probability 0. (Exercise 11 gives process_logits
         the logits, and pads with 0 if that is the id: the searches of transformers differ so.)
 
-        There are always B * K rows. Sampling, early_stopping="never" and `trace` are not part
+        You may go on with all B * K rows to the end. Rows of an utterance that is closed may also
+        leave, all K of them at once, as in the package. Sampling, early_stopping="never" and `trace` are not part
         of this exercise.
 
         Given: Beams with `select`, `append`, `pad`, `merge`; `initial_beams(start, K)`, which

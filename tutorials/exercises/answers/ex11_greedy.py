@@ -18,6 +18,7 @@ class DecoderSession:
         if parent_rows is not None:
             for cache in self.caches:
                 cache.reorder(parent_rows)
+            self.keep_utterances(parent_rows)
         new_tokens = tokens[:, self.caches[0].length :]
         logits = self.decoder(new_tokens, self.cross_keys_values, self.memory_mask, self.caches)
         return logits[:, -1].float()

@@ -7,8 +7,8 @@ from nanos2t.logits_processing import process_logits
 
 class KVCache:
     def reorder(self, rows):
-        self.keys[:] = self.keys.index_select(0, rows)
-        self.values[:] = self.values.index_select(0, rows)
+        self.keys = self.keys.index_select(0, rows)
+        self.values = self.values.index_select(0, rows)
 
 
 def best_continuations(running, logits, config):

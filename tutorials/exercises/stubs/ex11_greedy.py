@@ -13,9 +13,11 @@ caches lack: `self.decoder(new_tokens, self.cross_keys_values, self.memory_mask,
 self.caches)` returns logits (R, T, V), and appends the new tokens to the caches.
 `self.caches` is a list with one KVCache for each block: the `.length` of each is the
 number of tokens that it has, so that of the first cache, `self.caches[0].length`, says
-which tokens are new. If `parent_rows` is not None, rows have changed places:
-`.reorder(parent_rows)` of each cache comes first. The result are the logits of the last
-token, (R, V).
+which tokens are new. If `parent_rows` is not None, rows have changed places, and there
+may be fewer than before, because an utterance whose search is over leaves the batch: its
+rows are not in `parent_rows`. Then `.reorder(parent_rows)` of each cache comes first,
+and `self.keep_utterances(parent_rows)` (given), which takes its keys, values and mask out
+of the memory. The result are the logits of the last token, (R, V).
 
 `greedy_search` calls `next_logits(tokens, None)` for logits (R, V), and applies
 `process_logits(logits, tokens, config)` (given), which forbids tokens, before

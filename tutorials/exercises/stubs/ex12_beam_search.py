@@ -2,7 +2,8 @@
 
 Keep the K best beginnings instead of one.
 
-`KVCache.reorder` moves rows of the cache: row i becomes what row rows[i] was.
+`KVCache.reorder` moves rows of the cache: row i becomes what row rows[i] was. There may
+be fewer rows than before: then the buffers `self.keys` and `self.values` have fewer.
 
 `best_continuations` continues each beam of an utterance by each possible token. It
 returns the best C = 2 K of the K * V results, best first, as Beams (B, C), and the
@@ -34,7 +35,8 @@ as long as the longest of them. After the end of a hypothesis come pads (the fir
 if the pad id is 0 or None), with log-probability 0. (Exercise 11 gives process_logits
 the logits, and pads with 0 if that is the id: the searches of transformers differ so.)
 
-There are always B * K rows. Sampling, early_stopping="never" and `trace` are not part
+You may go on with all B * K rows to the end. Rows of an utterance that is closed may also
+leave, all K of them at once, as in the package. Sampling, early_stopping="never" and `trace` are not part
 of this exercise.
 
 Given: Beams with `select`, `append`, `pad`, `merge`; `initial_beams(start, K)`, which
