@@ -60,16 +60,16 @@ def add_command(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the page, and return the exit code."""
     if options.work is None:
-        return write_page(options)
+        return write_page(options, [])
 
     # The exercises replace functions of the core, which the fast modules do not call.
     options.fast = False
-    with replaced_functions(options.work):
-        return write_page(options)
+    with replaced_functions(options.work) as own_functions:
+        return write_page(options, own_functions)
 
 
-def write_page(options: argparse.Namespace) -> int:
-    """Write the page, and return 0."""
+def write_page(options: argparse.Namespace, own_functions: list[str]) -> int:
+    """Write the page, which names functions of the user's own, and return 0."""
     from nanos2t.inspection import report
 
     start = options.start or 0.0
@@ -92,6 +92,8 @@ def write_page(options: argparse.Namespace) -> int:
         this_run = report.analyse_recording(
             stt, source, title, options.language, options.num_beams, start, options.end
         )
+        this_run["own_functions"] = own_functions
+
     # Say what is left out if its end was not chosen.
     part = report.describe_part(this_run)
     if part and options.end is None:

@@ -151,6 +151,7 @@ def test_report_with_second_answers(run, folder, tmp_path):
         code, _, err = run("report", SAMPLE, "-o", page, "--with", folder)
         assert code == 0 and "with your position_conv" in err
         texts.append(page.read_text(encoding="utf-8"))
+        assert '"own_functions": ["position_conv"' in texts[-1].replace('":[', '": [')
     assert "two four seven" in texts[0] and "two four seven" not in texts[1]
 
 
