@@ -121,6 +121,12 @@ MODEL = [
         "test_initialize.py::test_initialisation_follows_the_laws_of_hf",
     ),
     Mistake(
+        "fast/feature_encoder.py",
+        "fold_norm(item[:frame_count], self",
+        "fold_norm(item, self",
+        "fast/test_feature_encoder.py::test_a_layer_is_the_cores",
+    ),
+    Mistake(
         "fast/packed.py",
         "        self.take(layer)\n\n    def _apply",
         "\n    def _apply",
