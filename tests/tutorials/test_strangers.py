@@ -21,6 +21,7 @@ from effects import (
     RATE,
     change_voice,
     draw_babble,
+    draw_buzz,
     draw_tones,
     drop_details,
     overdrive,
@@ -76,9 +77,9 @@ def test_babble_and_tones_fill_what_is_asked_for():
         rng = np.random.default_rng(seed)
         babble = draw_babble(takes, samples, rng)
         tones = draw_tones(samples, rng)
-        assert len(babble) == len(tones) == samples
-        assert babble.std() == pytest.approx(1, abs=1e-3)
-        assert tones.std() == pytest.approx(1, abs=1e-3)
+        buzz = draw_buzz(samples, rng)
+        for x in (babble, tones, buzz):
+            assert len(x) == samples and x.std() == pytest.approx(1, abs=1e-3)
     # The takes are backwards: one of them alone has its end first.
     ramp = [np.arange(1.0, 5001.0)]
     assert np.diff(draw_babble(ramp, 4000, np.random.default_rng(0))).mean() < 0
@@ -97,6 +98,13 @@ def test_equipment_changes_speech_but_not_beyond_recognition():
     pulse[10] = 1.0
     tail = reverberate_strongly(pulse, np.random.default_rng(1))[500:1000]
     assert tail.std() > 1e-3
+
+
+def test_a_machine_sounds_the_same_all_the_time():
+    for seed in range(5):
+        x = draw_buzz(2 * RATE, np.random.default_rng(seed))
+        first, second = np.abs(np.fft.rfft(x.reshape(2, RATE) * np.hanning(RATE)))
+        assert np.corrcoef(first, second)[0, 1] > 0.99
 
 
 # Utterances
@@ -130,6 +138,26 @@ def test_a_background_of_its_own_begins_and_ends_with_a_digit():
         assert len(sounding) == 2
         assert all(part.std() > 0.01 for part in sounding)  # constant without a noise
         assert not any(part.any() for part in parts if len(part) != 107)
+
+
+def test_music_and_machines_are_added_at_up_to_the_level_of_the_speech():
+    recordings = make_recordings("a")
+    loud = replace(PLAIN, tones=1.0)
+    ratios = []
+    for seed in range(30):
+        plain = draw_utterance((7, 7), recordings, np.random.default_rng(seed), PLAIN)
+        x = draw_utterance((7, 7), recordings, np.random.default_rng(seed), loud)
+        assert len(x) == len(plain)
+        ratios.append(1 - np.corrcoef(plain, x)[0, 1])
+    assert min(ratios) > 1e-5 and max(ratios) > 1e-3
+
+
+def test_pauses_are_as_long_as_the_longest():
+    recordings = make_recordings("a")
+    for longest in (0.3, 1.2):
+        slow = replace(PLAIN, pause=5.0, longest_pause=longest)
+        parts = join_takes((7, 7), recordings, np.random.default_rng(0), slow)
+        assert len(parts[2]) == int(longest * RATE)
 
 
 def test_what_has_no_digits_is_silence_words_or_music():
