@@ -250,7 +250,7 @@ assert np.count_nonzero(influence(with_group_norm, normal[:8000], 10)) > 7900
 # ## What the convolutions learned
 #
 # Nobody told the first layer about frequencies, yet its 32 filters became a filter bank: each lets
-# one band through best, and the bands share the range from 600 Hz upwards. Below on the right are
+# one band through best, and the bands share the range from 500 Hz upwards. Below on the right are
 # the frames, under a spectrogram, which is the classical picture of speech: both change where the
 # sound does, and within "four" both slide.
 
@@ -307,14 +307,15 @@ plt.show()
 #
 # <details><summary>Answers</summary>
 #
-# 1. "four three three four four nine": twice as many samples for the same sound are, to the model,
-#    a voice that speaks at half the speed, an octave lower.
+# 1. Other digits, or none: twice as many samples for the same sound are, to the model, a voice that
+#    speaks at half the speed, an octave lower.
 # 2. Going back from one number: 3, 7, 15, 31, 63, 127, and (127 - 1) * 5 + 10 = 640 samples. The
 #    strides are the same, so there is still a frame for every 320 samples, and neighbours share
 #    half of what they see.
-# 3. Cut off its end: 11 frames are still "seven". With 10 it writes "two", with 9 "seven" again,
-#    with 6 "eight", and with fewer than 5 nothing at all. There is no sharp border: half a word is
-#    like more than one word.
+# 3. Cut off its end: with 10 of its 16 frames it is still "seven", and with 2 nothing at all. In
+#    between are lengths that are "seven" as well, though all that is left is the "s" and a bit of
+#    the vowel. There is no sharp border: half a word is like more than one word, and the model has
+#    only ten to choose from.
 #
 # </details>
 #

@@ -262,7 +262,7 @@ assert wrong > 0.1
 #   minutes of recordings, after 53,000 hours without, and a language model to help, 4.8 % of the
 #   words are wrong on the clean test set of LibriSpeech, and 8.2 % on the other one.
 # - What ours lacks shows soon. A model like it, trained without one of the six people, wrote 91 %
-#   of this person's numbers right; the bundled one writes 99 % of those of all six, as its
+#   of this person's numbers right; the bundled one writes nearly all of those of all six, as its
 #   `README.md` says. And it knows nothing but digits: played backwards, our recording is digits to
 #   it, too (the first question below).
 # - The parts are the same. Whoever has a large checkpoint in a folder gives it to `nanos2t.load`,

@@ -244,7 +244,7 @@ plt.show()
 seconds = (torch.arange(82)[:, None] - torch.arange(82)).abs() * end / 82
 near = (maps * (seconds < 0.3)).sum(3).mean(2)  # (5, 6)
 print("block 0, share of what is near:", [round(float(share), 2) for share in near[0]])
-assert near[0, [0, 1, 3]].min() > 0.65 and near[1:].max() < 0.5
+assert near[0, [0, 1, 3]].min() > max(0.65, near[1:].max())
 
 own = (maps - maps.mean(2, keepdim=True)).abs().sum(3).mean(2) / 2  # (5, 6)
 for layer, row in enumerate(own):
@@ -269,11 +269,12 @@ assert own[0].mean() > 0.6 and own[1:].mean(1).max() < 0.4
 # 1. Ten added to all scores changes nothing: exp(score + 10) is exp(score) times the same number
 #    for all, and it cancels. Ten times the scores gives 0.00002, 0.017 and 0.983: their differences
 #    are what counts, and the largest takes nearly everything.
-# 2. Head 0. Without it the result changes by 75 % of its length, without one of the others by 15 to
-#    31 %.
-# 3. In the words they do: heads 0, 1 and 3 still give 0.68 to 0.72 of the weight to what is near
-#    (0.74 to 0.78 before). In the added silence only 0.16 to 0.35. There is nothing to find nearby,
-#    and these frames look elsewhere. Attention looks for what is useful, and near is only often so.
+# 2. Head 0. Without it the result changes by far more than half of its length, without any of the
+#    others by less than half.
+# 3. Where the recording was before, they do: heads 0, 1 and 3 still give about 0.7 of the weight to
+#    what is near (a little more before). In the added silence they give it less than half: nothing
+#    is to be found nearby, and these frames look elsewhere. Attention looks for what is useful, and
+#    near is only often so.
 #
 # </details>
 #

@@ -288,11 +288,12 @@ for (text, parts), colour, shift in zip(lengths.items(), (BLUE, ORANGE), (-0.2, 
 axis.set(yscale="log", ylabel="length of the gradient")
 axis.set_xticks(places, list_parts(), rotation=60, ha="right")
 axis.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1))
-# Picture: bars for 18 parts of the model, those of the lie about a thousand times as long
+# Picture: bars for 18 parts of the model, those of the lie many times as long as those of the
+# truth
 plt.show()
 truth, lie = lengths.values()
 ratios = [lie[name] / truth[name] for name in truth]
-assert min(ratios) > 50
+assert min(ratios) > 10
 
 # %% [markdown]
 # *What to look at: the scale, which goes in steps of ten. The orange bars are all of a similar
@@ -344,9 +345,9 @@ print(f"{share:.0%} of the gradient is in the {during.mean():.0%} of the recordi
 assert share > 2 * during.mean()
 
 # %% [markdown]
-# *What to look at: half of it is in the fifth of the recording where "four" is said, the word that
-# was lied about, and hardly any in the pauses. Nobody told the model where "four" is. This is how,
-# from texts without times, an encoder learns which sounds belong to which word.*
+# *What to look at: half of it or more is in the fifth of the recording where "four" is said, the
+# word that was lied about, and hardly any in the pauses. Nobody told the model where "four" is.
+# This is how, from texts without times, an encoder learns which sounds belong to which word.*
 #
 # A gradient is a promise about small steps. Change a number by a little, and the loss changes by
 # the gradient times that little. This tests any gradient, in 64 bits:
@@ -384,17 +385,17 @@ assert abs(slope - change) < 1e-5
 #
 # <details><summary>Answers</summary>
 #
-# 1. It goes on where the sound goes on. After "two two" it expects "seven" with 0.999, as if "four"
-#    had been there. Left out, "two" and then "seven": it expects "seven" once more, with 0.996. It
-#    counts what was written, and listens there.
-# 2. Not ignored, the language costs 11.4 to 13.3 in all nine. Ignored, "verbatim" costs 0.00, and
-#    the others between 3.06 (Spanish) and 5.51 (English): told to write German, the model would not
-#    begin with "two". English expects "two hundred", so its first label is cheap, and the second
-#    costs 11.4.
-# 3. The loss is 2.50 before. A rate of 0.001 takes it to 2.39, 0.03 to 0.03: the model then writes
-#    "two five seven". With 0.1 it falls to 0.76 only, and the model writes "two five five five".
-#    With 10 it rises to 291, and it writes "five" without an end. The gradient promises nothing
-#    about long steps.
+# 1. It goes on where the sound goes on. After "two two" it expects "seven" with more than 0.99, as
+#    if "four" had been there. Left out, "two" and then "seven": it expects "seven" once more, as
+#    surely. It counts what was written, and listens there.
+# 2. Not ignored, the language costs 11 or more in all nine. Ignored, "verbatim" costs next to
+#    nothing, and the others between 3 (Spanish) and 6 (English): told to write German, the model
+#    would not begin with "two". English expects "two hundred", so its first label is cheap, and the
+#    second costs more than 11.
+# 3. A rate of 0.001 takes a tenth off the loss, and 0.03 nearly all of it: the model then writes
+#    "two five seven". With 0.1 the loss is higher again, and the model writes "five" three times or
+#    more. With 10 it rises to hundreds, and it writes "five" without an end. The gradient promises
+#    nothing about long steps.
 #
 # </details>
 #

@@ -88,8 +88,7 @@ plt.show()
 #
 # Some heads draw a staircase: one dark step per word, falling to the right. That is listening, word
 # by word. Others do other work. Head 1 of layer 0 is one word *too far*: while "four" is chosen it
-# looks at "seven", because to write a number one must know how many digits follow. And head 0 of
-# layer 1 is diffuse.
+# looks at "seven", because to write a number one must know how many digits follow.
 #
 # A good head has one property: a later token looks at a later frame. `alignment.choose_heads` asks
 # for every pair of tokens how much more likely "later" is than "earlier" (Kendall's tau), and takes
@@ -117,7 +116,6 @@ def heard(seconds):
 for layer, head in best:
     assert heard(when[layer, head]) == ["two", "four", "seven"]
 assert heard(when[0, 1])[1] == "seven" and weights[0, 1, 1].max() > 0.4
-assert weights[1, 0].max() < 0.1
 print("chosen by this recording alone:", alignment.choose_heads(weights).tolist())
 
 # %% [markdown]
@@ -254,11 +252,11 @@ assert aligned.has_peak[[0, 2, 4]].all() and not aligned.has_peak[5]
 #    as German and Dutch do. French and Italian go forward: "deux" at "two", "quar" or "qua" at
 #    "four", "sept" or "sette" at "seven". What the sound does not contain ("hundrede", "cent",
 #    "ante-") mostly has no peak.
-# 2. It finds "five" from 0.99 to 1.47 s, exactly where "four" is: asked for a second digit, it
-#    looks at the second word. The times say nothing against it. The probability does: 0.00005, and
-#    more than 0.998 for "two" and "seven".
-# 3. Head 1 of layer 0 looks one word ahead: "two" would be said at 1.21 to 1.74 s, which is in
-#    "four", and "four" lasts 0.01 s.
+# 2. It finds "five" from 1.0 to 1.5 s, exactly where "four" is: asked for a second digit, it looks
+#    at the second word. The times say nothing against it. The probability does: it is below 0.01,
+#    and more than 0.98 for "two" and "seven".
+# 3. Head 1 of layer 0 looks one word ahead: "two" would begin at 1.2 s, which is in "four", and
+#    "four" at 2.0 s, with "seven".
 #
 # </details>
 #

@@ -237,7 +237,7 @@ for name, difference in found.items():
     print(f"{name:<30} departs at {departure:<16} and writes {written[name]!r}")
 departs = [first_departure(difference) for difference in found.values()]
 assert departs == ["positions", "encoder block 2", "encoder block 3", "embedding", None]
-assert sum(text == "two four seven" for text in written.values()) == 3
+assert sum(text == "two four seven" for text in written.values()) >= 3
 assert all(
     difference["embedding"] < 1e-6 for name, difference in found.items() if "text" not in name
 )
@@ -248,7 +248,7 @@ assert all(
 #
 # Three things are worth a look.
 #
-# - Three of the five write the right text. A test that reads the text would have passed them.
+# - Most of the five write the right text. A test that reads the text would have passed them.
 # - After the first dot, a curve says nothing more about where the fault is. (The embedding of the
 #   text does not depend on the sound: there, those whose fault is in the encoder agree once more.)
 # - The purple one has no dot. A wrong epsilon is above rounding in the convolutions, but always
@@ -322,14 +322,14 @@ assert shares["new"] == 0 and shares["trained"] > 0.1
 # <details><summary>Answers</summary>
 #
 # 1. A missing norm departs where it is missing: this stage is not there, and the next is wrong by
-#    half of its largest number; nothing is written any more. The wrong root departs at block 0 of
-#    the encoder, by 3.5 % (0.035), and the model still writes "two four seven".
+#    half of its largest number; what is written is no number, or nothing. The wrong root departs at
+#    block 0 of the encoder, by less than 5 %, and the model still writes "two four seven".
 # 2. Not much. Take the exchanged q and k in block 2, and multiply a matrix of the MLP in block 4 by
-#    1.5. The curve leaves at block 2, as with the first fault alone. At block 4 it is 0.020 instead
-#    of 0.017, which nobody would notice. So mend the first fault, and look again.
-# 3. At the first token all four that have a dot differ by 0.028 or more, so they are found; the
-#    wrong epsilon is not, nor at any other token. The mean over all logits hides some more: for the
-#    exchanged q and k it moves by 0.2 %, where single logits move by 5 %.
+#    1.5. The curve leaves at block 2, as with the first fault alone. At block 4 it is higher by a
+#    third or less, which nobody would notice. So mend the first fault, and look again.
+# 3. At the first token all four that have a dot differ by 2 % or more, so they are found; the wrong
+#    epsilon is not, nor at any other token. The mean over all logits hides some more: of each of
+#    the four it moves by less than half of what single logits move by.
 #
 # </details>
 #
