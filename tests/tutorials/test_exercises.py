@@ -387,6 +387,20 @@ def test_each_function_has_a_verdict_of_its_own(folder):
     assert len(grade_exercise(exercise, folder).parts) < len(result.parts)
 
 
+@pytest.mark.parametrize("branch", ["self.pre_norm", "not self.pre_norm"])
+def test_a_mistake_in_one_branch_has_its_name(branch, folder):
+    """Whoever writes each branch on its own makes a mistake in one of them."""
+    exercise = exercise_number(6)
+    mask = "self.self_attn(source, keys, values, mask)"
+    text = read_answer(exercise)
+    assert text.count(mask) == 1
+    text = text.replace(mask, mask.replace("mask)", f"None if {branch} else mask)"))
+    result = grade(exercise, text, folder)
+    kind = f"pre_norm={branch == 'self.pre_norm'}"
+    expected = f"Block.forward: {kind} only: the mask is not passed to the attention"
+    assert result.sentence == expected
+
+
 def test_an_exception_is_no_mistake_that_shows_elsewhere(folder):
     """exit() in each case is not "the mask is not on `device`", which no result has then."""
     exercise = exercise_number(8)

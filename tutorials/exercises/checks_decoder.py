@@ -19,6 +19,9 @@ def check_embedding(function, draw: Draw):
     without_norm = draw.weights(Embedding(replace(MBART, embed_norm=False)), 28)
     yield "mBART without its norm", function(without_norm, tokens, 0)
 
+    scaled = draw.weights(Embedding(replace(BERT, embed_scale=2.5)), 28)
+    yield "BERT, embed_scale=2.5", function(scaled, tokens, 0)
+
     # There are 9 positions.
     yield "the last position", function(embedding, tokens, 5)
     yield "one token more than positions", function(embedding, tokens, 6)

@@ -14,6 +14,7 @@ def check_normalise(function, draw: Draw):
     short = function(0.3 + 0.1 * noise)
     yield "a short waveform", short
     yield "a very quiet waveform", function(0.001 + 0.0003 * noise)
+    yield "noise of the last bits", function(3e-5 * noise)
     yield "silence", function(np.zeros(5, np.float32))
     yield "a constant that is not 0", function(np.full(6, 0.25, np.float32))
     yield "eps=0.5", function(0.4 * noise[:5], 0.5)

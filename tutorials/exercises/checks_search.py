@@ -89,6 +89,8 @@ def check_cache_reorder(function, draw: Draw):
 
     function(cache, torch.tensor([2, 0]))
     yield "then rows 2, 0 only", (cache.keys[:, :, :4], cache.values[:, :, :4], cache.length)
+    has_room = [len(buffer[0, 0]) >= 5 for buffer in (cache.keys, cache.values)]
+    yield "the buffers", Facts({"there is room for as many tokens as before": all(has_room)})
 
 
 # The searches
@@ -108,6 +110,7 @@ def check_greedy_search(function, draw: Draw):
     yield "two EOS ids", search(second, eos_token_id=[2, 4])
     yield "no pad id", search(second, pad_token_id=None)
     yield "pad id 0", search(second, pad_token_id=0)
+    yield "no EOS id, no pad id", search(first, eos_token_id=None, pad_token_id=None)
     yield "max_new_tokens=3", search(first, max_new_tokens=3)
     yield "no_repeat_ngram_size=2", search(second, no_repeat_ngram_size=2)
     yield "repetition_penalty=2", search(first, repetition_penalty=2.0)
@@ -132,6 +135,7 @@ def check_best_continuations(function, draw: Draw):
     yield "the last step before max_length", continue_beams(50, max_length=4)
     yield "the last step of max_new_tokens", continue_beams(50, max_new_tokens=3)
     yield "two EOS ids", continue_beams(68, eos_token_id=[2, 5])
+    yield "no EOS id", continue_beams(68, eos_token_id=None)
     yield "EOS is not allowed yet (min_length=6)", continue_beams(49, min_length=6)
     yield "no_repeat_ngram_size=2", continue_beams(69, no_repeat_ngram_size=2)
 
@@ -158,6 +162,8 @@ def check_beam_search(function, draw: Draw):
     yield "3 of 3 beams wanted", search(12, num_return_sequences=3)
     yield "no pad id", search(16, pad_token_id=None, num_return_sequences=3)
     yield "pad id 0", search(16, pad_token_id=0, num_return_sequences=3)
+    without_end = {"eos_token_id": None, "pad_token_id": None}
+    yield "no EOS id, no pad id", search(first, num_return_sequences=2, **without_end)
     yield "max_new_tokens=4", search(third, max_new_tokens=4)
     yield "min_length=4", search(second, min_length=4)
     early = {"early_stopping": True, "num_return_sequences": 3}

@@ -100,9 +100,9 @@ def check_unfuse(function, draw: Draw):
     yield "another width", refusal_of_one(wider, where)
     turned = function(draw(58, 4, 5), matrix, transpose, where)
     yield "transpose, another shape", refusal_of_one(turned, where)
-    integers = torch.zeros(4, 5, dtype=torch.long)
-    refused = function(integers, matrix, copy, where)
-    yield "whole numbers", refusal_of_one(refused, where)
+    for name, dtype in ("", torch.long), (" of 32 bits", torch.int), (" of 8 bits", torch.uint8):
+        refused = function(torch.zeros(4, 5, dtype=dtype), matrix, copy, where)
+        yield f"whole numbers{name}", refusal_of_one(refused, where)
 
 
 def our_tensors() -> dict[str, Tensor]:
@@ -164,6 +164,9 @@ def check_import_errors(load, theirs: dict[str, Tensor], draw: Draw):
     unknown = load(**{"h.2.ln.bias": draw(92, 4)})
     yield "one of a block that ours lacks", refusal(unknown, "h.2.ln.bias")
     embeddings = ("lm_head.weight", "wte.weight", "embed.tokens.weight")
+    for name in "h.1.masked", "other.h.1.mask":
+        result = refusal(load(**{name: draw(93, 2, 2)}), name)
+        yield f"{name}, where h.1.mask is dropped", result
     unequal = load(**{"lm_head.weight": draw(67, 7, 4)})
     yield "an alias with other values", refusal(unequal, *embeddings)
     close = load(**{"lm_head.weight": theirs["wte.weight"] + 1e-6})

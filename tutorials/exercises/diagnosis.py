@@ -42,6 +42,9 @@ def match_mistake(answers: dict[str, Answer], right: dict[str, Answer], wrong: d
             names.add(mistake_name(key))
     if names:
         return LIKELY + names.pop() if len(names) == 1 else ""
+    name = match_kind_of_case(answers, right, wrong)
+    if name:
+        return name
 
     similarities = {}
     for key, mistaken in wrong.items():
@@ -52,6 +55,27 @@ def match_mistake(answers: dict[str, Answer], right: dict[str, Answer], wrong: d
     names = [name for name, similarity in similarities.items() if similarity == best]
     if best[0] >= 0.5 and len(names) == 1:
         return LIKELY + names[0]
+    return ""
+
+
+def match_kind_of_case(answers: dict[str, Answer], right: dict[str, Answer], wrong: dict) -> str:
+    """Return the mistake that was made in cases of one kind, such as pre_norm=True, alone, or "".
+
+    The kind is what the names of cases begin with, up to a comma.
+    """
+    where_wrong = {case for case in right if not is_close(answers.get(case, {}), right[case])}
+    kinds = {case.partition(",")[0] for case in where_wrong}
+    kind = kinds.pop()
+    cases = [case for case in right if case.partition(",")[0] == kind]
+    if kinds or len(cases) < 2:
+        return ""
+
+    for key, mistaken in wrong.items():
+        shown = {case for case in cases if not is_close(mistaken[case], right[case])}
+        is_made = all(is_close(answers[case], mistaken[case]) for case in shown)
+        if shown == where_wrong and is_made and not any(raises(answers[case]) for case in shown):
+            # Others may be the same in these cases: then they are as true.
+            return f"{kind} only: {mistake_name(key)}"
     return ""
 
 
@@ -149,7 +173,9 @@ def find_broken_law(
     """Return what holds for every right answer but not for this function, or ""."""
     again, _ = collect_answers(exercise, target, function)
     if not all(is_close(again[case], answers[case]) for case in answers):
-        return "the same call gives another result each time"
+        return (
+            "the same call gives another result each time: is there dropout, or other randomness?"
+        )
     if target not in exercise.laws:
         return ""
 

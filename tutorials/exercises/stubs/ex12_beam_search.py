@@ -3,7 +3,8 @@
 Keep the K best beginnings instead of one.
 
 `KVCache.reorder` moves rows of the cache: row i becomes what row rows[i] was. There may
-be fewer rows than before: then the buffers `self.keys` and `self.values` have fewer.
+be fewer rows than before: then the buffers `self.keys` and `self.values` have fewer. They
+keep their room for later tokens.
 
 `best_continuations` continues each beam of an utterance by each possible token. It
 returns the best C = 2 K of the K * V results, best first, as Beams (B, C), and the
@@ -36,8 +37,8 @@ if the pad id is 0 or None), with log-probability 0. (Exercise 11 gives process_
 the logits, and pads with 0 if that is the id: the searches of transformers differ so.)
 
 You may go on with all B * K rows to the end. Rows of an utterance that is closed may also
-leave, all K of them at once, as in the package. Sampling, early_stopping="never" and `trace` are not part
-of this exercise.
+leave, all K of them at once, as in the package. Sampling, early_stopping="never" and
+`trace` are not part of this exercise.
 
 Given: Beams with `select`, `append`, `pad`, `merge`; `initial_beams(start, K)`, which
 returns the running beams (all are the same, so only the first one counts) and K empty
