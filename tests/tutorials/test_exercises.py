@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from exercises import folders, make
+from exercises.calls import collect_answers
 from exercises.comparison import (
     TOLERANCE,
     answer_distance,
@@ -20,7 +21,8 @@ from exercises.course import EXERCISES
 from exercises.grading import FAIL, OK, TODO, Result, grade_exercise
 from exercises.inputs import GPT2, STORED
 from exercises.loading import load_functions
-from exercises.targets import replace_functions, short_name
+from exercises.processes import grade_public, try_grading
+from exercises.targets import package_function, replace_functions, short_name
 from helpers.answers import exercise_number, read_answer
 
 from nanos2t.decoder import Decoder
@@ -408,3 +410,63 @@ def test_an_exception_is_no_mistake_that_shows_elsewhere(folder):
     result = grade(exercise, text, folder)
     # The line is the student's, not that of exit() in Python.
     assert result.sentence.endswith("SystemExit: None (line 2)")
+
+
+# numbers that are drawn
+
+
+@each
+def test_arguments_are_as_a_program_has_them(exercise):
+    """Contiguous, so that `labels.view(-1)` does not fail for a reason that no task names.
+
+    Queries, keys and values are views in the package as well: the width cut into heads.
+    """
+    for target in exercise.checks:
+        if target in ("wav2vec2:attend", "wav2vec2:Attention.forward"):
+            continue
+        function = package_function(target)
+
+        def contiguous(*arguments, function=function, **named):
+            for argument in (*arguments, *named.values()):
+                if isinstance(argument, torch.Tensor) and argument.dtype != torch.bool:
+                    assert argument.is_contiguous(), argument.shape
+            return function(*arguments, **named)
+
+        _, probe = collect_answers(exercise, target, contiguous)
+        assert not [e for e in probe.errors.values() if isinstance(e, AssertionError)], target
+
+
+@pytest.mark.parametrize("number, seed", [(1, 1), (4, 3)])
+def test_a_function_of_its_arguments_is_not_called_random(number, seed, folder):
+    """The second call has the arguments of the first, also if they are those of a seed."""
+    exercise = exercise_number(number)
+    [target] = exercise.checks
+    name = short_name(target)
+    right, _ = read_key(exercise, target)
+    limit = max(np.abs(a[""]).max() for a in right.values() if "" in a) + 1e-6
+    text = (
+        f"{read_answer(exercise)}\n\nfirst = {name}\n\n\ndef {name}(*arguments, **named):\n"
+        f"    return first(*arguments, **named).clip(-{limit}, {limit})\n"
+    )
+    exercise.path(folder).write_text(text, encoding="utf-8")
+    result = grade_public(exercise, folder, seed)
+    assert f"right for the public numbers, wrong for others (--seed {seed})" in result.sentence
+    assert "% of result is wrong, worst at" in result.sentence
+
+
+@pytest.mark.parametrize(
+    "number, text, sentence",
+    [
+        (8, "def causal_mask(T:\n", "line 1 is not valid Python: '(' was never closed"),
+        (1, "import numpyy\n", "the file cannot be imported: ModuleNotFoundError: No module named"),
+        (5, "import inspect\n", "the file uses inspect, with which answers could be taken"),
+        (10, "from nanos2t.model import shift_right\n", "model.shift_right from the package"),
+        (12, "", "KVCache.reorder is missing in the file"),
+        (13, "\0", "not valid Python"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_is_no_fault_of_the_grader(number, text, sentence, folder):
+    exercise = exercise_number(number)
+    exercise.path(folder).write_text(text, encoding="utf-8")
+    result = try_grading(exercise, lambda: grade_public(exercise, folder, seed=1))
+    assert sentence in result.sentence and "report" not in result.sentence

@@ -86,6 +86,18 @@ def test_its_readme_names_only_what_is_in_it(copy):
         assert word in ("exercises", "transcribe"), word
 
 
+def test_the_tasks_are_in_it(copy):
+    """All that the stubs say, and in the place of each body a line that leads there."""
+    tasks = (copy / handout.TASKS_NAME).read_text(encoding="utf-8")
+    modules = "".join(p.read_text(encoding="utf-8") for p in (copy / "nanos2t").rglob("*.py"))
+    for exercise in EXERCISES:
+        assert "".join(exercise.task.split()) in "".join(tasks.split()), exercise.name
+        line = f"# Exercise {exercise.number}: {handout.TASKS_NAME} says what to do."
+        near = handout.NEAR_ANSWERS.get(exercise.id, [])
+        assert modules.count(line) == len(exercise.checks) + len(near)
+    assert "\n\nSTEP 2" in tasks and "under the root" in tasks
+
+
 def test_packed_keys_are_the_keys(copy, monkeypatch):
     first = EXERCISES[0]
     target = next(iter(first.checks))
@@ -108,6 +120,10 @@ def test_a_hand_out_is_complete_in_itself(copy, tmp_path):
     shutil.copytree(copy, work)
     code, found = grade_copy(work)
     assert code == 1 and {entry["status"] for entry in found["exercises"]} == {"todo"}
+    for number, words in (1, "under the root"), (12, "STEP 3: those of the first K"):
+        command = [sys.executable, "-m", "nanos2t", "exercises", str(number)]
+        done = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+        assert words in done.stdout and "\n\n" in done.stdout, done
     for words in ("reset", "3"), ("export", "x"), ("grade", "x"):
         assert grade_copy(work, *words)[0] == 2
 

@@ -15,7 +15,7 @@ def check_embedding(function, draw: Draw):
     for name, config in ("BERT", BERT), ("GPT-2", GPT2), ("mBART", MBART):
         embedding = draw.weights(Embedding(config), 28)
         yield name, function(embedding, tokens, 0)
-        yield f"{name}, 3 tokens in the cache", function(embedding, tokens[:, :2], 3)
+        yield f"{name}, 3 tokens in the cache", function(embedding, tokens[:, :2].contiguous(), 3)
     without_norm = draw.weights(Embedding(replace(MBART, embed_norm=False)), 28)
     yield "mBART without its norm", function(without_norm, tokens, 0)
 
@@ -108,12 +108,12 @@ def check_shift_right(function, draw: Draw):
 def check_cross_entropy(function, draw: Draw):
     labels = torch.tensor([[5, 6, 4, 2, 3], [1, 2, -100, -100, -100]])
     yield "5 and 2 real labels", function(3 * draw(38, 2, 5, 7), labels)
-    yield "all labels real", function(3 * draw(39, 2, 2, 7), labels[:, :2])
-    yield "all labels ignored", function(draw(40, 1, 3, 7), labels[1:, 2:])
+    yield "all labels real", function(3 * draw(39, 2, 2, 7), labels[:, :2].contiguous())
+    yield "all labels ignored", function(draw(40, 1, 3, 7), labels[1:, 2:].contiguous())
     with_zero = torch.tensor([[0, 6, 0, 2], [3, 0, 2, -100]])
     yield "a label 0", function(3 * draw(72, 2, 4, 7), with_zero)
-    yield "no label in one row", function(3 * draw(73, 2, 3, 7), labels[:, 2:])
-    yield "logits of 1000", function(1000 * draw(74, 2, 2, 7), labels[:, :2])
+    yield "no label in one row", function(3 * draw(73, 2, 3, 7), labels[:, 2:].contiguous())
+    yield "logits of 1000", function(1000 * draw(74, 2, 2, 7), labels[:, :2].contiguous())
 
     logits = 3 * draw(75, 2, 5, 7)
     logits[labels == -100] = torch.nan

@@ -65,9 +65,9 @@ def check_decoder_session(function, draw: Draw):
     longer = torch.cat([moved, tokens[:, 1:2]], 1)
     longest = torch.cat([longer, tokens[:, 2:3]], 1)
     calls = {
-        "first call: 2 tokens": (tokens[:, :2], None),
-        "second call: 1 token more": (tokens[:, :3], None),
-        "third call: rows change places": (moved[:, :4], parents),
+        "first call: 2 tokens": (tokens[:, :2].contiguous(), None),
+        "second call: 1 token more": (tokens[:, :3].contiguous(), None),
+        "third call: rows change places": (moved[:, :4].contiguous(), parents),
         "fourth call": (moved, None),
         # Only beams of the second utterance go on, with frames that are padding.
         "fifth call: an utterance leaves": (longer[[3, 2]], torch.tensor([3, 2])),

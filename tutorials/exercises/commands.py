@@ -15,9 +15,9 @@ from exercises.drawn_cases import new_seed
 from exercises.exercise import Exercise
 from exercises.folders import prepare_work, relative_path
 from exercises.grade_class import Order, grade_class
-from exercises.grading import OK
+from exercises.grading import OK, TODO
 from exercises.processes import Limits, grade_exercises
-from exercises.report import format_result, format_summary
+from exercises.report import format_result, format_summary, format_task
 from exercises.targets import is_written, package_function, source_location
 from exercises.watch import watch_exercises
 
@@ -114,6 +114,9 @@ def grade(exercises: list[Exercise], write: Write, options: Namespace) -> int:
         write(json.dumps(summary, indent=2) + "\n")
     else:
         write(format_summary(results, folder))
+        if not folder and len(results) == 1 and results[0].status == TODO:
+            # No stub says what to do: in a hand-out the package itself is what students write.
+            write(f"\n{format_task(exercises[0])}")
     return 0 if passed == len(results) else 1
 
 

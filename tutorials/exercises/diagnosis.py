@@ -2,7 +2,6 @@
 
 import re
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -168,10 +167,10 @@ def list_parts(answer: Answer) -> str:
 
 
 def find_broken_law(
-    exercise: Exercise, target: str, function: Callable, answers: dict[str, Answer]
+    exercise: Exercise, target: str, probe: Probe, answers: dict[str, Answer]
 ) -> str:
     """Return what holds for every right answer but not for this function, or ""."""
-    again, _ = collect_answers(exercise, target, function)
+    again, _ = collect_answers(exercise, target, probe.function, probe.draw)
     if not all(is_close(again[case], answers[case]) for case in answers):
         return (
             "the same call gives another result each time: is there dropout, or other randomness?"
@@ -182,7 +181,7 @@ def find_broken_law(
     test, sentence = exercise.laws[target]
     try:
         with torch.no_grad():
-            holds = test(function)
+            holds = test(probe.function)
     except Exception:
         # The check calls the same function, so its exceptions are reported from there.
         return ""

@@ -205,5 +205,5 @@ def diagnose(
 
     # What the function prints when it is called again was printed before.
     with contextlib.redirect_stdout(io.StringIO()):
-        sentence = find_broken_law(exercise, target, probe.function, answers)
+        sentence = find_broken_law(exercise, target, probe, answers)
     return sentence or describe_largest_error(answer, expected, where)

@@ -2,6 +2,7 @@
 
 import base64
 import inspect
+import re
 import shutil
 import zlib
 from pathlib import Path
@@ -10,9 +11,17 @@ from exercises import folders
 from exercises.course import EXERCISES
 from exercises.exercise import Exercise
 from exercises.make import find_definition, last_header_line, placeholder, read_mistakes
-from exercises.targets import PACKAGE, package_function, source_file, source_location
+from exercises.report import format_task
+from exercises.targets import (
+    PACKAGE,
+    package_function,
+    short_name,
+    source_file,
+    source_location,
+)
 
 ROOT = PACKAGE.parent
+TASKS_NAME = "TASKS.md"
 # What students must not see, and what only teachers and maintainers use.
 LEFT_OUT = shutil.ignore_patterns(
     *("__pycache__", "*.pyc", "README.md"),
@@ -32,11 +41,12 @@ a trained model.
     pip install -c constraints.txt -e . pytest
     nanos2t exercises     # what is done, wrong and next; or: pytest tutorials/exercises
 
-Open the file that it names, write the function, and run it again.
+Read the task in [TASKS.md](TASKS.md), open the file that it names, write the function, and run it
+again.
 
 | command | what it does |
 |---|---|
-| `nanos2t exercises 5` | checks exercise 5 alone |
+| `nanos2t exercises 5` | checks exercise 5 alone, and prints its task while it is not written |
 | `nanos2t exercises --watch` | checks again on each save, until Ctrl-C |
 | `nanos2t exercises hint 5` | a hint; there are three, and each call shows one more |
 | `nanos2t transcribe nanos2t/assets/sample.wav --no-fast` | the model runs what you have written |
@@ -47,6 +57,12 @@ teacher have other numbers in them.
 {table}
 
 Hand in the folder `nanos2t`, or a zip of it.
+"""
+
+TASKS = """\
+# Tasks
+
+What each function has to do, beside its docstring. All that is checked is said in one of the two.
 """
 
 SOLUTIONS = """\
@@ -81,6 +97,7 @@ def export_package(folder: Path) -> None:
     for path in folders.KEYS.glob("*.json"):
         write_packed_key(path, exercises / "keys")
     (folder / "README.md").write_text(make_readme(), encoding="utf-8")
+    (folder / TASKS_NAME).write_text(make_tasks(), encoding="utf-8")
 
 
 def require_empty(folder: Path) -> None:
@@ -99,7 +116,10 @@ def remove_bodies(source: str, path: Path) -> str:
             node, _ = find_definition(target)
             first = last_header_line(node)
             removed = [None] * (node.end_lineno - first - 1)
-            lines[first : node.end_lineno] = [placeholder(node, exercise), *removed]
+            indent = " " * (node.col_offset + 4)
+            comment = f"{indent}# Exercise {exercise.number}: {TASKS_NAME} says what to do."
+            body = f"{comment}\n{placeholder(node, exercise)}"
+            lines[first : node.end_lineno] = [body, *removed]
     return "\n".join(line for line in lines if line is not None) + "\n"
 
 
@@ -120,6 +140,17 @@ def make_readme() -> str:
         row.append("*" * exercise.difficulty)
         lines.append(f"| {' | '.join(map(str, row))} |")
     return README.format(count=len(EXERCISES), table="\n".join(lines))
+
+
+def make_tasks() -> str:
+    """Return the tasks of all exercises, as the stubs have them."""
+    sections = [TASKS]
+    for exercise in EXERCISES:
+        names = ", ".join(f"`{short_name(target)}`" for target in exercise.checks)
+        # Each step is a paragraph: in Markdown, lines that follow each other are joined.
+        text = re.sub(r"\n(?=STEP \d)", "\n\n", format_task(exercise))
+        sections.append(f"## {exercise.number} {exercise.title}\n\nWrite {names}.\n\n{text}")
+    return "\n".join(sections)
 
 
 # For the teacher

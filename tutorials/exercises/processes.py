@@ -263,8 +263,9 @@ def run_child() -> None:
 def grade_public(exercise: Exercise, folder: Path | None, seed: int) -> Result:
     """Grade a student's work with the numbers of the keys, and with those of a seed."""
     result = grade_exercise(exercise, folder)
-    # Without a folder the package is what students write: nothing says what is right.
-    if folder and seed:
+    # Without a folder the package is what students write: nothing says what is right. A file that
+    # cannot be loaded has no parts.
+    if folder and seed and result.parts:
         check_drawn_cases(exercise, folder, result, Draw(seed))
     return result
 

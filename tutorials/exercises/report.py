@@ -1,8 +1,10 @@
 """What students read on the terminal."""
 
+import textwrap
 from pathlib import Path
 
 from exercises.course import EXERCISES, select_exercises
+from exercises.exercise import Exercise
 from exercises.folders import HERE, relative_path
 from exercises.grading import FAIL, OK, TODO, Result
 from exercises.targets import source_location
@@ -15,6 +17,11 @@ def format_result(result: Result) -> str:
         return line
     [exercise] = select_exercises([result.id])
     return f"{line}  ({exercise.minutes} min, {'*' * exercise.difficulty})"
+
+
+def format_task(exercise: Exercise) -> str:
+    """Return what is to be written, the text of the stub."""
+    return textwrap.dedent(exercise.task).strip() + "\n"
 
 
 def format_summary(results: list[Result], folder: Path | None) -> str:
