@@ -284,7 +284,7 @@ def import_state(
 ) -> dict[str, Tensor]:
     """Translate their state dict to ours, without copies. Of `ours` only names and shapes are read.
 
-    Optional tensors may be absent from the result. Raises ValueError, naming `where` and the
+    Optional tensors may be absent on either side. Raises ValueError, naming `where` and the
     tensor, if one is missing, misshapen, unknown, or given twice.
     """
     matches = list(match_rows(rows, ours))
@@ -306,7 +306,7 @@ def import_state(
                     f"{where}: {right} is a second tensor for our {name}, expected one"
                 )
 
-    # Nothing is skipped in silence, on either side.
+    # Nothing that the table does not allow to skip is skipped, on either side.
     check_complete(state, find_required(matches, ours), where)
     if unknown := find_unknown(rows, unread):
         raise ValueError(f"{where}: no place in the model for {shorten(unknown)}")

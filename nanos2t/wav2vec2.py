@@ -178,7 +178,11 @@ class EncoderConfig:
 
 
 def conv_output_lengths(lengths: Tensor | None, conv: nn.Conv1d) -> Tensor | None:
-    """Return the lengths (B,) of a convolution's outputs for inputs with lengths (B,), or None."""
+    """Return the lengths (B,) of a convolution's outputs for inputs with lengths (B,), or None.
+
+    As in transformers, the number for an input much shorter than the kernel may be negative. That
+    is no frame, as 0 is.
+    """
     if lengths is None:
         return None
     return (lengths + 2 * conv.padding[0] - conv.kernel_size[0]) // conv.stride[0] + 1

@@ -144,7 +144,8 @@ def dtw(cost: np.ndarray) -> np.ndarray:
     """Find the cheapest path through cost (T, S), from its first cell to its last.
 
     Return the cells of the path as rows (token, frame): (steps, 2), int. This is dynamic time
-    warping: each step goes to the next token, to the next frame, or to both, which wins a tie.
+    warping: each step goes to the next token, to the next frame, or to both. The path is traced
+    back from the last cell, where a step from both wins a tie.
     Sakoe & Chiba 1978, "Dynamic programming algorithm optimization for spoken word recognition".
     """
     T, S = cost.shape

@@ -30,6 +30,8 @@ def check_dtw(function, draw: Draw):
     yield "one token", function(draw(53, 1, 4).abs().numpy())
     yield "one frame", function(draw(53, 4, 1).abs().numpy())
     yield "ties", function(np.zeros((3, 3)))
+    yield "ties, more frames", function(np.zeros((2, 4)))
+    yield "ties, more tokens", function(np.zeros((4, 2)))
     # On these tables nearly every other recurrence finds another path.
     yield "4 tokens, 6 frames of noise", function(draw(225, 4, 6).abs().numpy())
     yield "more noise", function(draw(265, 4, 6).abs().numpy())
@@ -153,6 +155,9 @@ def check_import_state(function, draw: Draw):
     yield from check_import_errors(load, theirs, draw)
     ours = our_tensors() | {"extra.weight": torch.zeros(2)}
     yield "one of ours without a row", refusal(load(), "extra.weight")
+    ours = our_tensors()
+    del ours["spare"]
+    yield "an optional one that ours lacks", load()
 
 
 def check_import_errors(load, theirs: dict[str, Tensor], draw: Draw):

@@ -22,7 +22,8 @@ NORMALISATION = Exercise(
     task="""\
         The model expects every waveform to have mean 0 and variance 1, however loud it was
         recorded. Each clip is normalised alone, before clips of different lengths are padded
-        with zeros to form a batch. Silence, and any other constant, becomes 0.
+        with zeros to form a batch. Silence, and any other constant, becomes 0
+        (as nearly as float32 finds the mean of a constant).
 
         `eps` is added to the variance, under the root. The result is a NumPy array of float32,
         also if the waveform is float64.""",
@@ -130,7 +131,7 @@ POSITIONAL_CONV = Exercise(
         convolution, whose result is added to the frames (by the caller, after a GELU). Weight
         norm stores the weight of this convolution in two parts: a direction (H, H / groups, K)
         and a gain (1, 1, K) for each of the K taps. The official kernel has an even size, 128:
-        it has no middle, so the right side lacks one frame: of K // 2 on both sides, the last
+        it has no middle, so the right side lacks one frame: of K // 2 zeros on both sides, the last
         frame of the result is dropped. An odd kernel drops none. GELU and the sum with x are the
         caller's.""",
     imports=TORCH,
@@ -157,7 +158,8 @@ ATTENTION = Exercise(
         size D, `attention_weights` is the softmax, `attend` the whole formula, and `forward`
         makes the queries, attends and merges the heads.
 
-        A mask is bool here, True where a query may look, and broadcasts to (B, N, T, S). With
+        A mask is bool here, True where a query may look, and broadcasts to (B, N, T, S). (The
+        package's `attend` also takes numbers to add; yours need not.) With
         `is_causal` (there is no mask then, and T = S) token t sees the tokens 0 to t. `dropout`
         is 0 here; you may use F.dropout.
 
@@ -227,7 +229,7 @@ EMBEDDINGS = Exercise(
     title="decoder embeddings",
     task="""\
         The input of the decoder's first block is the token embedding, plus the position, plus
-        (in BERT) the token type, and then a norm. One class serves all families, so each part
+        (in BERT) the token type, and then a norm, and dropout. One class serves all families, so each part
         may have no effect: `embed_scale` may be 1, `position_offset` 0, `token_types` None,
         `norm` an identity. The cache already has `past` tokens, so the new ones do not start at
         position 0. The first type, row 0, is that of all tokens. More tokens, with the past ones,
@@ -288,7 +290,8 @@ CROSS_ATTENTION = Exercise(
         The module has `self.cross_attn(x, keys, values, mask)`; `self.attend_tokens(x, cache)`,
         the causal self-attention; `self.attend_memory(x, cross_keys_values, memory_mask)`,
         which you write; `self.mlp`; `self.self_attn_norm`, `self.cross_attn_norm`,
-        `self.mlp_norm`; and `self.pre_norm`.""",
+        `self.mlp_norm`; and `self.pre_norm`: with it the input of each part is normalised, as in
+        GPT-2, without it each sum, as in BERT (see exercise 6).""",
     imports=TORCH + "\nfrom nanos2t.decoder import KVCache\n",
     checks={
         "decoder:Block.attend_memory": checks_decoder.check_attend_memory,
@@ -325,7 +328,7 @@ SHIFT_AND_LOSS = Exercise(
         predict the next token at each position. Labels that do not count, such as those in the
         padding, are IGNORED, -100: the loss skips them, even if the logits there are NaN (the
         gradient there may then be NaN), and no embedding has such a row. Every other label
-        counts, 0 too.
+        counts, 0 too. The decoder's input has the labels' type, whole numbers.
 
         The loss is one mean over the labels of the whole batch, and logits of 1000 are no
         problem for it. If all labels are IGNORED it is 0, and its gradient is 0: it must have
@@ -524,13 +527,13 @@ WEIGHT_MAP = Exercise(
         weights are floats. The message begins with `where`, the file and the tensor.
 
         `import_state` fills all tensors of ours, without copies (by views of theirs), or raises
-        a ValueError that names the file (`where`) and the tensor: nothing is ever skipped
+        a ValueError that names the file (`where`) and the tensor: nothing else is skipped
         silently, and one of ours that no row covers is missing. A row may be at most one of
         `row.is_alias` (a second name: it must be equal if both are there, and fills in if the
         first is missing), `row.is_legacy` (an older name; with the new one there, too, it is an
         error, even if they are equal), `row.is_optional` (may be absent from theirs, and then
-        from the result) or `row.is_dropped` (theirs only). The flags `fallback` and `override` are
-        not part of this exercise.
+        from the result, or from ours, and then it is skipped) or `row.is_dropped` (theirs only).
+        The flags `fallback` and `override` are not part of this exercise.
 
         Given: `match_rows(rows, ours)` yields (our names, their name, row) for each tensor,
         aliases last; `compile_pattern(row.theirs).fullmatch(name)` tells whether a row covers a

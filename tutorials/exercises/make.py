@@ -72,6 +72,7 @@ def make_stub(exercise: Exercise) -> str:
         textwrap.dedent(exercise.task),
         "",
         f"In the package this is in {' and '.join(sorted(files))}; try it before you look.",
+        "Change no argument in place, unless the text asks for it.",
         f"Check it: nanos2t exercises {exercise.number}",
         f"Stuck: nanos2t exercises hint {exercise.number}",
         '"""',

@@ -11,6 +11,7 @@ puts 0 where padding was, even if that was NaN or infinity. `lengths` may be Non
 nothing is padded, and conv_output_lengths returns None, zero_padding all of x.
 
 In the package this is in nanos2t/wav2vec2.py; try it before you look.
+Change no argument in place, unless the text asks for it.
 Check it: nanos2t exercises 2
 Stuck: nanos2t exercises hint 2
 """
@@ -20,7 +21,11 @@ from torch import Tensor, nn
 
 
 def conv_output_lengths(lengths: Tensor | None, conv: nn.Conv1d) -> Tensor | None:
-    """Return the lengths (B,) of a convolution's outputs for inputs with lengths (B,), or None."""
+    """Return the lengths (B,) of a convolution's outputs for inputs with lengths (B,), or None.
+
+    As in transformers, the number for an input much shorter than the kernel may be negative. That
+    is no frame, as 0 is.
+    """
     raise NotImplementedError("ex02")
 
 

@@ -17,6 +17,7 @@ The layout changes on the way: the waveforms are (B, L), the convolutions need (
 with C = 1 at first, and the frames that FeatureEncoder returns are (B, T, C).
 
 In the package this is in nanos2t/wav2vec2.py; try it before you look.
+Change no argument in place, unless the text asks for it.
 Check it: nanos2t exercises 3
 Stuck: nanos2t exercises hint 3
 """

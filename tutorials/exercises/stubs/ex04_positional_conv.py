@@ -4,11 +4,12 @@ Attention does not know the order of its frames. Wav2Vec2 adds it with one wide
 convolution, whose result is added to the frames (by the caller, after a GELU). Weight
 norm stores the weight of this convolution in two parts: a direction (H, H / groups, K)
 and a gain (1, 1, K) for each of the K taps. The official kernel has an even size, 128:
-it has no middle, so the right side lacks one frame: of K // 2 on both sides, the last
+it has no middle, so the right side lacks one frame: of K // 2 zeros on both sides, the last
 frame of the result is dropped. An odd kernel drops none. GELU and the sum with x are the
 caller's.
 
 In the package this is in nanos2t/wav2vec2.py; try it before you look.
+Change no argument in place, unless the text asks for it.
 Check it: nanos2t exercises 4
 Stuck: nanos2t exercises hint 4
 """

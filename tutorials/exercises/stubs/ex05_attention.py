@@ -4,7 +4,8 @@ softmax(Q K^T / sqrt(D)) V, in N heads. `split_heads` cuts the width H into N he
 size D, `attention_weights` is the softmax, `attend` the whole formula, and `forward`
 makes the queries, attends and merges the heads.
 
-A mask is bool here, True where a query may look, and broadcasts to (B, N, T, S). With
+A mask is bool here, True where a query may look, and broadcasts to (B, N, T, S). (The
+package's `attend` also takes numbers to add; yours need not.) With
 `is_causal` (there is no mask then, and T = S) token t sees the tokens 0 to t. `dropout`
 is 0 here; you may use F.dropout.
 
@@ -12,6 +13,7 @@ The module has `self.q_proj`, `self.out_proj`, `self.num_heads`, `self.dropout`,
 `self.attention_dropout` (a number, for training only).
 
 In the package this is in nanos2t/wav2vec2.py; try it before you look.
+Change no argument in place, unless the text asks for it.
 Check it: nanos2t exercises 5
 Stuck: nanos2t exercises hint 5
 """

@@ -10,6 +10,7 @@ The module has `self.pre_norm`, `self.self_attn`, `self.self_attn_norm`, `self.m
 `self.mlp_norm`.
 
 In the package this is in nanos2t/wav2vec2.py; try it before you look.
+Change no argument in place, unless the text asks for it.
 Check it: nanos2t exercises 6
 Stuck: nanos2t exercises hint 6
 """

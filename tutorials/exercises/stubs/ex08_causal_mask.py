@@ -5,6 +5,7 @@ to predict. True means that a token may look there. With a cache there are also
 `past_length` tokens before the T new ones. The mask is bool, and on `device`.
 
 In the package this is in nanos2t/decoder.py; try it before you look.
+Change no argument in place, unless the text asks for it.
 Check it: nanos2t exercises 8
 Stuck: nanos2t exercises hint 8
 """

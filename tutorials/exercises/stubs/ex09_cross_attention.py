@@ -12,9 +12,11 @@ residual connection and a norm.
 The module has `self.cross_attn(x, keys, values, mask)`; `self.attend_tokens(x, cache)`,
 the causal self-attention; `self.attend_memory(x, cross_keys_values, memory_mask)`,
 which you write; `self.mlp`; `self.self_attn_norm`, `self.cross_attn_norm`,
-`self.mlp_norm`; and `self.pre_norm`.
+`self.mlp_norm`; and `self.pre_norm`: with it the input of each part is normalised, as in
+GPT-2, without it each sum, as in BERT (see exercise 6).
 
 In the package this is in nanos2t/decoder.py; try it before you look.
+Change no argument in place, unless the text asks for it.
 Check it: nanos2t exercises 9
 Stuck: nanos2t exercises hint 9
 """

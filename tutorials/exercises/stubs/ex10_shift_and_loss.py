@@ -4,13 +4,14 @@ In training the decoder reads the right text, shifted by one position, and has t
 predict the next token at each position. Labels that do not count, such as those in the
 padding, are IGNORED, -100: the loss skips them, even if the logits there are NaN (the
 gradient there may then be NaN), and no embedding has such a row. Every other label
-counts, 0 too.
+counts, 0 too. The decoder's input has the labels' type, whole numbers.
 
 The loss is one mean over the labels of the whole batch, and logits of 1000 are no
 problem for it. If all labels are IGNORED it is 0, and its gradient is 0: it must have
 one, or training stops with an error.
 
 In the package this is in nanos2t/model.py; try it before you look.
+Change no argument in place, unless the text asks for it.
 Check it: nanos2t exercises 10
 Stuck: nanos2t exercises hint 10
 """

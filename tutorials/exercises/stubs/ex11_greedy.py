@@ -36,6 +36,7 @@ config.length_penalty; the length counts EOS, but not the start token. Sampling
 errors about logits that are not finite are not part of this exercise.
 
 In the package this is in nanos2t/decoder.py and nanos2t/generate.py; try it before you look.
+Change no argument in place, unless the text asks for it.
 Check it: nanos2t exercises 11
 Stuck: nanos2t exercises hint 11
 """

@@ -45,6 +45,7 @@ returns the running beams (all are the same, so only the first one counts) and K
 places; IMPOSSIBLE.
 
 In the package this is in nanos2t/decoder.py and nanos2t/generate.py; try it before you look.
+Change no argument in place, unless the text asks for it.
 Check it: nanos2t exercises 12
 Stuck: nanos2t exercises hint 12
 """

@@ -10,13 +10,13 @@ dimension and stays as it is). Another shape is a ValueError, and so are whole n
 weights are floats. The message begins with `where`, the file and the tensor.
 
 `import_state` fills all tensors of ours, without copies (by views of theirs), or raises
-a ValueError that names the file (`where`) and the tensor: nothing is ever skipped
+a ValueError that names the file (`where`) and the tensor: nothing else is skipped
 silently, and one of ours that no row covers is missing. A row may be at most one of
 `row.is_alias` (a second name: it must be equal if both are there, and fills in if the
 first is missing), `row.is_legacy` (an older name; with the new one there, too, it is an
 error, even if they are equal), `row.is_optional` (may be absent from theirs, and then
-from the result) or `row.is_dropped` (theirs only). The flags `fallback` and `override` are
-not part of this exercise.
+from the result, or from ours, and then it is skipped) or `row.is_dropped` (theirs only).
+The flags `fallback` and `override` are not part of this exercise.
 
 Given: `match_rows(rows, ours)` yields (our names, their name, row) for each tensor,
 aliases last; `compile_pattern(row.theirs).fullmatch(name)` tells whether a row covers a
@@ -24,6 +24,7 @@ name of theirs; `shorten(names)` lists names; `fuse(tensors, row)` is the revers
 `unfuse`, and on the meta device gives the shape to expect.
 
 In the package this is in nanos2t/remap.py; try it before you look.
+Change no argument in place, unless the text asks for it.
 Check it: nanos2t exercises 14
 Stuck: nanos2t exercises hint 14
 """
@@ -53,7 +54,7 @@ def import_state(
 ) -> dict[str, Tensor]:
     """Translate their state dict to ours, without copies. Of `ours` only names and shapes are read.
 
-    Optional tensors may be absent from the result. Raises ValueError, naming `where` and the
+    Optional tensors may be absent on either side. Raises ValueError, naming `where` and the
     tensor, if one is missing, misshapen, unknown, or given twice.
     """
     raise NotImplementedError("ex14")
