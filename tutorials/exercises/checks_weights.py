@@ -80,6 +80,12 @@ def types_fact(result: object, dtype: torch.dtype) -> Facts:
     return Facts({"the numbers keep their type": is_kept})
 
 
+def tuple_fact(result: object):
+    if isinstance(result, Raised):
+        return result
+    return Facts({"the result is a tuple": isinstance(result, tuple)})
+
+
 def check_unfuse(function, draw: Draw):
     matrix = [torch.zeros(4, 5)]
     copy = TensorRow("ours", "theirs")
@@ -93,7 +99,10 @@ def check_unfuse(function, draw: Draw):
     biases = [torch.zeros(6), torch.zeros(2), torch.zeros(3)]
     yield "three biases of other lengths", function(draw(82, 11), biases, transpose, where)
     heights = [torch.zeros(6, 3), torch.zeros(2, 3)]
-    yield "two matrices of other heights", function(draw(83, 8, 3), heights, copy, where)
+    two = function(draw(83, 8, 3), heights, copy, where)
+    yield "two matrices of other heights", two
+    yield "the result of two", tuple_fact(two)
+    yield "the result of one", tuple_fact(function(draw(54, 4, 5), matrix, copy, where))
     halves = function(draw(54, 4, 5).half(), matrix, copy, where)
     yield "float16", types_fact(halves, torch.float16)
     turned = function(draw(58, 5, 4), matrix, copy, where)
@@ -102,6 +111,9 @@ def check_unfuse(function, draw: Draw):
     yield "another width", refusal_of_one(wider, where)
     turned = function(draw(58, 4, 5), matrix, transpose, where)
     yield "transpose, another shape", refusal_of_one(turned, where)
+    for name, shape in ("wide", (8, 4)), ("high", (9, 3)), ("low", (7, 3)):
+        refused = function(draw(94, *shape), heights, copy, where)
+        yield f"two in one, which is too {name}", refusal_of_one(refused, where)
     for name, dtype in ("", torch.long), (" of 32 bits", torch.int), (" of 8 bits", torch.uint8):
         refused = function(torch.zeros(4, 5, dtype=dtype), matrix, copy, where)
         yield f"whole numbers{name}", refusal_of_one(refused, where)
@@ -169,6 +181,8 @@ def check_import_errors(load, theirs: dict[str, Tensor], draw: Draw):
     unknown = load(**{"h.2.ln.bias": draw(92, 4)})
     yield "one of a block that ours lacks", refusal(unknown, "h.2.ln.bias")
     embeddings = ("lm_head.weight", "wte.weight", "embed.tokens.weight")
+    missing = load("lm_head.weight", "wte.weight")
+    yield "neither the first name nor its alias", refusal(missing, *embeddings)
     for name in "h.1.masked", "other.h.1.mask":
         result = refusal(load(**{name: draw(93, 2, 2)}), name)
         yield f"{name}, where h.1.mask is dropped", result
@@ -176,14 +190,17 @@ def check_import_errors(load, theirs: dict[str, Tensor], draw: Draw):
     yield "an alias with other values", refusal(unequal, *embeddings)
     close = load(**{"lm_head.weight": theirs["wte.weight"] + 1e-6})
     yield "an alias with nearly the same values", refusal(close, *embeddings)
+    names = ("h.1.dense.weight", "h.1.fc.weight", "blocks.1.mlp.weight")
+    yield "neither the new nor the older name", refusal(load("h.1.fc.weight"), *names)
     # The values are equal, but which of the names is meant?
     both = load(**{"h.1.dense.weight": theirs["h.1.fc.weight"].clone()})
-    names = ("h.1.dense.weight", "h.1.fc.weight", "blocks.1.mlp.weight")
     yield "the new and the older name at once", refusal(both, *names)
     both = load(**{"h.1.dense.weight": draw(85, 5, 4)})
     yield "the older name with other values", refusal(both, *names)
     misshapen = load(**{"h.1.ln.bias": draw(84, 5)})
     yield "one of another shape", refusal(misshapen, "h.1.ln.bias", "blocks.1.norm.bias")
+    misshapen = load(spare=draw(63, 4))
+    yield "an optional one of another shape", refusal(misshapen, "spare")
 
 
 def share_facts(state: object, theirs: dict[str, Tensor]) -> Facts | Raised:
