@@ -41,3 +41,14 @@ def test_each_clause_has_a_mistake_that_only_its_cases_catch(exercise):
         assert clause.is_background == (not clause.mistakes), clause.text
         for mistake, cases in clause.mistakes.items():
             assert cases in caught[mistake], (clause.text, mistake, caught[mistake])
+
+
+@each
+def test_a_case_that_alone_catches_a_mistake_belongs_to_a_clause(exercise):
+    """Whoever adds a case for a wrong answer that passed says which clause it does not obey."""
+    cases_of_clauses = [
+        cases for clause in read_clauses(exercise) for cases in clause.mistakes.values()
+    ]
+    for mistake, ways in caught_by(exercise).items():
+        for cases in ways:
+            assert len(cases) > 1 or cases in cases_of_clauses, (mistake, cases)

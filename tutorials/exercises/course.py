@@ -495,7 +495,7 @@ ALIGNMENT = Exercise(
         When was each word said? The cross-attention tells, but not sharply. Dynamic time
         warping finds the cheapest path through a table cost (T tokens, S frames), from the
         first token and frame to the last of both, that never goes back. There is at least one
-        token and one frame, and a cost may be negative. The path's cost is the sum of its cells,
+        token and one frame, there may be thousands of frames, and a cost may be negative. The path's cost is the sum of its cells,
         each counted once. Of the ways that do not win a tie (see below) either may be taken. The
         result lists all its cells in order, as rows (token, frame) of whole numbers.""",
     imports="import numpy as np\n",
@@ -528,7 +528,7 @@ WEIGHT_MAP = Exercise(
 
         `import_state` fills all tensors of ours, without copies (by views of theirs), or raises
         a ValueError that names the file (`where`) and the tensor: nothing else is skipped
-        silently, and one of ours that no row covers is missing. A row may be at most one of
+        silently, and one of ours that no row covers is missing. `theirs` stays as it is. A row may be at most one of
         `row.is_alias` (a second name: it must be equal if both are there, and fills in if the
         first is missing), `row.is_legacy` (an older name; with the new one there, too, it is an
         error, even if they are equal), `row.is_optional` (may be absent from theirs, and then

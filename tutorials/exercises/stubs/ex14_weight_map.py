@@ -11,7 +11,7 @@ weights are floats. The message begins with `where`, the file and the tensor.
 
 `import_state` fills all tensors of ours, without copies (by views of theirs), or raises
 a ValueError that names the file (`where`) and the tensor: nothing else is skipped
-silently, and one of ours that no row covers is missing. A row may be at most one of
+silently, and one of ours that no row covers is missing. `theirs` stays as it is. A row may be at most one of
 `row.is_alias` (a second name: it must be equal if both are there, and fills in if the
 first is missing), `row.is_legacy` (an older name; with the new one there, too, it is an
 error, even if they are equal), `row.is_optional` (may be absent from theirs, and then
