@@ -205,14 +205,19 @@ frame = aligned.peaks  # (6,)
 
 figure, (above, below) = plt.subplots(2, 1, figsize=(9, 4.2), sharex=True, height_ratios=(2, 1))
 draw_weights(above, mean)
-above.plot((frame + 0.5) * end / 82, np.arange(len(names)) + 0.5, "o-", color=BLUE, lw=1)
+seconds = (frame + 0.5) * end / 82
+rows = np.arange(len(names)) + 0.5
+# A piece without a peak has a hollow dot.
+fills = [BLUE if has_peak else "white" for has_peak in aligned.has_peak]
+above.plot(seconds, rows, color=BLUE, lw=1)
+above.scatter(seconds, rows, c=fills, edgecolors=BLUE, zorder=3)
 above.set(yticks=np.arange(len(names)) + 0.5, yticklabels=names, title=german.text)
 below.plot(np.arange(len(waveform)) / stt.sample_rate, waveform, color=GREY, lw=0.5)
 below.set(xlabel="seconds", yticks=[])
-# Picture: six German pieces by time, a line that goes right, back left, and right again, above the
-# waveform
+# Picture: six German pieces by time, a line that goes right, back left, and right again, with dots
+# of which those without a peak are hollow, above the waveform
 plt.show()
-at = heard(torch.tensor((frame + 0.5) * end / 82))
+at = heard(torch.tensor(seconds))
 print([*zip(names, at)])
 assert names == ["_zwei", "hundert", "sieben", "und", "vier", "zig"]
 assert [at[0], at[2], at[4]] == ["two", "seven", "four"]  # forward, then back
@@ -222,7 +227,7 @@ assert aligned.has_peak[[0, 2, 4]].all() and not aligned.has_peak[5]
 
 # %% [markdown]
 # *What to look at: the line. It goes forward to the last word for "sieben", and back to the middle
-# one for "vier".*
+# one for "vier". Hollow dots are pieces without a peak.*
 #
 # Two more things are worth a look. "hundert" is nowhere in the sound; to write it, the decoder must
 # know that two more digits follow "two", and it looks at the last of them. And for "zig" it looks
