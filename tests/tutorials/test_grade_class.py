@@ -1,6 +1,7 @@
 # pytest tests/tutorials/test_grade_class.py
 """`nanos2t exercises grade`: a class from submissions to files, and a class of thirty."""
 
+import codecs
 import csv
 import json
 import os
@@ -81,9 +82,15 @@ def test_a_small_class(run, tmp_path):
     assert "it ended Python" in out and "3 graded in" in out
     written = {path.relative_to(output).as_posix() for path in output.rglob("*.*")}
     assert written == {"grades.csv", "grades.json", "class.html"} | {
-        f"gradescope/{name}.json" for name in ("Ada", "Bob", "Carl")
+        file
+        for name in ("Ada", "Bob", "Carl")
+        for file in (f"gradescope/{name}.json", f"feedback/{name}.txt")
     }
-    with (output / "grades.csv").open(encoding="utf-8") as file:
+    feedback = (output / "feedback" / "Carl.txt").read_text(encoding="utf-8")
+    assert feedback.startswith("Carl: 3 of 10 points\n") and "there is no ex01" in feedback
+    # The mark at the beginning tells Excel that it is UTF-8.
+    assert (output / "grades.csv").read_bytes().startswith(codecs.BOM_UTF8)
+    with (output / "grades.csv").open(encoding="utf-8-sig") as file:
         assert [row["points"] for row in csv.DictReader(file)] == ["10", "6", "3"]
 
 
@@ -121,6 +128,40 @@ def test_one_submission_for_gradescope(run, tmp_path):
     assert code == 0 and json.loads(out)["students"][0]["points"] == 6
     tests = json.loads(results.read_text(encoding="utf-8"))["tests"]
     assert [(test["score"], test["max_score"]) for test in tests] == [(0, 4), (6, 6)]
+
+
+def test_gradescope_has_results_whatever_was_handed_in(run, tmp_path):
+    """Other names, folders, a broken zip: the student is told, and nobody that a run failed."""
+    homework = tmp_path / "homework.py"
+    homework.write_text("POINTS = {1: 4, 8: 6}", encoding="utf-8")
+    results = tmp_path / "results.json"
+    for number, name in enumerate(["normalise.py", "src/my.ipynb", "Ada.zip", "Bob.rar", ""]):
+        folder = tmp_path / f"submission{number}"
+        folder.mkdir()
+        if name:
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text("?", encoding="utf-8")
+        options = ("--assignment", homework, "--gradescope", results)
+        assert run(folder, *options)[0] == 1
+        book = json.loads(results.read_text(encoding="utf-8"))
+        results.unlink()
+        assert [test["max_score"] for test in book["tests"]] == [4, 6]
+        reason = f"not read: {name}" if number != 2 else "Ada.zip cannot be read as a zip"
+        assert (reason if name else "it has no file of an exercise") in book["output"]
+    code, _, err = run(tmp_path / "nothing", *options)
+    assert code == 2 and "expected a folder with a submission" in err
+
+
+def test_what_is_no_folder_and_no_zip_has_a_line(run, tmp_path):
+    """Nobody is lost, and the exit code says that something was not read."""
+    for name in "dora.rar", "Émile.pdf", "petrov.7z", "points.csv":
+        (tmp_path / name).write_text("?", encoding="utf-8")
+    code, out, err = run(tmp_path, "--output", tmp_path.with_name("grades"))
+    assert (code, err) == (1, "") and "3 graded" in out and "Not graded: points.csv" in out
+    for name, file in ("dora", "dora.rar"), ("Émile", "Émile.pdf"), ("petrov", "petrov.7z"):
+        [place] = [i for i, line in enumerate(out.splitlines()) if line.startswith(name)]
+        assert out.splitlines()[place].split()[-1] == "0"
+        assert f"not read: {file}" in out.splitlines()[place + 2]
 
 
 def test_usage(run, tmp_path):

@@ -12,9 +12,17 @@ from pathlib import Path
 import pytest
 from exercises.assignment import Assignment, read_assignment
 from exercises.class_page import make_page
-from exercises.class_summary import count_mistakes
+from exercises.class_summary import MIN_LENGTH, count_mistakes, find_same_code
 from exercises.course import EXERCISES
-from exercises.gradebook import Student, make_csv, make_json, make_results, mark_result
+from exercises.gradebook import (
+    Student,
+    make_csv,
+    make_feedback,
+    make_json,
+    make_results,
+    mark_result,
+    split_points,
+)
 from exercises.grading import FAIL, OK, TODO, Part, Result
 from exercises.private_cases import SUFFIX, try_cases
 
@@ -101,6 +109,70 @@ def test_results_for_gradescope(assignment):
     assert [test.get("visibility") for test in tests] == [None, None, "after_published"]
 
 
+@pytest.mark.parametrize(("points", "count"), [(20, 3), (30, 7), (0.01, 3), (12.5, 4), (0, 2)])
+def test_shares_are_equal_and_all_points_together(points, count):
+    shares = split_points(points, count)
+    assert len(shares) == count and round(sum(shares), 9) == points
+    assert max(shares) - min(shares) < 0.011
+    assert all(round(share, 2) == pytest.approx(share, abs=1e-9) for share in shares[:-1])
+
+
+def test_a_text_for_each_student(assignment):
+    """Each verdict that is not right is told once, with the lines of its detail."""
+    wrong = Part("unfuse", FAIL, "unfuse: not transposed", "x = y.t()\nprinted: 3", 3, 4)
+    second = Part("import_state", FAIL, "import_state: a name is missing", num_cases=9)
+    result = make_result(wrong, second)
+    student = make_student("Émile", result, assignment, "not read: a.rar")
+    title = f"14 {EXERCISES[13].title}"
+    assert make_feedback(student, assignment).splitlines() == [
+        "Émile: 3.75 of 20 points",
+        "",
+        "not read: a.rar",
+        "",
+        f"{title}: 3.75 of 20",
+        "    unfuse: not transposed",
+        "    x = y.t()",
+        "    printed: 3",
+        "    import_state: a name is missing",
+    ]
+    result = make_result(RIGHT, sentence="it took longer than 10 s")
+    lines = make_feedback(make_student("Ada", result, assignment), assignment).splitlines()
+    assert lines[2:] == [f"{title}: 10 of 20", "    it took longer than 10 s"]
+    result = make_result(RIGHT, RIGHT, status=OK)
+    lines = make_feedback(make_student("Ada", result, assignment), assignment).splitlines()
+    assert lines == ["Ada: 20 of 20 points", "", f"{title}: 20 of 20"]
+
+
+def test_the_same_code_is_told():
+    """Spaces and comments make no difference; short answers, and what is not written, do."""
+    assignment = Assignment({exercise.id: 10 for exercise in EXERCISES})
+
+    def hand_in(name: str, code: str, status: str = FAIL) -> Student:
+        student = Student(name)
+        for exercise in EXERCISES[:4]:
+            result = Result(exercise.id, exercise.title, status, "")
+            student.marks.append(mark_result(exercise, result, assignment))
+            student.files[exercise.id] = f"{code}  # {name}\n".encode()
+        return student
+
+    code = "x = 1\n" * (MIN_LENGTH // 8)
+    students = [
+        hand_in("wang", code),
+        hand_in("xu", code.replace(" ", "  ")),
+        hand_in("yu", code.replace("x", "y")),
+        hand_in("zuse", "x = 1"),
+        hand_in("ada", "x = 1"),
+        hand_in("emmy", code, TODO),
+        hand_in("ida", code, TODO),
+    ]
+    assert find_same_code(students) == [(["wang", "xu"], [1, 2, 3, 4])]
+    students[1].files["ex02"] = b"x = 3"
+    assert find_same_code(students) == [(["wang", "xu"], [1, 3, 4])]
+    assert "<li>wang; xu: the same code in 1, 3, 4</li>" in make_page(
+        [student for student in students if len(student.marks)], Assignment({"ex01": 10})
+    )
+
+
 # The page
 
 
@@ -131,6 +203,7 @@ def test_the_page_of_a_class(assignment):
         make_student("Bob & Co", other, assignment, "<b>"),
         make_student("Claude", make_result(RIGHT, RIGHT, status=OK), assignment),
     ]
+    students[1].is_readable = False
     [mistake] = count_mistakes(students)
     assert (mistake.sentence, len(mistake.names)) == ("unfuse: not transposed", 2)
 
@@ -139,8 +212,10 @@ def test_the_page_of_a_class(assignment):
     tags = Tags()
     tags.feed(page.removeprefix("<!doctype html>"))
     assert tags.open == []
-    assert "<script>alert(1)</script>, Bob & Co" in tags.text
+    assert "<script>alert(1)</script>; Bob & Co" in tags.text
     assert "3 students; of 20 points on average 11.2, median 13.75, from 0 to 20." in tags.text
+    assert "Bob & Co: <b>" in tags.text  # its note
+    assert "1 without anything to grade count with 0 points" in tags.text
     assert "unfuse: not transposed (line 9)" in tags.text and "Seed 7" in tags.text
 
 
@@ -186,6 +261,10 @@ CASES = {"wav2vec2:attend": check_one}
         ("SEED = 'x'", "SEED is 'x'"),
         ("CASES = {'attend': print}", "'attend' is none of"),
         ("CASES = {'wav2vec2:attend': 3}", "expected a function"),
+        (
+            "POINTS = {1: 5}\nCASES = {'wav2vec2:attend': print}",
+            "wav2vec2:attend: its exercise has no points in POINTS",
+        ),
         ("1 / 0", "ZeroDivisionError: division by zero \\(line 1\\)"),
         ("def", "SyntaxError"),
     ],
@@ -198,11 +277,36 @@ def test_what_a_teachers_file_may_not_have(text, message, tmp_path):
         read_assignment(tmp_path)
 
 
-def test_cases_that_cannot_be_run_are_told_before_anybody_is_graded(tmp_path):
-    for body, message in ("yield 'one', len(None)", "TypeError"), ("return iter(())", "no case"):
-        text = f"def check(function, draw):\n    {body}\nCASES = {{'wav2vec2:attend': check}}"
-        with pytest.raises(ValueError, match=f"CASES: wav2vec2:attend: .*{message}"):
-            try_cases(read_assignment(write(tmp_path, text)))
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("yield 'one', len(None)", "TypeError"),
+        ("return iter(())", "no case"),
+        ("yield 'one', draw(1, 2)", "does not call the function"),
+        ("yield 'one', function(torch.rand(9))", "'one' has another result each time: use draw"),
+        ("yield torch.rand(1).item(), function(torch.ones(9))", "another result each time"),
+    ],
+)
+def test_cases_that_cannot_be_run_are_told_before_anybody_is_graded(body, message, tmp_path):
+    text = f"import torch\ndef check(function, draw):\n    {body}\n"
+    path = write(tmp_path, text + "CASES = {'audio:normalise': check}")
+    with pytest.raises(ValueError, match=f"CASES: audio:normalise: .*{message}"):
+        try_cases(read_assignment(path))
+
+
+def test_a_slip_in_a_case_is_told(tmp_path):
+    """The package raises: so does each student's function, and all would have all points."""
+    text = """
+def check(function, draw):
+    yield "silence", function([0.0], eps="x")
+    yield "too many", function([0.0], 1, 2)
+    yield "right", function(draw(1, 9))
+CASES = {"audio:normalise": check}
+"""
+    first, second = try_cases(read_assignment(write(tmp_path, text)))
+    assert first.startswith("CASES: audio:normalise: 'silence': the package itself raises ")
+    assert "'too many': the package itself raises TypeError" in second
+    assert first.endswith(": is that meant?")
 
 
 @pytest.mark.parametrize("page", ["teaching.md", "exercises/README.md"])
@@ -212,4 +316,4 @@ def test_the_teachers_files_that_the_guides_show(page, tmp_path):
     [text] = [textwrap.dedent(block) for block in blocks if "POINTS" in block]
     assignment = read_assignment(write(tmp_path, text))
     assert assignment.cases and assignment.points != read_assignment(None).points
-    try_cases(assignment)
+    assert try_cases(assignment) == []

@@ -137,15 +137,16 @@ def test_a_hand_out_is_complete_in_itself(copy, tmp_path):
 
 
 def test_a_package_that_is_handed_in(copy, tmp_path):
-    """Its modules are the files of the exercises; a checkout with files of its own is not."""
+    """Its modules are the files of the exercises for which there is no other file."""
     exercises = list(EXERCISES)
     work = tmp_path / "Ada" / "homework" / "nanos2t"
     shutil.copytree(copy / "nanos2t", work)
     definition = work.parent / "tutorials" / "exercises" / "ex03_conv_block.py"
     definition.parent.mkdir(parents=True)
     definition.write_text("EXERCISE = 3", encoding="utf-8")
-    submission = read_submission("Ada", tmp_path / "Ada", exercises)
-    assert submission.is_package and list(submission.files) == [e.id for e in exercises]
+    submission = read_submission("Ada", [tmp_path / "Ada"], exercises)
+    ids = [exercise.id for exercise in exercises]
+    assert list(submission.files) == ids and submission.from_modules == set(ids)
     text = submission.files["ex12"].decode("utf-8")
     for exercise in exercises:
         body = submission.files[exercise.id].decode("utf-8")
@@ -153,8 +154,8 @@ def test_a_package_that_is_handed_in(copy, tmp_path):
     assert text.index("# nanos2t/decoder.py") < text.index("# nanos2t/generate.py")
 
     exercise_number(3).path(tmp_path / "Ada").write_text("mine", encoding="utf-8")
-    submission = read_submission("Ada", tmp_path / "Ada", exercises)
-    assert not submission.is_package and submission.files == {"ex03": b"mine"}
+    submission = read_submission("Ada", [tmp_path / "Ada"], exercises)
+    assert submission.from_modules == set(ids) - {"ex03"} and submission.files["ex03"] == b"mine"
 
 
 def test_what_the_package_says_is_no_answer_of_a_student(folder):

@@ -67,7 +67,13 @@ def read_assignment(path: Path | None) -> Assignment:
     seed = values.get("SEED")
     if seed is not None and (not isinstance(seed, int) or seed < 0):
         raise ValueError(f"{path}: SEED is {seed!r}, expected a whole number from 0")
-    return Assignment(points, partial, seed, read_cases(path, values.get("CASES", {})))
+    cases = read_cases(path, values.get("CASES", {}))
+    assignment = Assignment(points, partial, seed, cases)
+    used = {target for exercise in assignment.exercises for target in exercise.checks}
+    for target in cases:
+        if target not in used:
+            raise ValueError(f"{path}: CASES: {target}: its exercise has no points in POINTS")
+    return assignment
 
 
 def run_file(path: Path) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from html import escape
 
 from exercises.assignment import Assignment
-from exercises.class_summary import Mistake, count_mistakes
+from exercises.class_summary import Mistake, count_mistakes, find_same_code
 from exercises.gradebook import Mark, Student, format_points
 from exercises.grading import OK, TODO
 
@@ -38,6 +38,8 @@ def make_page(students: list[Student], assignment: Assignment) -> str:
         exercises_table(students, assignment),
         "<h2>Mistakes</h2>",
         mistakes_table(count_mistakes(students), len(students)),
+        "<h2>To look at</h2>",
+        look_list(students),
         "<h2>Students</h2>",
         students_table(students, assignment),
         *(student_details(student) for student in students),
@@ -55,6 +57,9 @@ def describe_class(students: list[Student], assignment: Assignment) -> str:
     text = f"{len(students)} students; of {possible} points on average {mean:.1f}, "
     text += f"median {format_points(median)}, from {format_points(totals[0])} "
     text += f"to {format_points(totals[-1])}."
+    num_empty = sum(not student.is_readable for student in students)
+    if num_empty:
+        text += f" {num_empty} without anything to grade count with 0 points, and as not written."
     if assignment.seed is not None:
         text += f" Seed {assignment.seed}."
     return text
@@ -85,7 +90,7 @@ def mistakes_table(mistakes: list[Mistake], num_students: int) -> str:
         return "<p>Nobody made one.</p>"
     rows = []
     for mistake in mistakes:
-        names = escape(", ".join(mistake.names))
+        names = escape("; ".join(mistake.names))
         rows.append(
             number_cell(len(mistake.names))
             + bar_cell(len(mistake.names) / num_students)
@@ -114,6 +119,19 @@ def exercises_table(students: list[Student], assignment: Assignment) -> str:
         )
     titles = ["#", "exercise", "#right", "", "#wrong", "#not written", "#points on average"]
     return make_table(titles, rows)
+
+
+def look_list(students: list[Student]) -> str:
+    """Return what a teacher may want to look at: notes, and work that several have handed in."""
+    lines = []
+    for names, numbers in find_same_code(students):
+        exercises = ", ".join(map(str, numbers))
+        lines.append(f"{'; '.join(names)}: the same code in {exercises}")
+    for student in students:
+        lines += [f"{student.name}: {note}" for note in student.notes]
+    if not lines:
+        return "<p>Nothing.</p>"
+    return "<ul>\n" + "\n".join(f"<li>{escape(line)}</li>" for line in lines) + "\n</ul>"
 
 
 def students_table(students: list[Student], assignment: Assignment) -> str:

@@ -11,14 +11,16 @@ from pathlib import Path
 
 from exercises import folders
 from exercises.assignment import Assignment, read_assignment
+from exercises.class_folder import Class, find_submissions
 from exercises.class_page import make_page
-from exercises.class_summary import count_mistakes
+from exercises.class_summary import count_mistakes, find_same_code
 from exercises.drawn_cases import new_seed
 from exercises.exercise import Exercise
 from exercises.gradebook import (
     Student,
     format_points,
     make_csv,
+    make_feedback,
     make_json,
     make_results,
     mark_result,
@@ -26,12 +28,15 @@ from exercises.gradebook import (
 from exercises.grading import TODO, Result
 from exercises.private_cases import try_cases
 from exercises.processes import Limits, grade_exercises
-from exercises.submissions import find_submissions, read_submission
+from exercises.submissions import read_submission
+from nanos2t.cli.console import log_stderr
 from nanos2t.files import write_text
 
 Write = Callable[[str], None]
 COLUMN = 5  # characters of a column of points
 NUM_MISTAKES = 5  # that the terminal shows
+FOLDERS = ("gradescope", "feedback")  # with a file for each student
+BYTE_ORDER_MARK = "\ufeff"  # without it Excel takes a table for one of another encoding
 
 
 @dataclass(frozen=True)
@@ -57,19 +62,18 @@ def grade_class(order: Order, write: Write) -> int:
     assignment = read_assignment(order.assignment)
     if assignment.seed is None:
         assignment = replace(assignment, seed=new_seed())
-    sources = find_submissions(order.folder, assignment.exercises)
-    if order.gradescope:
-        sources = {order.folder.resolve().name: order.folder}
+    work = find_work(order)
     if order.output and order.output.resolve().is_relative_to(order.folder.resolve()):
         raise ValueError(f"--output: {order.output} is in the folder of the submissions")
-    try_cases(assignment)
+    for warning in try_cases(assignment):
+        log_stderr(warning)
 
     students = []
-    width = max(7, *(len(name) for name in sources))
+    width = max(7, *(len(name) for name in work.students))
     if not order.as_json:
         write(format_header(assignment, width))
     try:
-        for student in grade_students(sources, assignment, order):
+        for student in grade_students(work.students, assignment, order):
             students.append(student)
             if not order.as_json:
                 write(format_student(student, width))
@@ -81,47 +85,58 @@ def grade_class(order: Order, write: Write) -> int:
         write(make_json(students, assignment))
     else:
         write(format_end(students, time.monotonic() - start))
+        write("".join(f"Not graded: {clean(name)}\n" for name in work.passed_over))
         write(f"Seed {assignment.seed}: as SEED in the assignment it gives the same inputs\n")
         write("".join(f"Written: {name}\n" for name in names))
     return 0 if all(student.is_readable for student in students) else 1
 
 
+def find_work(order: Order) -> Class:
+    """Return the work of the class. What Gradescope has unpacked is always of one student."""
+    if not order.gradescope:
+        return find_submissions(order.folder, order.assignment)
+    if not order.folder.exists():
+        raise ValueError(f"{order.folder}: expected a folder with a submission, found none")
+    return Class({order.folder.resolve().name: [order.folder]})
+
+
 def grade_students(
-    sources: dict[str, Path], assignment: Assignment, order: Order
+    students: dict[str, list[Path]], assignment: Assignment, order: Order
 ) -> Iterator[Student]:
     """Yield the grades in the order of the names, `jobs` students at a time."""
     stop = threading.Event()
     executor = ThreadPoolExecutor(order.jobs)
 
-    def grade(item: tuple[str, Path]) -> Student:
+    def grade(item: tuple[str, list[Path]]) -> Student:
         return grade_student(*item, assignment, order, stop)
 
     try:
-        yield from executor.map(grade, sources.items())
+        yield from executor.map(grade, students.items())
     finally:
         stop.set()
         executor.shutdown(cancel_futures=True)
 
 
 def grade_student(
-    name: str, path: Path, assignment: Assignment, order: Order, stop: threading.Event
+    name: str, paths: list[Path], assignment: Assignment, order: Order, stop: threading.Event
 ) -> Student:
     """Return what a student gets. The work runs in processes of its own."""
     exercises = assignment.exercises
-    submission = read_submission(name, path, exercises)
-    student = Student(name, notes=submission.notes, is_readable=bool(submission.files))
-    present = [exercise for exercise in exercises if exercise.id in submission.files]
+    submission = read_submission(name, paths, exercises)
+    files = submission.files
+    student = Student(name, notes=submission.notes, is_readable=bool(files), files=files)
+    present = [exercise for exercise in exercises if exercise.id in files]
     results = {}
     with tempfile.TemporaryDirectory(prefix="nanos2t-") as temporary:
         work = Path(temporary).resolve()
         for exercise in present:
-            exercise.path(work).write_bytes(submission.files[exercise.id])
+            exercise.path(work).write_bytes(files[exercise.id])
         for result in grade_exercises(present, work, make_limits(order, assignment), stop):
             results[result.id] = result
 
     for exercise in exercises:
         result = results.get(exercise.id) or missing_result(exercise)
-        if submission.is_package:
+        if exercise.id in submission.from_modules:
             # Lines are counted in several modules that were joined.
             result.sentence = re.sub(r" \(line \d+\)", "", result.sentence)
         student.marks.append(mark_result(exercise, result, assignment))
@@ -181,6 +196,8 @@ def format_end(students: list[Student], seconds: float) -> str:
         text += "The most frequent mistakes:\n"
     for mistake in mistakes:
         text += clean(f"{len(mistake.names):>4}  {mistake.number:>2} {mistake.sentence}") + "\n"
+    for names, numbers in find_same_code(students):
+        text += clean(f"The same code in {', '.join(map(str, numbers))}: {'; '.join(names)}") + "\n"
     return text
 
 
@@ -188,18 +205,20 @@ def write_files(students: list[Student], assignment: Assignment, order: Order) -
     """Write what was asked for, each file whole or not at all, and return the names."""
     texts = {}
     if order.output:
-        texts[order.output / "grades.csv"] = make_csv(students, assignment)
+        texts[order.output / "grades.csv"] = BYTE_ORDER_MARK + make_csv(students, assignment)
         texts[order.output / "grades.json"] = make_json(students, assignment)
         texts[order.output / "class.html"] = make_page(students, assignment)
         for student in students:
             path = order.output / "gradescope" / f"{student.name}.json"
             texts[path] = make_results(student, assignment)
+            path = order.output / "feedback" / f"{student.name}.txt"
+            texts[path] = make_feedback(student, assignment)
     if order.gradescope:
         texts[order.gradescope] = make_results(students[0], assignment)
 
     for path, text in texts.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
-    # The files of Gradescope are as many as the students: only their folder is named.
-    parents = [path.parent if path.parent.name == "gradescope" else path for path in texts]
-    return [str(path) for path in dict.fromkeys(parents)]
+    # These files are as many as the students: only their folders are named.
+    names = [path.parent if path.parent.name in FOLDERS else path for path in texts]
+    return [str(path) for path in dict.fromkeys(names)]

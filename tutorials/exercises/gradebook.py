@@ -31,6 +31,7 @@ class Student:
     marks: list[Mark] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     is_readable: bool = True
+    files: dict[str, bytes] = field(default_factory=dict)  # by id of the exercise
 
     @property
     def points(self) -> float:
@@ -82,6 +83,34 @@ def make_csv(students: list[Student], assignment: Assignment) -> str:
 def safe_cell(text: str) -> str:
     """Return text that a spreadsheet shows as it is, and does not compute."""
     return f"'{text}" if text.startswith(FORMULA) else text
+
+
+# A text for the student
+
+
+def make_feedback(student: Student, assignment: Assignment) -> str:
+    """Return what one student is to read: points, and what is wrong."""
+    total = f"{format_points(student.points)} of {format_points(student.possible)} points"
+    lines = [f"{student.name}: {total}", ""]
+    if student.notes:
+        lines += [*student.notes, ""]
+    for exercise, mark in zip(assignment.exercises, student.marks):
+        points = f"{format_points(mark.points)} of {format_points(mark.possible)}"
+        lines.append(f"{exercise.number} {exercise.title}: {points}")
+        lines += [f"    {line}" for line in list_sentences(mark.result)]
+    return "\n".join(lines) + "\n"
+
+
+def list_sentences(result: Result) -> list[str]:
+    """Return a verdict on each function that is not right, or that on all of the exercise."""
+    wrong = [part for part in result.parts if part.status != OK]
+    lines = []
+    for verdict in wrong:
+        lines += [verdict.sentence, *verdict.detail.splitlines()]
+    # What ended the process is a verdict on the exercise alone.
+    if result.status != OK and result.sentence not in lines:
+        lines += [result.sentence, *result.detail.splitlines()]
+    return [line for line in lines if line]
 
 
 # JSON
@@ -136,9 +165,9 @@ def exercise_tests(exercise: Exercise, mark: Mark, assignment: Assignment) -> li
     if not mark.result.parts:
         return [make_test(title, 0.0, mark.possible, mark.result)]
 
-    possible = mark.possible / assignment.num_parts(exercise)
+    shares = split_points(mark.possible, assignment.num_parts(exercise))
     tests = []
-    for part in mark.result.parts:
+    for part, possible in zip(mark.result.parts, shares):
         points = possible * credit(part, assignment.partial)
         test = make_test(f"{title}: {part.name}", points, possible, part)
         if part.name.endswith(SUFFIX):
@@ -146,10 +175,19 @@ def exercise_tests(exercise: Exercise, mark: Mark, assignment: Assignment) -> li
         tests.append(test)
 
     # What was not checked, because something before it did not end, still counts.
-    missing = assignment.num_parts(exercise) - len(mark.result.parts)
-    if missing:
-        tests.append(make_test(f"{title}: the rest", 0.0, missing * possible, mark.result))
+    rest = shares[len(mark.result.parts) :]
+    if rest:
+        tests.append(make_test(f"{title}: the rest", 0.0, sum(rest), mark.result))
     return tests
+
+
+def split_points(points: float, count: int) -> list[float]:
+    """Return equal shares of two digits, such as 3.33, 3.34 and 3.33: together they are all points.
+
+    What Gradescope adds up is then what the assignment says.
+    """
+    ends = [round(points * i / count, 2) for i in range(count)] + [points]
+    return [end - start for start, end in zip(ends, ends[1:])]
 
 
 def make_test(name: str, points: float, possible: float, verdict: Part | Result) -> dict:

@@ -17,20 +17,52 @@ from exercises.targets import package_function, replace_functions, short_name
 SUFFIX = ", the teacher's cases"
 
 
-def try_cases(assignment: Assignment) -> None:
-    """Run the teacher's cases with the package's functions. ValueError: one cannot be run."""
+def try_cases(assignment: Assignment) -> list[str]:
+    """Run the teacher's cases with the package's functions, and return warnings.
+
+    ValueError: a case cannot be run, or would judge everybody alike.
+    """
+    warnings = []
     for exercise in assignment.exercises:
         for target in exercise.checks:
-            if target not in assignment.cases:
-                continue
-            private = with_private_check(exercise, target, assignment)
-            try:
-                expected, _ = collect_answers(private, target, package_function(target))
-            except Exception as error:
-                sentence, _ = explain_exception(error, f"CASES: {target}")
-                raise ValueError(sentence) from None
-            if not expected:
-                raise ValueError(f"CASES: {target}: the check yields no case")
+            if target in assignment.cases:
+                private = with_private_check(exercise, target, assignment)
+                warnings += try_check(private, target)
+    return warnings
+
+
+def try_check(exercise: Exercise, target: str) -> list[str]:
+    """Run one check with the package's function, twice, and return what may be a slip in it."""
+    num_calls = 0
+
+    def count_call(*arguments, **named):
+        nonlocal num_calls
+        num_calls += 1
+        return package_function(target)(*arguments, **named)
+
+    try:
+        first, probe = collect_answers(exercise, target, count_call)
+        again, _ = collect_answers(exercise, target, count_call)
+    except Exception as error:
+        sentence, _ = explain_exception(error, f"CASES: {target}")
+        raise ValueError(sentence) from None
+
+    if not first:
+        raise ValueError(f"CASES: {target}: the check yields no case")
+    if not num_calls:
+        raise ValueError(f"CASES: {target}: the check does not call the function")
+    for case, answer in first.items():
+        if not is_close(again.get(case, {}), answer):
+            raise ValueError(
+                f"CASES: {target}: {case!r} has another result each time: use draw for numbers"
+            )
+    return [describe_raised(target, case, error) for case, error in probe.errors.items()]
+
+
+def describe_raised(target: str, case: str, error: BaseException) -> str:
+    """Return a question: who makes the same slip as the teacher's case has all points for it."""
+    reason = f"{type(error).__name__}: {error}"
+    return f"CASES: {target}: {case!r}: the package itself raises {reason}: is that meant?"
 
 
 def check_private_cases(

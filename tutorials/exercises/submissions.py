@@ -1,116 +1,156 @@
-"""Find the files of exercises in what students hand in: a folder or a zip for each.
+"""Find the work of a student in what was handed in.
 
 Students hand in files such as ex05_attention.py, or the package of a hand-out, in which they have
-written the functions.
-
-Nothing is unpacked: the files are read into memory, so that a path such as ../../grades.csv in a
-zip leads nowhere. What is passed over is told in a note.
+written the functions. What is passed over is told in a note.
 """
 
-import os
+import codecs
 import re
-import stat
-import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 
+from exercises.archives import Reading, read_path
+from exercises.course import EXERCISES
 from exercises.exercise import Exercise
+from exercises.targets import PACKAGE
 
-MAX_BYTES = 1_000_000  # of one file; the longest answer has 5,000
-MAX_ENTRIES = 20_000  # of one submission
-# Folders of a checkout that is handed in whole, and of systems; the work is elsewhere.
-PASSED_OVER = {"__MACOSX", "__pycache__", "answers", "stubs", "mistakes", "site-packages"}
-BROKEN_ZIP = (zipfile.BadZipFile, RuntimeError, ValueError, OSError, EOFError, zlib.error)
+# Folders of a checkout that has them all: what is in them came with the course.
+COURSE_FOLDERS = {"answers", "stubs"}
+# What the grader and the system write beside the work.
+BESIDE = {"hints.json", "Thumbs.db", "desktop.ini"}
+BESIDE_SUFFIXES = {".bak", ".key", ".pyc"}
+NUM_NAMES = 5  # of files that a note shows
+
+# How a file says to which exercise it belongs: the best first.
+EXACT, MODULES, OTHER_NAME, MODULES_ELSEWHERE = range(4)
+
+Files = list[tuple[PurePosixPath, bytes]]
 
 
 @dataclass
 class Submission:
     """What a student has handed in: the bytes of a file by the id of the exercise.
 
-    With `is_package`, the files are modules of the package.
+    Those in `from_modules` are modules of the package, one after the other.
     """
 
     name: str
     files: dict[str, bytes] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    is_package: bool = False
+    from_modules: set[str] = field(default_factory=set)
 
 
 @dataclass
 class Candidate:
-    """A file that may belong to an exercise, in the order in which they are preferred."""
+    """What may be the work on an exercise: a file, or the modules that have its functions."""
 
-    rank: tuple[bool, int, str]  # the name differs, how many folders deep, path
+    kind: int
+    places: list[PurePosixPath]
     data: bytes
+    is_unwritten: bool
+
+    @property
+    def name(self) -> str:
+        return " and ".join(map(str, self.places))
+
+    @property
+    def rank(self) -> tuple[bool, int, int, str]:
+        """Return the order in which candidates are preferred."""
+        depth = max(len(place.parts) for place in self.places)
+        return self.is_unwritten, self.kind, depth, self.name
 
 
-def find_submissions(folder: Path, exercises: list[Exercise]) -> dict[str, Path]:
-    """Return {name of a student: folder or zip}, or the folder itself if it has the files.
-
-    ValueError: there is nothing to grade.
-    """
-    if folder.is_file() and folder.suffix.lower() == ".zip":
-        return {folder.stem: folder}
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: expected a folder with a folder or a zip for each student")
-
-    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    has_files = any(find_exercise(path.name, exercises) for path in entries if path.is_file())
-    if has_files or (folder / "nanos2t" / "__init__.py").exists():
-        return {folder.resolve().name: folder}
-
-    sources = {}
-    for path in entries:
-        is_zip = path.suffix.lower() == ".zip" and not path.is_dir()
-        if is_zip or (path.is_dir() and path.name not in PASSED_OVER):
-            name = path.stem if is_zip else path.name
-            # A folder and a zip of one name are two submissions.
-            sources[path.name if name in sources else name] = path
-    if not sources:
-        raise ValueError(f"{folder}: expected a folder or a zip for each student, found none")
-    return sources
-
-
-def read_submission(name: str, path: Path, exercises: list[Exercise]) -> Submission:
+def read_submission(name: str, paths: list[Path], exercises: list[Exercise]) -> Submission:
     """Return the files of a student. What cannot be read is missing, and a note says why."""
-    submission = Submission(name)
-    candidates: dict[str, list[Candidate]] = {}
-    try:
-        for place, data in list_files(path, exercises, submission.notes):
-            key, is_other = find_key(place, exercises)
-            candidate = Candidate((is_other, len(place.parts), str(place)), data)
-            candidates.setdefault(key, []).append(candidate)
-    except OSError as error:
-        submission.notes.append(f"it cannot be read: {error.strerror or error}")
+    reading = Reading(partial(is_work, exercises=exercises))
+    for path in paths:
+        read_path(path, reading)
+    submission = Submission(name, notes=reading.notes)
+    course_folders = find_course_folders(reading.files)
+    files = [item for item in reading.files if item[0].parent not in course_folders]
 
-    files = {}
-    for key, found in candidates.items():
-        found.sort(key=lambda candidate: candidate.rank)
-        files[key] = found[0].data
-        if len(found) > 1:
-            taken, passed_over = (candidate.rank[-1] for candidate in found[:2])
-            submission.notes.append(f"graded {taken}, not {passed_over}")
+    has_exact = any(exact_exercise(place.name, exercises) for place, _ in files)
+    used: set[PurePosixPath] = set()
+    for exercise in exercises:
+        candidates = list_files(exercise, files, exercises)
+        # The package of a checkout is the course's, as is one that nobody has changed.
+        for modules in list_modules(exercise, files):
+            if not course_folders and not (has_exact and is_unchanged(modules, exercise)):
+                candidates.append(modules)
+        if candidates:
+            take_best(exercise, candidates, submission)
+        used.update(place for candidate in candidates for place in candidate.places)
 
-    submission.files = {key: data for key, data in files.items() if not is_module(key)}
-    if files and not submission.files:
-        submission.is_package = True
-        submission.files = join_modules(files, exercises)
-    if not submission.files and not submission.notes:
-        submission.notes.append("it has no file of an exercise")
+    unused = [place for place, _ in files if place not in used]
+    note_unread(submission, unused, reading.unread)
+    if course_folders:
+        names = " and ".join(sorted(map(str, course_folders)))
+        submission.notes.append(f"not read: {names}, which came with the course")
     return submission
 
 
-def find_key(place: PurePosixPath, exercises: list[Exercise]) -> tuple[str, bool] | None:
-    """Return the id of an exercise or the path of a module, and whether it has another name."""
-    match = find_exercise(place.name, exercises)
-    if match and not is_definition(place):
-        return match[0].id, match[1]
-    for module in list_modules(exercises):
-        if f"/{place}".endswith(f"/{module}"):
-            return module, False
-    return None
+def take_best(exercise: Exercise, candidates: list[Candidate], submission: Submission) -> None:
+    """Take one of the candidates, and note which others had something in them."""
+    best, *others = sorted(candidates, key=lambda candidate: candidate.rank)
+    submission.files[exercise.id] = best.data
+    if best.kind in (MODULES, MODULES_ELSEWHERE):
+        submission.from_modules.add(exercise.id)
+    others = [other for other in others if other.data != best.data and not other.is_unwritten]
+    if others:
+        names = ", ".join(other.name for other in others)
+        submission.notes.append(f"graded {best.name}, not {names}")
+
+
+def note_unread(
+    submission: Submission, unused: list[PurePosixPath], unread: list[PurePosixPath]
+) -> None:
+    """Note which files were not read, and whether there is nothing to grade.
+
+    `unused` are files of exercises or modules which are not enough for an exercise.
+    """
+    if not submission.files and not submission.notes:
+        submission.notes.append("it has no file of an exercise")
+    places = [place for place in unread if not find_exercise(place.name, list(EXERCISES))]
+    if submission.files:
+        places += unused
+    names = [str(place) for place in places if not came_with_the_course(place)]
+    if not submission.files:
+        names += map(str, unused)
+    if names:
+        submission.notes.append(f"not read: {shorten(names)}")
+
+
+def shorten(names: list[str]) -> str:
+    """Return some names, and how many others there are."""
+    text = ", ".join(names[:NUM_NAMES])
+    if len(names) > NUM_NAMES:
+        text += f" and {len(names) - NUM_NAMES} more"
+    return text
+
+
+def came_with_the_course(place: PurePosixPath) -> bool:
+    """Return whether a file has the path of one of this checkout, or was written beside the work.
+
+    That is so whatever the folder in which the checkout or the hand-out lies.
+    """
+    if place.name in BESIDE or place.suffix in BESIDE_SUFFIXES:
+        return True
+    if any(part.startswith(".") for part in place.parts):
+        return True
+    ends = [PurePosixPath(*place.parts[i:]) for i in range(len(place.parts))]
+    return any((PACKAGE.parent / end).is_file() for end in ends if not end.is_absolute())
+
+
+# Files
+
+
+def is_work(place: PurePosixPath, exercises: list[Exercise]) -> bool:
+    """Return whether a file may be the work on an exercise, to judge by its name."""
+    if find_exercise(place.name, exercises) and not is_definition(place):
+        return True
+    return any(place.name == module.name for module in module_paths(exercises))
 
 
 def is_definition(place: PurePosixPath) -> bool:
@@ -118,33 +158,45 @@ def is_definition(place: PurePosixPath) -> bool:
     return place.parts[-3:-1] == ("tutorials", "exercises")
 
 
-def is_module(key: str) -> bool:
-    return key.endswith(".py")
+def find_course_folders(files: Files) -> set[PurePosixPath]:
+    """Return the folders with stubs and answers of a checkout that is handed in whole.
+
+    A folder with one of these names is a student's, if the other is not beside it.
+    """
+    parents = {place.parent for place, _ in files}
+    ours = set()
+    for parent in parents:
+        beside = {other.name for other in parents if other.parent == parent.parent}
+        is_course = parent.parts[-3:-1] == ("tutorials", "exercises") or beside >= COURSE_FOLDERS
+        if parent.name in COURSE_FOLDERS and is_course:
+            ours.add(parent)
+    return ours
 
 
-def list_modules(exercises: list[Exercise]) -> list[str]:
-    """Return the paths of the modules that have functions of these exercises."""
-    targets = [target for exercise in exercises for target in exercise.checks]
-    return list(dict.fromkeys(module_path(target) for target in targets))
+def list_files(exercise: Exercise, files: Files, exercises: list[Exercise]) -> list[Candidate]:
+    """Return the files that are named as an exercise."""
+    candidates = []
+    for place, data in files:
+        match = find_exercise(place.name, exercises)
+        if not match or match[0] is not exercise or is_definition(place):
+            continue
+        kind = OTHER_NAME if match[1] else EXACT
+        candidates.append(Candidate(kind, [place], data, is_unwritten(exercise, data)))
+    return candidates
 
 
-def module_path(target: str) -> str:
-    """Return "nanos2t/transcription/alignment.py" for "transcription.alignment:dtw"."""
-    module = target.partition(":")[0].replace(".", "/")
-    return f"nanos2t/{module}.py"
+def is_unwritten(exercise: Exercise, data: bytes) -> bool:
+    """Return whether all functions of an exercise are as in the stub, or in the hand-out."""
+    placeholder = f'raise NotImplementedError("{exercise.id}")'
+    return data.count(placeholder.encode()) >= len(exercise.checks)
 
 
-def join_modules(modules: dict[str, bytes], exercises: list[Exercise]) -> dict[str, bytes]:
-    """Return for each exercise the modules, one after the other, that have its functions."""
-    files = {}
+def exact_exercise(name: str, exercises: list[Exercise]) -> Exercise | None:
+    """Return the exercise whose file has this name."""
     for exercise in exercises:
-        paths = list_modules([exercise])
-        if all(path in modules for path in paths):
-            # The grader knows the package's functions by their code, to which the line belongs.
-            # With one line more, nobody is suspected who has written the same in the same place.
-            texts = [f"# {path}\n".encode() + modules[path] for path in paths]
-            files[exercise.id] = b"\n".join(texts)
-    return files
+        if name.lower() == f"{exercise.name}.py":
+            return exercise
+    return None
 
 
 def find_exercise(name: str, exercises: list[Exercise]) -> tuple[Exercise, bool] | None:
@@ -154,91 +206,72 @@ def find_exercise(name: str, exercises: list[Exercise]) -> tuple[Exercise, bool]
     """
     if not name.lower().endswith(".py"):
         return None
-    for exercise in exercises:
-        if name.lower() == f"{exercise.name}.py":
-            return exercise, False
-    match = re.search(r"(?<![a-z0-9])ex0*(\d+)(?!\d)", name.lower())
+    exact = exact_exercise(name, exercises)
+    if exact:
+        return exact, False
+    match = match_number(name)
     for exercise in exercises:
         if match and exercise.number == int(match[1]):
             return exercise, True
     return None
 
 
-def list_files(
-    path: Path, exercises: list[Exercise], notes: list[str]
-) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yield the place and the bytes of each file of an exercise in a folder or a zip."""
-    if path.is_symlink():
-        notes.append(f"{path.name} is a link, which is not followed")
-        return
-    if not path.is_dir():
-        yield from list_zip(path, exercises, notes)
-        return
-
-    count = 0
-    for root, folders, names in os.walk(path):
-        folders[:] = sorted(set(folders) - PASSED_OVER)
-        for name in sorted(names):
-            count += 1
-            if count > MAX_ENTRIES:
-                notes.append(f"it has more than {MAX_ENTRIES:,} files: the others are not read")
-                return
-            yield from list_entry(Path(root, name), path, exercises, notes)
+def match_number(name: str) -> re.Match | None:
+    """Return the match of "ex5", "ex05" or "exercise_5" in a name, the number as its group."""
+    return re.search(r"(?<![a-z0-9])ex(?:ercise)?[ _-]?0*(\d{1,3})(?!\d)", name, re.IGNORECASE)
 
 
-def list_entry(
-    path: Path, root: Path, exercises: list[Exercise], notes: list[str]
-) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yield one file of a folder, or those of a zip in it, as learning platforms pack them."""
-    place = PurePosixPath(path.relative_to(root).as_posix())
-    is_zip = path.suffix.lower() == ".zip"
-    if not is_zip and not find_key(place, exercises):
-        return
-    if path.is_symlink() or not path.is_file():
-        notes.append(f"{place} is a link or no file, and is not read")
-    elif is_zip:
-        yield from list_zip(path, exercises, notes)
-    elif path.stat().st_size > MAX_BYTES:
-        notes.append(f"{place} is too large, and is not read")
-    else:
-        yield place, path.read_bytes()
+# Modules of the package
 
 
-def list_zip(
-    path: Path, exercises: list[Exercise], notes: list[str]
-) -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yield the files of exercises in a zip."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for entry in archive.infolist()[:MAX_ENTRIES]:
-                place = PurePosixPath(entry.filename.replace("\\", "/"))
-                if entry.is_dir() or PASSED_OVER & set(place.parts):
-                    continue
-                if not find_key(place, exercises):
-                    continue
-                problem = find_problem(entry, place)
-                if problem:
-                    notes.append(f"{place} {problem}, and is not read")
-                    continue
-                with archive.open(entry) as file:
-                    data = file.read(MAX_BYTES + 1)
-                if len(data) > MAX_BYTES:
-                    notes.append(f"{place} is too large, and is not read")
-                else:
-                    yield place, data
-    except BROKEN_ZIP as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        notes.append(f"{path.name} cannot be read as a zip: {reason}")
+def module_paths(exercises: Iterable[Exercise]) -> list[PurePosixPath]:
+    """Return "nanos2t/transcription/alignment.py" and so on for all functions of exercises."""
+    targets = [target for exercise in exercises for target in exercise.checks]
+    modules = [target.partition(":")[0].replace(".", "/") for target in targets]
+    return [PurePosixPath(f"nanos2t/{module}.py") for module in dict.fromkeys(modules)]
 
 
-def find_problem(entry: zipfile.ZipInfo, place: PurePosixPath) -> str:
-    """Return why an entry of a zip is not to be read, or ""."""
-    if place.is_absolute() or ".." in place.parts or ":" in place.parts[0]:
-        return "leads out of the zip"
-    if stat.S_ISLNK(entry.external_attr >> 16):
-        return "is a link"
-    if entry.flag_bits & 1:
-        return "is encrypted"
-    if entry.file_size > MAX_BYTES:
-        return "is too large"
-    return ""
+def list_modules(exercise: Exercise, files: Files) -> list[Candidate]:
+    """Return the modules with the functions of an exercise, as one candidate, if all are there."""
+    kind = MODULES
+    modules = {}
+    places = []
+    for module in module_paths([exercise]):
+        matches = [item for item in files if f"/{item[0]}".endswith(f"/{module}")]
+        if not matches:
+            # Platforms that take single files lose the folder.
+            matches = [item for item in files if item[0].name == module.name]
+            kind = MODULES_ELSEWHERE
+        if not matches:
+            return []
+        place, data = min(matches, key=lambda item: (len(item[0].parts), str(item[0])))
+        modules[str(module)] = data
+        places.append(place)
+    text = join_modules(modules, [exercise])[exercise.id]
+    return [Candidate(kind, places, text, is_unwritten(exercise, text))]
+
+
+def join_modules(modules: dict[str, bytes], exercises: list[Exercise]) -> dict[str, bytes]:
+    """Return for each exercise the modules, one after the other, that have its functions."""
+    files = {}
+    for exercise in exercises:
+        paths = [str(path) for path in module_paths([exercise])]
+        if all(path in modules for path in paths):
+            # The grader knows the package's functions by their code, to which the line belongs.
+            # With one line more, nobody is suspected who has written the same in the same place.
+            texts = []
+            for path in paths:
+                texts.append(f"# {path}\n".encode() + modules[path].removeprefix(codecs.BOM_UTF8))
+            files[exercise.id] = b"\n".join(texts)
+    return files
+
+
+def is_unchanged(candidate: Candidate, exercise: Exercise) -> bool:
+    """Return whether modules are those of this package."""
+    if candidate.kind not in (MODULES, MODULES_ELSEWHERE):
+        return False
+    ours = {}
+    for path in module_paths([exercise]):
+        ours[str(path)] = (PACKAGE.parent / path).read_bytes()
+    text = join_modules(ours, [exercise])[exercise.id]
+    return candidate.data.replace(b"\r\n", b"\n") == text.replace(b"\r\n", b"\n")
