@@ -298,12 +298,7 @@ FILES = [
         "if False:",
         "test_checkpoint.py::test_pickles_in_shards",
     ),
-    Mistake(
-        "remap.py",
-        "if missing:",
-        "if False:",
-        "test_remap.py::test_damage_is_named",
-    ),
+    Mistake("remap.py", "if missing:", "if False:", "test_remap.py::test_damage_is_named"),
     Mistake(
         "training/state.py",
         "write_atomically(path, write)",
@@ -438,12 +433,7 @@ COMMANDS = [
         "if False:",
         "cli/test_main.py::test_usage",
     ),
-    Mistake(
-        "cli/main.py",
-        "return INTERRUPTED",
-        "return 0",
-        "cli/test_main.py::test_interrupted",
-    ),
+    Mistake("cli/main.py", "return INTERRUPTED", "return 0", "cli/test_main.py::test_interrupted"),
     Mistake(
         "cli/main.py",
         "signal.signal(signal.SIGTERM, handler)",
