@@ -290,6 +290,31 @@ def test_a_package_that_is_missing_is_named(folder: Path, tmp_path: Path, monkey
     assert stop.value.code == 1 and results == "_: needs num2words: pip install num2words\n"
 
 
+def test_weights_are_mixed_by_their_share():
+    model = torch.nn.Linear(2, 2)
+    other = torch.nn.Linear(2, 2)
+    expected = {
+        name: 0.75 * weight + 0.25 * other.state_dict()[name]
+        for name, weight in model.state_dict().items()
+    }
+    spoken_numbers.mix_weights(model, other, 0.25)
+    for name, weight in model.state_dict().items():
+        assert torch.allclose(weight, expected[name])
+    with pytest.raises(ValueError, match=r"^--mix: its weights have other names or shapes"):
+        spoken_numbers.mix_weights(model, torch.nn.Linear(2, 3), 0.25)
+
+
+def test_a_trained_model_is_packed_with_a_share_of_another(tmp_path: Path, monkeypatch):
+    """A share of 1 is the other model itself."""
+    path = tmp_path / "packed"
+    options = f"_ pack --model {BUNDLED} --mix {BUNDLED} --share 1 --output {path}"
+    monkeypatch.setattr("sys.argv", options.split())
+    spoken_numbers.main()
+    packed, bundled = (load_file(Path(folder) / "model.safetensors") for folder in (path, BUNDLED))
+    assert packed.keys() == bundled.keys()
+    assert all(torch.equal(packed[name], bundled[name]) for name in packed)
+
+
 def test_the_recipe_runs_and_its_model_is_packed_for_transformers(numbers: Path, tmp_path: Path):
     transformers = pytest.importorskip("transformers")
     home = Path(spoken_numbers.__file__).parent
@@ -299,7 +324,8 @@ def test_the_recipe_runs_and_its_model_is_packed_for_transformers(numbers: Path,
     flags |= {"model": str(tmp_path / "first" / "last"), "output": str(tmp_path / "run")}
     run_training(train_config.resolve_config(flags, str(home / "tight.json")))
     packed = tmp_path / "packed"
-    spoken_numbers.pack(SimpleNamespace(model=str(tmp_path / "run" / "last"), output=packed))
+    last = str(tmp_path / "run" / "last")
+    spoken_numbers.pack(SimpleNamespace(model=last, mix=None, output=packed))
     assert {x.dtype for x in load_file(packed / "model.safetensors").values()} == {torch.float16}
     theirs, report = transformers.SpeechEncoderDecoderModel.from_pretrained(
         packed, output_loading_info=True

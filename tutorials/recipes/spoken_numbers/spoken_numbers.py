@@ -21,6 +21,7 @@ from digits import LANGUAGES, draw_digits, spell, spell_all
 from effects import RATE
 from hard_sets import HardSet, draw_hard_sets, draw_set
 from hard_table import Row, format_table, score_texts, write_card
+from torch import nn
 from tqdm import tqdm
 from utterances import (
     KEPT_VOICES,
@@ -78,6 +79,8 @@ def write_items(items: Iterable[Item], name: str, output: Path) -> None:
 def pack(options: argparse.Namespace) -> None:
     """Copy a trained model with its weights rounded to float16, so that it is small."""
     stt = nanos2t.load(options.model)
+    if options.mix:
+        mix_weights(stt.model, nanos2t.load(options.mix).model, options.share)
     stt.model.half()
     stt.save_pretrained(options.output)
 
@@ -85,6 +88,23 @@ def pack(options: argparse.Namespace) -> None:
     path = options.output / "config.json"
     config = json.loads(path.read_text()) | {"dtype": "float32"}
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+@torch.no_grad()
+def mix_weights(model: nn.Module, other: nn.Module, share: float) -> None:
+    """Move the weights of `model` by a share of the way to those of `other`.
+
+    A model that was trained further for hard conditions, mixed with the one that it began as, is
+    good in both (Wortsman et al. 2022, Robust fine-tuning of zero-shot models). ValueError: the
+    models differ in more than the values of their weights.
+    """
+    weights = model.state_dict()
+    targets = other.state_dict()
+    shapes = {name: weight.shape for name, weight in weights.items()}
+    if shapes != {name: target.shape for name, target in targets.items()}:
+        raise ValueError("--mix: its weights have other names or shapes than those of --model")
+    for name, weight in weights.items():
+        weight.lerp_(targets[name], share)
 
 
 # Evaluate
@@ -257,6 +277,8 @@ def build_parser() -> argparse.ArgumentParser:
     command = add_command(pack)
     command.add_argument("--output", type=Path, required=True)
     command.add_argument("--model", required=True, help="folder")
+    command.add_argument("--mix", help="folder of another model, to mix the weights with")
+    command.add_argument("--share", type=float, default=0.25, help="of the other one's weights")
 
     command = add_command(evaluate)
     add_data(command)
