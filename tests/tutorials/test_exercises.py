@@ -358,6 +358,8 @@ def test_distance():
     nan = float("nan")
     assert between(torch.ones(2), np.ones(2)) == 0 == between((1, None), (1, None))
     assert between([1.0, nan], [1.0, nan]) == 0 < between([1.0, 2.0], [1.0, 2.1]) < 0.1
+    # Of two numbers as large as these, whole ones are either equal or not.
+    assert between(1e8, 1e8 + 1) < TOLERANCE < 1 == between(10**8, 10**8 + 1)
     for one, two in (
         ([1.0], [nan]),
         ([1.0], [1]),

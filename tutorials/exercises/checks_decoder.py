@@ -72,7 +72,8 @@ def attend_memory_ignores_padding(function) -> bool:
 
 def check_decoder_block(function, draw: Draw):
     mask = memory_mask(5, 3)
-    for name, config in ("BERT", BERT), ("GPT-2", GPT2):
+    for config in BERT, GPT2:
+        name = f"pre_norm={config.pre_norm}"
         block = draw.weights(Block(config), 33)
         memory = keys_values(block, draw(35, 2, 5, 12))
         result = function(block, draw(34, 2, 4, 12), memory, mask, None)
@@ -81,7 +82,9 @@ def check_decoder_block(function, draw: Draw):
         cache = KVCache(2, config, 6, draw(36, 1))
         steps = [function(block, x, memory, mask, cache) for x in draw(37, 3, 2, 1, 12)]
         yield f"{name}, token by token with a cache", (steps, cache.length)
-    yield "GPT-2, no padding, 2 beams", function(block, draw(71, 4, 3, 12), memory, None, None)
+        beams = function(block, draw(71, 6, 3, 12), memory, mask, None)
+        yield f"{name}, 3 beams of each utterance", beams
+        yield f"{name}, no padding", function(block, draw(34, 2, 4, 12), memory, None, None)
 
 
 def decoder_block_is_causal(function) -> bool:

@@ -53,6 +53,9 @@ def check_conv_output_lengths(function, draw: Draw):
     short = function(torch.tensor([9, 5, 10, 4, 0]), nn.Conv1d(1, 1, 10, 5))
     # A negative number is no frame.
     yield "items shorter than the kernel", short.clamp(min=0) if is_tensor(short) else short
+    # float32 has no such numbers.
+    long = torch.tensor([100_000_009, 100_000_010, 123_456_789])
+    yield "a recording of two hours", function(long, nn.Conv1d(1, 1, 10, 5))
     yield "lengths is None", function(None, nn.Conv1d(1, 1, 2, 2))
 
 
@@ -180,6 +183,9 @@ def check_feature_encoder(function, draw: Draw):
     with_nan = x.clone()
     with_nan[1, 30:] = torch.nan
     yield "NaN in the padding", call(group, with_nan, lengths)
+    # The frame of an item that is shorter has zeros in it.
+    with_nan[1, 9:] = torch.nan
+    yield "NaN in the padding of a short item", call(group, with_nan, torch.tensor([43, 9]))
 
 
 def feature_encoder_ignores_padding(function) -> bool:

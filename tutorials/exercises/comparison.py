@@ -69,12 +69,17 @@ def named_parts(value: object) -> dict[str, object]:
 
 
 def relative_errors(result: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return |result - expected| / (1 + |expected|), infinite where only one of them is finite."""
+    """Return |result - expected| / (1 + |expected|), infinite where only one of them is finite.
+
+    Whole numbers are right or wrong, however large they are: theirs is |result - expected|.
+    """
+    is_whole = kind_of(expected) == "whole numbers"
     result = result.astype(float)
     expected = expected.astype(float)
     with np.errstate(invalid="ignore"):
         equal = (result == expected) | (np.isnan(result) & np.isnan(expected))
-        distances = np.abs(result - expected) / (1 + np.abs(expected))
+        scales = 1.0 if is_whole else 1 + np.abs(expected)
+        distances = np.abs(result - expected) / scales
     distances = np.where(np.isfinite(distances), distances, np.inf)
     return np.where(equal, 0.0, distances)
 

@@ -89,8 +89,8 @@ CONV_BLOCK = Exercise(
         A ConvLayer has `self.conv`, `self.norm` (call it with x and the lengths after the
         convolution; None in some layers) and `self.activation`. The FeatureEncoder has
         `self.conv_layers` (call each with x and the lengths) and `self.min_samples`. It sets the
-        padding of x to zero. Shorter clips are padded with zeros to min_samples, and items that
-        are shorter count as min_samples long.
+        padding of x to zero, even if it is NaN. Shorter clips are padded with zeros to
+        min_samples, and items that are shorter count as min_samples long.
 
         The layout changes on the way: the waveforms are (B, L), the convolutions need (B, C, T),
         with C = 1 at first, and the frames that FeatureEncoder returns are (B, T, C).""",

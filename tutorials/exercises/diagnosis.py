@@ -196,12 +196,18 @@ def describe_largest_error(answer: Answer, expected: Answer, where: str) -> str:
     worst = np.unravel_index(errors[name].argmax(), errors[name].shape)
     share = 100 * float((errors[name] > TOLERANCE).mean())
     place = f" at {list(map(int, worst))}" if worst else ""
-    value = answer[name][worst].item()
-    wanted = expected[name][worst].item()
+    value = format_number(answer[name][worst])
+    wanted = format_number(expected[name][worst])
     return (
-        f"{where}: {share:.0f} % of result{name} is wrong, "
-        f"worst{place}: {value:.6g}, expected {wanted:.6g}"
+        f"{where}: {share:.0f} % of result{name} is wrong, worst{place}: {value}, expected {wanted}"
     )
+
+
+def format_number(number: np.generic) -> str:
+    """Return all digits of a whole number, six of any other."""
+    if kind_of(number) == "whole numbers":
+        return str(number.item())
+    return f"{number.item():.6g}"
 
 
 def explain_exception(error: BaseException, where: str) -> tuple[str, str]:
