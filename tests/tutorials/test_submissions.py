@@ -138,6 +138,17 @@ def test_broken_zips_are_told(tmp_path):
     assert read(path).files == {"ex05": b"right"}
 
 
+def test_an_encrypted_zip_is_told(tmp_path):
+    path = write_zip(tmp_path / "Ada.zip", {FIRST: "secret"})
+    content = bytearray(path.read_bytes())
+    # The first bit of the flags of the file, and of its entry in the list at the end.
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    submission = read(path)
+    assert not submission.files and "encrypted" in submission.notes[0]
+
+
 def test_links_are_not_followed(tmp_path):
     other = write_folder(tmp_path / "Alan", {FIRST: "Alan's"})
     ada = write_folder(tmp_path / "Ada", {FIFTH: "right"})
@@ -398,6 +409,7 @@ def test_names_that_are_not_recognised_are_told(tmp_path):
         f"{EXERCISES[9].name}.py.1.bak": "",
         "handout/nanos2t/__init__.py": "",
         "handout/README.md": "",
+        "handout/TASKS.md": "",
         "handout/tutorials/exercises/course.py": "",
         f"work/{FIFTH}": "",
         ".vscode/settings.json": "",

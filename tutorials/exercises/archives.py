@@ -178,8 +178,6 @@ def list_zip(file: BinaryIO, folder: PurePosixPath) -> Iterator[Entry]:
             problem = find_way_out(place)
             if stat.S_ISLNK(item.external_attr >> 16):
                 problem = problem or "is a link"
-            if item.flag_bits & 1:
-                problem = problem or "is encrypted"
             yield Entry(join_place(folder, place), problem, partial(archive.open, item))
 
 

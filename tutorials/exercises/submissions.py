@@ -18,8 +18,8 @@ from exercises.targets import PACKAGE
 
 # Folders of a checkout that has them all: what is in them came with the course.
 COURSE_FOLDERS = {"answers", "stubs"}
-# What the grader and the system write beside the work.
-BESIDE = {"hints.json", "Thumbs.db", "desktop.ini"}
+# What the grader, the hand-out and the system have beside the work.
+BESIDE = {"hints.json", "TASKS.md", "Thumbs.db", "desktop.ini"}
 BESIDE_SUFFIXES = {".bak", ".key", ".pyc"}
 NUM_NAMES = 5  # of files that a note shows
 
