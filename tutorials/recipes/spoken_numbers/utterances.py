@@ -219,10 +219,10 @@ def draw_other(recordings: Recordings, rng: np.random.Generator) -> np.ndarray:
     """Draw speech or music without any digit: (L,)."""
     kind = rng.random()
     samples = int(rng.uniform(0.3, 5.0) * RATE)
-    if kind < 0.2:
-        draw = draw_buzz if kind < 0.05 else draw_tones
+    if kind < 0.35:
+        draw = draw_buzz if kind < 0.07 else draw_tones
         return draw(samples, rng) * 0.1
-    if kind < 0.3:
+    if kind < 0.45:
         return draw_crowd(samples, recordings, rng)
 
     # Other words by voices, or digits backwards, but nine, which is itself backwards.
