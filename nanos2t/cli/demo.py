@@ -31,5 +31,7 @@ def run(options: argparse.Namespace) -> int:
             result = stt.transcribe(sample, language=language)
         write_stdout(f"{language:>{width}}  {result}\n")
 
-    log_stderr(f"{time.perf_counter() - started:.1f} s, loading included")
+    log_stderr(
+        f"{time.perf_counter() - started:.1f} s, with loading the model, without importing torch"
+    )
     return 0

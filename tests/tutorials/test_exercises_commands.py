@@ -15,8 +15,9 @@ import pytest
 from exercises import folders
 from exercises.comparison import read_key
 from exercises.course import EXERCISES, select_exercises
-from exercises.grading import FAIL, OK
+from exercises.grading import FAIL, OK, Part, Result
 from exercises.processes import Limits, grade_exercises
+from exercises.report import format_result, note_delays
 from exercises.targets import student
 from helpers.answers import exercise_number, read_answer
 
@@ -134,10 +135,44 @@ def test_watch_checks_a_file_again_when_it_is_saved(folder):
     exercise.path(folder).write_text(read_answer(exercise), encoding="utf-8")
     text = read_until("Watching")
     assert " ok " in text and "1 of 1" in text
+    assert "The next one, cross-attention: nanos2t exercises 9\n" in text
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=60)
     timer.cancel()
-    assert (process.returncode, error) == (130, "nanos2t: interrupted\n")
+    assert (process.returncode, out) == (130, "\nNo longer watching.\n")
+    assert "interrupted" not in error
+
+
+def test_a_result_that_takes_long_is_announced():
+    exercise = exercise_number(8)
+    texts = []
+    is_written = threading.Event()
+
+    def write(text: str) -> None:
+        texts.append(text)
+        is_written.set()
+
+    def results():
+        assert is_written.wait(60)
+        yield "a result"
+
+    assert [*note_delays([exercise], results(), 0.0, write)] == ["a result"]
+    assert texts == [
+        "08  causal mask: no result after 0 s; what takes 30 s of the processor's time is stopped\n"
+    ]
+    assert [*note_delays([exercise], iter(["another"]), 1e5, write)] == ["another"]
+    assert len(texts) == 1
+
+
+def test_functions_that_were_not_checked_are_counted():
+    parts = [Part("split_heads", "FAIL")]
+    result = Result("ex05", "attention", "FAIL", "split_heads: wrong", parts=parts)
+    assert format_result(result).endswith("wrong  (3 later functions are not checked yet)")
+    result.parts = parts * 3
+    assert format_result(result).endswith("wrong  (1 later function is not checked yet)")
+    for all_or_none in parts * 4, []:
+        result.parts = all_or_none
+        assert format_result(result).endswith("split_heads: wrong")
 
 
 def test_report_with_second_answers(run, folder, tmp_path):

@@ -7,7 +7,6 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
 
 from exercises import folders, handout, make
 from exercises.course import select_exercises
@@ -17,11 +16,13 @@ from exercises.folders import prepare_work, relative_path
 from exercises.grade_class import Order, grade_class
 from exercises.grading import OK, TODO
 from exercises.processes import Limits, grade_exercises
-from exercises.report import format_result, format_summary, format_task
+from exercises.report import format_result, format_summary, format_task, note_delays
 from exercises.targets import is_written, package_function, source_location
 from exercises.watch import watch_exercises
 
 Write = Callable[[str], None]
+
+INTERRUPTED = 130  # the exit code of what Ctrl-C has ended
 
 
 def run(options: Namespace, write: Write) -> int:
@@ -59,12 +60,19 @@ def run_with_stubs(command: str, arguments: list[str], options: Namespace, write
     return grade_class(read_order(arguments, options), write)
 
 
-def watch(exercises: list[Exercise], write: Write, options: Namespace) -> NoReturn:
-    """Grade the work folder again on each save. ValueError: an option does not go with that."""
+def watch(exercises: list[Exercise], write: Write, options: Namespace) -> int:
+    """Grade the work folder again on each save, until Ctrl-C; return the exit code.
+
+    ValueError: an option does not go with that.
+    """
     if options.json or options.reference:
         raise ValueError("--watch goes with neither --json nor --reference")
     folder = folders.WORK if prepare_work() else None
-    watch_exercises(exercises, folder, write)
+    try:
+        watch_exercises(exercises, folder, write)
+    except KeyboardInterrupt:
+        write("\nNo longer watching.\n")
+    return INTERRUPTED
 
 
 def read_order(words: list[str], options: Namespace) -> Order:
@@ -102,7 +110,8 @@ def grade(exercises: list[Exercise], write: Write, options: Namespace) -> int:
     seed = options.seed
     if seed is None:
         seed = new_seed()
-    for result in grade_exercises(exercises, folder, Limits(seed=seed)):
+    graded = grade_exercises(exercises, folder, Limits(seed=seed))
+    for result in note_delays(exercises, graded):
         results.append(result)
         if not as_json:
             write(format_result(result) + "\n")

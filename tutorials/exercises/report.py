@@ -1,22 +1,65 @@
 """What students read on the terminal."""
 
+import sys
 import textwrap
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from exercises.course import EXERCISES, select_exercises
 from exercises.exercise import Exercise
 from exercises.folders import HERE, relative_path
-from exercises.grading import FAIL, OK, TODO, Result
+from exercises.grading import FAIL, OK, Part, Result
+from exercises.processes import SECONDS
 from exercises.targets import source_location
+
+NOTE_SECONDS = 10  # without a result, until the student is told so
+
+
+def write_error(text: str) -> None:
+    print(text, end="", file=sys.stderr, flush=True)
+
+
+def note_delays(
+    exercises: list[Exercise],
+    results: Iterator[Result],
+    seconds: float = NOTE_SECONDS,
+    write: Callable[[str], None] = write_error,
+) -> Iterator[Result]:
+    """Yield the results of exercises, and write a line while one of them takes long."""
+    for exercise in exercises:
+        text = (
+            f"{exercise.id[2:]}  {exercise.title}: no result after {seconds:g} s; what takes "
+            f"{SECONDS} s of the processor's time is stopped\n"
+        )
+        timer = threading.Timer(seconds, write, [text])
+        timer.daemon = True
+        timer.start()
+        try:
+            result = next(results)
+        finally:
+            timer.cancel()
+        yield result
 
 
 def format_result(result: Result) -> str:
     """Return a line about an exercise; one that is not right yet has its minutes and stars."""
     line = f"{result.id[2:]}  {result.title:<42} {result.status:<4}  {result.sentence}"
-    if result.status != TODO:
-        return line
     [exercise] = select_exercises([result.id])
+    if result.status == FAIL:
+        return line + format_unchecked(len(exercise.checks), result.parts)
+    if result.status == OK:
+        return line
     return f"{line}  ({exercise.minutes} min, {'*' * exercise.difficulty})"
+
+
+def format_unchecked(num_functions: int, parts: list[Part]) -> str:
+    """Return how many functions of an exercise were not checked, because one before is wrong."""
+    num_left = num_functions - len(parts)
+    if not parts or not num_left:
+        return ""
+    noun = "function is" if num_left == 1 else "functions are"
+    return f"  ({num_left} later {noun} not checked yet)"
 
 
 def format_task(exercise: Exercise) -> str:
@@ -34,7 +77,11 @@ def format_summary(results: list[Result], folder: Path | None) -> str:
         return f"{text}, {format_time_left(results)} to go\n{format_next_step(results, folder)}"
     text += "\n"
     if len(results) < len(EXERCISES):
-        return text + "Now all of them: nanos2t exercises\n"
+        later = [exercise for exercise in EXERCISES if exercise.id > results[-1].id]
+        if later:
+            number = later[0].number
+            text += f"The next one, {later[0].title}: nanos2t exercises {number}\n"
+        return text + "All of them: nanos2t exercises\n"
     if folder:
         work = relative_path(folder)
         text += f"All done: nanos2t transcribe FILE --with {work}\n"

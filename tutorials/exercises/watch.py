@@ -6,7 +6,7 @@ from pathlib import Path
 
 from exercises.exercise import Exercise
 from exercises.processes import grade_exercises
-from exercises.report import format_result, format_summary
+from exercises.report import format_result, format_summary, note_delays
 from exercises.targets import source_file
 
 POLL_SECONDS = 0.5
@@ -14,7 +14,7 @@ Write = Callable[[str], None]
 
 
 def watch_exercises(exercises: list[Exercise], folder: Path | None, write: Write) -> None:
-    """Check exercises, and again those whose files change, until the process is interrupted."""
+    """Check exercises, and again those whose files change, until KeyboardInterrupt."""
     stamps = {}
     results = {}
     while True:
@@ -25,7 +25,7 @@ def watch_exercises(exercises: list[Exercise], folder: Path | None, write: Write
                 stamps[exercise.id] = stamp
                 changed.append(exercise)
 
-        for result in grade_exercises(changed, folder):
+        for result in note_delays(changed, grade_exercises(changed, folder)):
             results[result.id] = result
             write(format_result(result) + "\n")
         if changed:
