@@ -107,6 +107,8 @@ def test_results_for_gradescope(assignment):
     result = make_result(RIGHT, RIGHT, Part("unfuse" + SUFFIX, FAIL, "secret", num_cases=2))
     tests = json.loads(make_results(make_student("Ada", result, private), private))["tests"]
     assert [test.get("visibility") for test in tests] == [None, None, "after_published"]
+    assert round(sum(test["max_score"] for test in tests), 6) == 20
+    assert round(sum(test["score"] for test in tests[:2]), 2) == 13.33
 
 
 @pytest.mark.parametrize(("points", "count"), [(20, 3), (30, 7), (0.01, 3), (12.5, 4), (0, 2)])
