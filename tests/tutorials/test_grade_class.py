@@ -243,7 +243,7 @@ def test_a_class_of_thirty(run, tmp_path):
     for (name, number), sentence in expected.items():
         exercise = students[name]["exercises"][number - 1]
         assert sentence.lower() in exercise["sentence"].lower() and exercise["status"] != "ok"
-    assert "leads out of the zip" in students["Ida"]["notes"][0]
+    assert "leads out of the archive" in students["Ida"]["notes"][0]
     assert {path.name for path in (submissions / "Ada").iterdir()} == {
         f"{exercise.name}.py" for exercise in EXERCISES
     }
