@@ -2,6 +2,8 @@
 """The grader graded: stubs, the package, second right answers, every mistake, cheats."""
 
 import itertools
+import pydoc
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +76,14 @@ def stored(exercise, target: str) -> dict[str, dict]:
     """{sentence: {case: answer}} of a key; "" is the right one."""
     right, wrong = read_key(exercise, target)
     return {"": right} | wrong
+
+
+def test_pydoc_knows_what_the_stubs_send_to_it():
+    """It shows what a function says, without the answer below it."""
+    names = []
+    for exercise in EXERCISES:
+        names += re.findall(r"python -m pydoc ([\w.]+)", exercise.task)
+    assert len(names) >= 2 and all(pydoc.locate(name) for name in names)
 
 
 @each

@@ -159,12 +159,12 @@ ATTENTION = Exercise(
         makes the queries, attends and merges the heads.
 
         A mask is bool here, True where a query may look, and broadcasts to (B, N, T, S). (The
-        package's `attend` also takes numbers to add; yours need not.) With
-        `is_causal` (there is no mask then, and T = S) token t sees the tokens 0 to t. `dropout`
-        is 0 here; you may use F.dropout.
+        package's `attend` also takes numbers to add; yours need not.) With `is_causal` (there is no
+        mask then, and T = S) token t sees the tokens 0 to t. `dropout` is 0 here; you may use
+        F.dropout.
 
-        The module has `self.q_proj`, `self.out_proj`, `self.num_heads`, `self.dropout`, and
-        `self.attention_dropout` (a number, for training only).""",
+        The module has `self.q_proj`, `self.out_proj`, `self.num_heads`, `self.dropout` (for what
+        `forward` returns), and `self.attention_dropout` (a number, for training only).""",
     imports="import math\n\n" + TORCH,
     checks={
         "wav2vec2:Attention.split_heads": checks_encoder.check_split_heads,
@@ -229,11 +229,11 @@ EMBEDDINGS = Exercise(
     title="decoder embeddings",
     task="""\
         The input of the decoder's first block is the token embedding, plus the position, plus
-        (in BERT) the token type, and then a norm, and dropout. One class serves all families, so each part
-        may have no effect: `embed_scale` may be 1, `position_offset` 0, `token_types` None,
-        `norm` an identity. The cache already has `past` tokens, so the new ones do not start at
-        position 0. The first type, row 0, is that of all tokens. More tokens, with the past ones,
-        than `self.config.max_positions` are a ValueError.
+        (in BERT) the token type, and then a norm, and dropout. One class serves all families, so
+        each part may have no effect: `embed_scale` may be 1, `position_offset` 0, `token_types`
+        None, `norm` an identity. The cache already has `past` tokens, so the new ones do not start
+        at position 0. The first type, row 0, is that of all tokens. More tokens, with the past
+        ones, than `self.config.max_positions` are a ValueError.
 
         The module has `self.tokens`, `self.positions`, `self.token_types` (embeddings; the last
         one may be None), `self.norm`, `self.dropout`, `self.config.embed_scale` (for the tokens
@@ -460,7 +460,8 @@ BEAM_SEARCH = Exercise(
 
         Given: Beams with `select`, `append`, `pad`, `merge`; `initial_beams(start, K)`, which
         returns the running beams (all are the same, so only the first one counts) and K empty
-        places; IMPOSSIBLE.""",
+        places; IMPOSSIBLE. `python -m pydoc nanos2t.beams.Beams` shows what they say, and no
+        code.""",
     imports=TORCH
     + "\nfrom nanos2t.beams import IMPOSSIBLE, Beams, initial_beams\n"
     + "from nanos2t.decoder import KVCache\n"
@@ -495,9 +496,10 @@ ALIGNMENT = Exercise(
         When was each word said? The cross-attention tells, but not sharply. Dynamic time
         warping finds the cheapest path through a table cost (T tokens, S frames), from the
         first token and frame to the last of both, that never goes back. There is at least one
-        token and one frame, there may be thousands of frames, and a cost may be negative. The path's cost is the sum of its cells,
-        each counted once. Of the ways that do not win a tie (see below) either may be taken. The
-        result lists all its cells in order, as rows (token, frame) of whole numbers.""",
+        token and one frame, there may be thousands of frames, and a cost may be negative. The
+        path's cost is the sum of its cells, each counted once. Of the ways that do not win a tie
+        (see below) either may be taken. The result lists all its cells in order, as rows (token,
+        frame) of whole numbers.""",
     imports="import numpy as np\n",
     checks={"transcription.alignment:dtw": checks_weights.check_dtw},
     hints=(
@@ -528,17 +530,18 @@ WEIGHT_MAP = Exercise(
 
         `import_state` fills all tensors of ours, without copies (by views of theirs), or raises
         a ValueError that names the file (`where`) and the tensor: nothing else is skipped
-        silently, and one of ours that no row covers is missing. `theirs` stays as it is. A row may be at most one of
-        `row.is_alias` (a second name: it must be equal if both are there, and fills in if the
-        first is missing), `row.is_legacy` (an older name; with the new one there, too, it is an
-        error, even if they are equal), `row.is_optional` (may be absent from theirs, and then
-        from the result, or from ours, and then it is skipped) or `row.is_dropped` (theirs only).
-        The flags `fallback` and `override` are not part of this exercise.
+        silently, and one of ours that no row covers is missing. `theirs` stays as it is. A row may
+        be at most one of `row.is_alias` (a second name: it must be equal if both are there, and
+        fills in if the first is missing), `row.is_legacy` (an older name; with the new one there,
+        too, it is an error, even if they are equal), `row.is_optional` (may be absent from theirs,
+        and then from the result, or from ours, and then it is skipped) or `row.is_dropped` (theirs
+        only). The flags `fallback` and `override` are not part of this exercise.
 
         Given: `match_rows(rows, ours)` yields (our names, their name, row) for each tensor,
         aliases last; `compile_pattern(row.theirs).fullmatch(name)` tells whether a row covers a
         name of theirs; `shorten(names)` lists names; `fuse(tensors, row)` is the reverse of
-        `unfuse`, and on the meta device gives the shape to expect.""",
+        `unfuse`, and on the meta device gives the shape to expect. They are in the file of the
+        answer: `python -m pydoc nanos2t.remap.match_rows` shows what one says, and no code.""",
     imports="from collections.abc import Mapping\n\n"
     "import torch\nfrom torch import Tensor, equal\n\n"
     "from nanos2t.remap import TensorRow, compile_pattern, fuse, match_rows\n"

@@ -5,12 +5,12 @@ size D, `attention_weights` is the softmax, `attend` the whole formula, and `for
 makes the queries, attends and merges the heads.
 
 A mask is bool here, True where a query may look, and broadcasts to (B, N, T, S). (The
-package's `attend` also takes numbers to add; yours need not.) With
-`is_causal` (there is no mask then, and T = S) token t sees the tokens 0 to t. `dropout`
-is 0 here; you may use F.dropout.
+package's `attend` also takes numbers to add; yours need not.) With `is_causal` (there is no
+mask then, and T = S) token t sees the tokens 0 to t. `dropout` is 0 here; you may use
+F.dropout.
 
-The module has `self.q_proj`, `self.out_proj`, `self.num_heads`, `self.dropout`, and
-`self.attention_dropout` (a number, for training only).
+The module has `self.q_proj`, `self.out_proj`, `self.num_heads`, `self.dropout` (for what
+`forward` returns), and `self.attention_dropout` (a number, for training only).
 
 In the package this is in nanos2t/wav2vec2.py; try it before you look.
 Change no argument in place, unless the text asks for it.

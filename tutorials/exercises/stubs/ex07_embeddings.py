@@ -1,11 +1,11 @@
 """Exercise 7: decoder embeddings
 
 The input of the decoder's first block is the token embedding, plus the position, plus
-(in BERT) the token type, and then a norm, and dropout. One class serves all families, so each part
-may have no effect: `embed_scale` may be 1, `position_offset` 0, `token_types` None,
-`norm` an identity. The cache already has `past` tokens, so the new ones do not start at
-position 0. The first type, row 0, is that of all tokens. More tokens, with the past ones,
-than `self.config.max_positions` are a ValueError.
+(in BERT) the token type, and then a norm, and dropout. One class serves all families, so
+each part may have no effect: `embed_scale` may be 1, `position_offset` 0, `token_types`
+None, `norm` an identity. The cache already has `past` tokens, so the new ones do not start
+at position 0. The first type, row 0, is that of all tokens. More tokens, with the past
+ones, than `self.config.max_positions` are a ValueError.
 
 The module has `self.tokens`, `self.positions`, `self.token_types` (embeddings; the last
 one may be None), `self.norm`, `self.dropout`, `self.config.embed_scale` (for the tokens

@@ -42,7 +42,8 @@ leave, all K of them at once, as in the package. Sampling, early_stopping="never
 
 Given: Beams with `select`, `append`, `pad`, `merge`; `initial_beams(start, K)`, which
 returns the running beams (all are the same, so only the first one counts) and K empty
-places; IMPOSSIBLE.
+places; IMPOSSIBLE. `python -m pydoc nanos2t.beams.Beams` shows what they say, and no
+code.
 
 In the package this is in nanos2t/decoder.py and nanos2t/generate.py; try it before you look.
 Change no argument in place, unless the text asks for it.

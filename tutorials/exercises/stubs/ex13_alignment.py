@@ -3,9 +3,10 @@
 When was each word said? The cross-attention tells, but not sharply. Dynamic time
 warping finds the cheapest path through a table cost (T tokens, S frames), from the
 first token and frame to the last of both, that never goes back. There is at least one
-token and one frame, there may be thousands of frames, and a cost may be negative. The path's cost is the sum of its cells,
-each counted once. Of the ways that do not win a tie (see below) either may be taken. The
-result lists all its cells in order, as rows (token, frame) of whole numbers.
+token and one frame, there may be thousands of frames, and a cost may be negative. The
+path's cost is the sum of its cells, each counted once. Of the ways that do not win a tie
+(see below) either may be taken. The result lists all its cells in order, as rows (token,
+frame) of whole numbers.
 
 In the package this is in nanos2t/transcription/alignment.py; try it before you look.
 Change no argument in place, unless the text asks for it.

@@ -11,17 +11,18 @@ weights are floats. The message begins with `where`, the file and the tensor.
 
 `import_state` fills all tensors of ours, without copies (by views of theirs), or raises
 a ValueError that names the file (`where`) and the tensor: nothing else is skipped
-silently, and one of ours that no row covers is missing. `theirs` stays as it is. A row may be at most one of
-`row.is_alias` (a second name: it must be equal if both are there, and fills in if the
-first is missing), `row.is_legacy` (an older name; with the new one there, too, it is an
-error, even if they are equal), `row.is_optional` (may be absent from theirs, and then
-from the result, or from ours, and then it is skipped) or `row.is_dropped` (theirs only).
-The flags `fallback` and `override` are not part of this exercise.
+silently, and one of ours that no row covers is missing. `theirs` stays as it is. A row may
+be at most one of `row.is_alias` (a second name: it must be equal if both are there, and
+fills in if the first is missing), `row.is_legacy` (an older name; with the new one there,
+too, it is an error, even if they are equal), `row.is_optional` (may be absent from theirs,
+and then from the result, or from ours, and then it is skipped) or `row.is_dropped` (theirs
+only). The flags `fallback` and `override` are not part of this exercise.
 
 Given: `match_rows(rows, ours)` yields (our names, their name, row) for each tensor,
 aliases last; `compile_pattern(row.theirs).fullmatch(name)` tells whether a row covers a
 name of theirs; `shorten(names)` lists names; `fuse(tensors, row)` is the reverse of
-`unfuse`, and on the meta device gives the shape to expect.
+`unfuse`, and on the meta device gives the shape to expect. They are in the file of the
+answer: `python -m pydoc nanos2t.remap.match_rows` shows what one says, and no code.
 
 In the package this is in nanos2t/remap.py; try it before you look.
 Change no argument in place, unless the text asks for it.
