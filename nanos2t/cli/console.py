@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from tqdm import tqdm
 
+# The message of the exception that stands for a body in `nanos2t exercises export`
+UNWRITTEN = re.compile(r"ex(\d\d)")
+
 FAILED = 1
 USAGE = 2
 NO_MODEL = 3
@@ -44,7 +47,17 @@ def exit_with(
     try:
         yield
     except kinds as error:
-        raise CommandError(prefix + str(error).removeprefix(prefix), code) from None
+        message = explain_unwritten(error) or str(error)
+        raise CommandError(prefix + message.removeprefix(prefix), code) from None
+
+
+def explain_unwritten(error: Exception) -> str:
+    """Return a sentence about a function that an exercise has left to the student, or ""."""
+    match = UNWRITTEN.fullmatch(str(error))
+    if not isinstance(error, NotImplementedError) or not match:
+        return ""
+    number = int(match[1])
+    return f"this needs exercise {number}, which is not written yet: nanos2t exercises {number}"
 
 
 def log_stderr(message: object) -> None:

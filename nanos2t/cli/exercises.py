@@ -47,6 +47,11 @@ def add_command(commands) -> None:
     parser.add_argument(
         "--solutions", action="store_true", help="export the solutions instead of a hand-out"
     )
+    parser.add_argument(
+        "--exercises",
+        metavar="LIST",
+        help="those of a hand-out, such as 1,2,5: the functions of all others stay in it",
+    )
     add_class_options(parser)
 
 

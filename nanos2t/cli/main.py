@@ -25,7 +25,15 @@ from nanos2t.cli import (
     train,
     transcribe,
 )
-from nanos2t.cli.console import INTERRUPTED, USAGE, CommandError, log_stderr, write_stdout
+from nanos2t.cli.console import (
+    FAILED,
+    INTERRUPTED,
+    USAGE,
+    CommandError,
+    explain_unwritten,
+    log_stderr,
+    write_stdout,
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -96,6 +104,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def report_error(error: Exception) -> int:
     """Write the line of a CommandError, and return its exit code. Other errors are raised."""
+    unwritten = explain_unwritten(error)
+    if unwritten:
+        log_stderr(unwritten)
+        return FAILED
     if not isinstance(error, CommandError):
         raise error
     if str(error):

@@ -2,12 +2,13 @@
 """nanos2t/cli/exercises.py: which checkout's exercises are meant. tests/tutorials/ has the rest."""
 
 import sys
+from contextlib import nullcontext
 
 import pytest
 
 from nanos2t.cli import exercises
 from nanos2t.cli import main as cli
-from nanos2t.cli.console import CommandError
+from nanos2t.cli.console import CommandError, explain_unwritten
 
 
 @pytest.fixture
@@ -44,3 +45,31 @@ def test_a_checkout_above_the_current_folder(no_checkout, monkeypatch):
     monkeypatch.chdir(below)
     exercises.find_grader()
     assert imported == ["exercises.grader"] and sys.path[0] == str(no_checkout / "tutorials")
+
+
+@pytest.mark.parametrize("identifier, number", [("ex14", 14), ("ex05", 5)])
+def test_what_is_left_to_a_student_is_named(identifier, number, monkeypatch, capsys):
+    """In a hand-out of the exercises: also by commands that expect errors of other kinds."""
+
+    def unwritten(*arguments, **named):
+        raise NotImplementedError(identifier)
+
+    line = f"nanos2t: this needs exercise {number}, which is not written yet: "
+    line += f"nanos2t exercises {number}\n"
+    monkeypatch.setattr("nanos2t.cli.exercises.find_grader", unwritten)
+    assert cli.main(["exercises"]) == 2
+    assert capsys.readouterr().err == line
+    monkeypatch.setattr("nanos2t.cli.exercises.exit_with", lambda code: nullcontext())
+    assert cli.main(["exercises"]) == 1
+    assert capsys.readouterr().err == line
+    assert explain_unwritten(NotImplementedError("ex")) == explain_unwritten(OSError("ex14")) == ""
+
+
+def test_another_package_than_the_one_beside_the_exercises(monkeypatch, capsys, tmp_path):
+    """Verdicts on one and line numbers of the other would be mixed."""
+    from exercises import folders
+
+    monkeypatch.setattr(folders, "HERE", tmp_path / "tutorials" / "exercises")
+    (tmp_path / "nanos2t").mkdir()
+    assert cli.main(["exercises", "1"]) == 2
+    assert f"python -m nanos2t in {tmp_path}, or pip install -e . there" in capsys.readouterr().err

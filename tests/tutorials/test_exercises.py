@@ -20,7 +20,7 @@ from exercises.comparison import (
     read_key,
 )
 from exercises.course import EXERCISES
-from exercises.grading import FAIL, OK, TODO, Result, grade_exercise
+from exercises.grading import FAIL, OK, RUNNING, TODO, Result, grade_exercise
 from exercises.inputs import GPT2, STORED
 from exercises.loading import load_functions
 from exercises.processes import grade_public, try_grading
@@ -176,6 +176,9 @@ def test_import_of_the_answer_is_found_out(exercise, folder):
         "import importlib\ntheirs = importlib.import_module('{0}').{2}",
         "import sys\ntheirs = sys.modules['{0}'].{2}",
         "theirs = __import__('{0}')",
+        "import exercises.grading as g\ng.is_close = lambda *a: True",
+        "import nanos2t.audio as a\nexec(open(a.__file__).read())",
+        "import gc\ntheirs = gc.get_objects()",
     ]
     for cheat in cheats:
         result = grade(exercise, text + "\n\n" + cheat.format(*taken) + "\n", folder)
@@ -391,7 +394,9 @@ def test_each_function_has_a_verdict_of_its_own(folder):
     reported = []
     result = grade_exercise(exercise, folder, reported.append)
 
-    assert reported == result.parts and result.status == FAIL
+    verdicts = [part for part in reported if part.status != RUNNING]
+    assert verdicts == result.parts and len(reported) == 2 * len(verdicts)
+    assert result.status == FAIL
     verdicts = {part.name: (part.status, part.num_right, part.num_cases) for part in result.parts}
     assert list(verdicts) == [short_name(target) for target in exercise.checks]
     wrong = [name for name, (status, _, _) in verdicts.items() if status == FAIL]
@@ -421,7 +426,7 @@ def test_an_exception_is_no_mistake_that_shows_elsewhere(folder):
     text = "def causal_mask(T, past, device):\n    exit()\n"
     result = grade(exercise, text, folder)
     # The line is the student's, not that of exit() in Python.
-    assert result.sentence.endswith("SystemExit: None (line 2)")
+    assert result.sentence.endswith("it ends Python: take out exit() (line 2)")
 
 
 # numbers that are drawn

@@ -46,7 +46,8 @@ def test_what_no_exercise_needs_is_refused_by_name(folder):
     attempts = {
         f"open({str(target)!r}, 'w')": "it writes a file",
         f"os.open({str(target)!r}, os.O_RDWR)": "it writes a file",
-        f"open({str(target)!r})": "it reads",
+        f"open({str(target)!r})": "it reads grades.json, which is refused",
+        "import nanos2t; open(nanos2t.wav2vec2.__file__)": "it reads wav2vec2.py, which is refused",
         f"os.remove({str(target)!r})": "it removes a file",
         "os.fork()": "it starts another process",
         "os.kill(os.getppid(), 9)": "it ends a process",

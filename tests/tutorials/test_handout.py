@@ -83,7 +83,7 @@ def test_its_readme_names_only_what_is_in_it(copy):
         assert (copy / folder).is_dir()
     assert not (copy / "tutorials" / "exercises" / "README.md").exists()
     for word in re.findall(r"nanos2t ([a-z]+) ?[^a-z, ]", text):
-        assert word in ("exercises", "transcribe"), word
+        assert word in ("exercises", "report", "transcribe"), word
 
 
 def test_the_tasks_are_in_it(copy):
@@ -96,6 +96,33 @@ def test_the_tasks_are_in_it(copy):
         near = handout.NEAR_ANSWERS.get(exercise.id, [])
         assert modules.count(line) == len(exercise.checks) + len(near)
     assert "\n\nSTEP 2" in tasks and "under the root" in tasks
+
+
+def test_a_hand_out_of_some_exercises(tmp_path, monkeypatch, capsys):
+    """The functions of all others stay in it, and no command offers them."""
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["exercises", "export", "week", "--exercises", "1, attention,ex08"]) == 0
+    for words in ("export", "x", "--exercises", "1,99"), ("1", "--exercises", "1"):
+        assert cli.main(["exercises", *words]) == 2
+    capsys.readouterr()
+
+    left = {1, 5, 8}
+    modules = "".join(p.read_text(encoding="utf-8") for p in Path("week/nanos2t").rglob("*.py"))
+    for name in "README.md", handout.TASKS_NAME:
+        text = Path("week", name).read_text(encoding="utf-8")
+        for exercise in EXERCISES:
+            assert (exercise.title in text) == (exercise.number in left), exercise.name
+    for exercise in EXERCISES:
+        error = f'raise NotImplementedError("{exercise.id}")'
+        assert (error in modules) == (exercise.number in left), exercise.name
+
+    exercises = Path("week", "tutorials", "exercises")
+    assert (exercises / ".." / "rendered" / "01_waveform_to_frames.md").exists()
+    monkeypatch.setattr(folders, "KEYS", exercises / "keys")
+    monkeypatch.setattr(folders, "STUBS", exercises / "stubs")
+    assert {exercise.number for exercise in folders.select_offered([])} == left
+    with pytest.raises(ValueError, match="exercise 2 is not part of this hand-out"):
+        folders.select_offered(["2"])
 
 
 def test_packed_keys_are_the_keys(copy, monkeypatch):

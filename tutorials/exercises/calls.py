@@ -11,6 +11,7 @@ import torch
 from exercises.comparison import Answer, as_array, flatten_answer, relative_errors
 from exercises.exercise import Exercise, Raised
 from exercises.inputs import STORED, Draw
+from exercises.state import keep_settings
 
 
 class Output(io.StringIO):
@@ -62,7 +63,8 @@ class Probe:
         with_gradient = any(tensor.requires_grad for tensor in tensors)
         output = Output()
         try:
-            with torch.set_grad_enabled(with_gradient), contextlib.redirect_stdout(output):
+            with contextlib.redirect_stdout(output), keep_settings():
+                torch.set_grad_enabled(with_gradient)
                 return self.function(*arguments, **named)
         finally:
             self.output += output.getvalue()

@@ -3,11 +3,11 @@
 
 import pytest
 
-from exercises.course import EXERCISES
+from exercises.folders import select_offered
 from exercises.grading import OK
 
 
-@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
+@pytest.mark.parametrize("exercise", select_offered([]), ids=lambda exercise: exercise.name)
 def test_exercise(exercise, results):
     """Fails unless the exercise is solved: an untouched one fails, too."""
     if results(exercise).status != OK:

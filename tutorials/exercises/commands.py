@@ -9,15 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from exercises import folders, handout, make
-from exercises.course import select_exercises
+from exercises.course import EXERCISES, select_exercise, select_exercises
 from exercises.drawn_cases import new_seed
 from exercises.exercise import Exercise
-from exercises.folders import prepare_work, relative_path
+from exercises.folders import prepare_work, relative_path, select_offered
 from exercises.grade_class import Order, grade_class
 from exercises.grading import OK, TODO
 from exercises.processes import Limits, grade_exercises
 from exercises.report import format_result, format_summary, format_task, note_delays
-from exercises.targets import is_written, package_function, source_location
+from exercises.targets import PACKAGE, is_written, package_function, source_location
 from exercises.watch import watch_exercises
 
 Write = Callable[[str], None]
@@ -32,6 +32,9 @@ def run(options: Namespace, write: Write) -> int:
     """
     command = options.words[0] if options.words else ""
     arguments = options.words[1:]
+    refuse_other_package()
+    if options.exercises is not None and command != "export":
+        raise ValueError("--exercises goes with export only")
     if command in ("export", "grade", "make", "reset"):
         return run_with_stubs(command, arguments, options, write)
     if command == "hint":
@@ -39,10 +42,20 @@ def run(options: Namespace, write: Write) -> int:
     if command == "solution":
         return show_solution(arguments, write, options.yes)
 
-    exercises = select_exercises(options.words)
+    exercises = select_offered(options.words)
     if options.watch:
         return watch(exercises, write, options)
     return grade(exercises, write, options)
+
+
+def refuse_other_package() -> None:
+    """ValueError: the package that runs is not the one beside these exercises."""
+    own = folders.HERE.parents[1] / "nanos2t"
+    if own.is_dir() and own.resolve() != PACKAGE.resolve():
+        raise ValueError(
+            f"this folder has a package of its own, {own}, and {PACKAGE} is installed: "
+            f"run python -m nanos2t in {own.parent}, or pip install -e . there"
+        )
 
 
 def run_with_stubs(command: str, arguments: list[str], options: Namespace, write: Write) -> int:
@@ -54,7 +67,7 @@ def run_with_stubs(command: str, arguments: list[str], options: Namespace, write
     if command == "reset":
         return reset_exercise(arguments, write)
     if command == "export":
-        return export_copy(arguments, write, options.solutions)
+        return export_copy(arguments, write, options)
     if command == "make":
         return make_files(write)
     return grade_class(read_order(arguments, options), write)
@@ -147,7 +160,9 @@ def show_hint(words: list[str], write: Write) -> int:
     for number, text in enumerate(exercise.hints[:shown], 1):
         write(f"{number} of 3: {text}\n")
     if shown == 3:
-        write(f"No more hints. nanos2t exercises solution {exercise.number} --yes\n")
+        has_solutions = folders.STUBS.is_dir()
+        more = f". nanos2t exercises solution {exercise.number} --yes" if has_solutions else ""
+        write(f"No more hints{more}\n")
     return 0
 
 
@@ -195,17 +210,22 @@ def reset_exercise(words: list[str], write: Write) -> int:
     return 0
 
 
-def export_copy(words: list[str], write: Write, solutions: bool) -> int:
+def export_copy(words: list[str], write: Write, options: Namespace) -> int:
     """Write a copy of the package without the bodies of the exercises' functions, or those."""
     if len(words) != 1:
         raise ValueError("expected: nanos2t exercises export FOLDER")
     folder = Path(words[0])
-    if solutions:
+    if options.solutions:
         handout.export_solutions(folder)
         write(f"{folder}: the solutions, for teachers\n")
         return 0
 
-    handout.export_package(folder)
+    exercises = list(EXERCISES)
+    if options.exercises is not None:
+        names = [name.strip() for name in options.exercises.split(",")]
+        chosen = [select_exercise(name) for name in names]
+        exercises = [exercise for exercise in EXERCISES if exercise in chosen]
+    handout.export_package(folder, exercises)
     write(
         f"{folder}: the package without the bodies, for students; "
         "nanos2t exercises there grades the package itself\n"

@@ -22,6 +22,11 @@ from exercises.exercise import Exercise
 HERE = Path(__file__).parent
 STDLIB = Path(traceback.__file__).parent
 LIKELY = "looks like: "
+# Exceptions whose names say little to a student.
+IN_PLAIN_WORDS = {
+    SystemExit: "it ends Python: take out exit()",
+    EOFError: "it waits for what somebody types: take out input()",
+}
 NOT_SIMILAR = (0.0, 0)
 
 
@@ -218,7 +223,8 @@ def explain_exception(error: BaseException, where: str) -> tuple[str, str]:
 
     detail = own_traceback(error)
     message = " ".join(str(error).split())[:200]
-    sentence = f"{where}: {type(error).__name__}: {message}"
+    plain = IN_PLAIN_WORDS.get(type(error), f"{type(error).__name__}: {message}")
+    sentence = f"{where}: {plain}"
     numbers = re.findall(r"line (\d+)", detail)
     if numbers:
         sentence += f" (line {numbers[-1]})"

@@ -5,7 +5,8 @@ import contextlib
 import zlib
 from pathlib import Path
 
-from exercises.course import EXERCISES
+from exercises.course import EXERCISES, select_exercises
+from exercises.exercise import Exercise
 
 HERE = Path(__file__).parent
 WORK = HERE / "work"
@@ -14,6 +15,21 @@ KEYS = HERE / "keys"
 ANSWERS = HERE / "answers"
 MISTAKES = HERE / "mistakes"
 CLAUSES = HERE / "clauses"
+
+
+def select_offered(words: list[str]) -> list[Exercise]:
+    """Return the exercises that the words name, or all of them; a hand-out may have only some.
+
+    ValueError: no exercise, or more than one, fits a word, or this hand-out does not have it.
+    """
+    exercises = select_exercises(words)
+    if STUBS.is_dir():
+        return exercises
+    offered = [exercise for exercise in exercises if packed_key(exercise.id).exists()]
+    for exercise in exercises:
+        if words and exercise not in offered:
+            raise ValueError(f"exercise {exercise.number} is not part of this hand-out")
+    return offered
 
 
 def prepare_work(folder: Path | None = None) -> bool:
@@ -40,8 +56,12 @@ def read_key_text(identifier: str) -> str:
     path = KEYS / f"{identifier}.json"
     if path.exists():
         return path.read_text(encoding="utf-8")
-    packed = path.with_suffix(".key").read_bytes()
+    packed = packed_key(identifier).read_bytes()
     return zlib.decompress(base64.b64decode(packed)).decode("utf-8")
+
+
+def packed_key(identifier: str) -> Path:
+    return KEYS / f"{identifier}.key"
 
 
 def relative_path(path: Path) -> str:

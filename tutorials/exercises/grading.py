@@ -9,10 +9,11 @@ for the answer only calls itself.
 import contextlib
 import io
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from exercises import folders
 from exercises.calls import Probe, collect_answers
 from exercises.comparison import Answer, is_close, read_key
 from exercises.diagnosis import (
@@ -24,12 +25,13 @@ from exercises.diagnosis import (
     own_traceback,
 )
 from exercises.exercise import Exercise, ExerciseError
-from exercises.loading import load_functions
+from exercises.loading import Work
 from exercises.targets import package_function, replace_functions, short_name, source_location
 
 OK = "ok"
 TODO = "todo"
 FAIL = "FAIL"
+RUNNING = "running"
 PRINTED = "printed:"
 
 
@@ -58,23 +60,29 @@ class Result:
 
 
 def grade_exercise(
-    exercise: Exercise, folder: Path | None, report: Callable[[Part], None] | None = None
+    exercise: Exercise,
+    folder: Path | None,
+    report: Callable[[Part], None] | None = None,
+    known: Sequence[Part] = (),
 ) -> Result:
     """Grade an exercise of a work folder, or the package itself if `folder` is None.
 
-    With `report`, which is called with the verdict on each function as soon as it is known, the
-    functions after a wrong one are checked as well. They may not end, for the same reason.
+    With `report` the functions after a wrong one are checked as well. They may not end, for the
+    same reason. It is called before each function, with RUNNING, and with the verdict. Another
+    process goes on after a function that has ended this one: `known` are the verdicts up to it.
     """
     output = io.StringIO()
     parts = []
     try:
         with contextlib.redirect_stdout(output):
-            for part in check_parts(exercise, folder):
-                parts.append(part)
+            for part in check_parts(exercise, folder, known):
                 if report:
                     report(part)
-                elif part.status == FAIL:
+                if part.status != RUNNING:
+                    parts.append(part)
+                if part.status == FAIL and not report:
                     break
+        parts = [*known, *parts]
         result = join_parts(exercise, parts)
     except ExerciseError as error:
         result = Result(exercise.id, exercise.title, FAIL, error.sentence, error.detail)
@@ -87,25 +95,37 @@ def grade_exercise(
     return result
 
 
-def check_parts(exercise: Exercise, folder: Path | None) -> Iterator[Part]:
-    """Yield the verdict on each function of an exercise. ExerciseError: the file has none.
+def check_parts(
+    exercise: Exercise, folder: Path | None, known: Sequence[Part] = ()
+) -> Iterator[Part]:
+    """Yield RUNNING and the verdict for each function of an exercise but those that are known.
 
-    The functions run in the place of the package's. One that is wrong is taken out again, so that
-    those after it are judged alone.
+    The functions run in the place of the package's. One that is not right is taken out again, so
+    that those after it are judged alone. ExerciseError: the file has none.
     """
-    if folder is None:
-        functions = {target: package_function(target) for target in exercise.checks}
-        in_place = {}
-    else:
-        functions = load_functions(exercise, exercise.path(folder))
-        in_place = dict(functions)
+    targets = list(exercise.checks)
+    work = None
+    if folder:
+        work = Work(exercise, exercise.path(folder))
+        take_out_wrong(work, targets, known)
 
-    for target, function in functions.items():
-        with replace_functions(in_place):
-            part = check_part(exercise, target, function)
-        if part.status == FAIL:
-            in_place.pop(target, None)
+    for target in targets[len(known) :]:
+        yield Part(short_name(target), RUNNING)
+        if work:
+            function = work.functions[target]
+            with replace_functions(work.in_place | {target: function}):
+                part = check_part(exercise, target, function)
+            take_out_wrong(work, [target], [part])
+        else:
+            part = check_part(exercise, target, package_function(target))
         yield part
+
+
+def take_out_wrong(work: Work, targets: Iterable[str], parts: Iterable[Part]) -> None:
+    """Take out the functions whose verdict is not OK."""
+    for target, part in zip(targets, parts):
+        if part.status != OK:
+            work.take_out(target)
 
 
 def check_part(exercise: Exercise, target: str, function: Callable) -> Part:
@@ -128,6 +148,9 @@ def join_parts(exercise: Exercise, parts: list[Part]) -> Result:
     unwritten = [part.sentence.removeprefix("write ") for part in parts if part.status == TODO]
     if not unwritten:
         sentence = f"compare with {source_location(next(iter(exercise.checks)))}"
+        if not folders.STUBS.is_dir():
+            # In a hand-out that is what the student has written.
+            sentence = "right"
         return Result(exercise.id, exercise.title, OK, sentence, parts=parts)
 
     sentence = f"write {join_names(unwritten)}"

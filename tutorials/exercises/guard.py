@@ -11,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from exercises.targets import PACKAGE
+
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 # The beginnings of audit events (docs.python.org/3/library/audit_events.html), and what they mean.
@@ -72,23 +74,35 @@ class Guard:
         """Refuse to write files elsewhere, and to read those that are private."""
         is_writing = bool(flags & WRITING) or bool(mode and set(mode) & set("wax+"))
         if is_writing and path != os.devnull and not self.is_in_scratch((path,)):
-            raise PermissionError(f"it writes a file ({path}), which is refused")
+            raise PermissionError(f"it writes a file ({short_path(path)}), which is refused")
 
         if not isinstance(path, (str, bytes)):
             return
         place = os.path.realpath(os.fsdecode(path))
         is_private = any(Path(place).is_relative_to(folder) for folder in self.private)
-        if is_private and self.is_student_calling():
-            raise PermissionError(f"it reads {path}, which is refused")
+        # What the package looks like inside is the answer, too. Only `import` needs to read it.
+        is_source = Path(place).is_relative_to(PACKAGE) and place.endswith((".py", ".pyc"))
+        if is_private and self.is_student_calling() or is_source and self.is_student_calling(True):
+            raise PermissionError(f"it reads {short_path(path)}, which is refused")
 
-    def is_student_calling(self) -> bool:
+    def is_student_calling(self, except_import: bool = False) -> bool:
         """Return whether a function of a student's file has led to this call."""
         frame = sys._getframe()
         while frame:
-            if frame.f_code.co_filename.startswith(self.folder):
+            name = frame.f_code.co_filename
+            if name.startswith(self.folder):
                 return True
+            if except_import and name.startswith("<frozen importlib"):
+                return False
             frame = frame.f_back
         return False
+
+
+def short_path(path: object) -> str:
+    """Return the name of a file: its folders are the teacher's own."""
+    if isinstance(path, int):
+        return f"number {path}"
+    return os.path.basename(os.fsdecode(path))
 
 
 def guard_process(private: list[str], folder: str) -> None:

@@ -5,6 +5,7 @@ import inspect
 import re
 import shutil
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from exercises import folders
@@ -31,6 +32,15 @@ CACHES = shutil.ignore_patterns("__pycache__", "*.pyc")
 # These compute the same as the function of an exercise: their bodies are left out with it.
 NEAR_ANSWERS = {"ex05": ["wav2vec2:attend_step_by_step"]}
 
+IGNORED = """\
+__pycache__/
+*.egg-info/
+.pytest_cache/
+.venv/
+venv/
+tutorials/exercises/work/
+"""
+
 README = """\
 # nanos2t, to be completed
 
@@ -51,8 +61,14 @@ again.
 | `nanos2t exercises hint 5` | a hint; there are three, and each call shows one more |
 | `nanos2t transcribe nanos2t/assets/sample.wav --no-fast` | the model runs what you have written |
 
-Some exercises need functions of others: the grader says which. Its cases are public. Those of your
-teacher have other numbers in them.
+The lessons are pages with pictures, in [tutorials/rendered](tutorials/rendered). Some exercises
+need functions of others: the grader says which. Of each exercise it reports the first function that
+is wrong. Its cases are public. Those of your teacher have other numbers in them.
+
+The model runs when exercises 1 to 11 and 14 are right; 12 is for `--num-beams`, 13 for `--words`.
+Record yourself with any program, as wav, mp3, flac or ogg, and say one to four digits in English,
+each clearly: that is all the model has learned. `nanos2t report FILE -o page.html` shows the same
+stage by stage.
 
 {table}
 
@@ -77,27 +93,35 @@ What the grader knows by name:
 """
 
 
-def export_package(folder: Path) -> None:
+def export_package(folder: Path, exercises: Sequence[Exercise] = EXERCISES) -> None:
     """Write a hand-out: a checkout without the bodies, the answers, the tests and the lessons.
 
+    Only `exercises` are left to the students. The functions of all others stay as they are.
     ValueError: the folder exists and is not empty.
     """
     require_empty(folder)
     shutil.copytree(PACKAGE, folder / "nanos2t", ignore=CACHES)
     shutil.copytree(ROOT / "weights_map", folder / "weights_map", ignore=CACHES)
-    exercises = folder / "tutorials" / "exercises"
-    shutil.copytree(folders.HERE, exercises, ignore=LEFT_OUT)
+    tutorials = folder / "tutorials"
+    shutil.copytree(folders.HERE, tutorials / "exercises", ignore=LEFT_OUT)
+    # The lessons need the functions that are missing. What they show is there to be read.
+    shutil.copytree(folders.HERE.parent / "rendered", tutorials / "rendered")
     for name in "pyproject.toml", "constraints.txt", "LICENSE":
         shutil.copyfile(ROOT / name, folder / name)
 
     for path in PACKAGE.rglob("*.py"):
-        text = remove_bodies(path.read_text(encoding="utf-8"), path)
+        text = remove_bodies(path.read_text(encoding="utf-8"), path, exercises)
         target = folder / "nanos2t" / path.relative_to(PACKAGE)
         target.write_text(text, encoding="utf-8")
-    for path in folders.KEYS.glob("*.json"):
-        write_packed_key(path, exercises / "keys")
-    (folder / "README.md").write_text(make_readme(), encoding="utf-8")
-    (folder / TASKS_NAME).write_text(make_tasks(), encoding="utf-8")
+    for exercise in exercises:
+        path = folders.KEYS / f"{exercise.id}.json"
+        write_packed_key(path, tutorials / "exercises" / "keys")
+    for name, text in {
+        "README.md": make_readme(exercises),
+        TASKS_NAME: make_tasks(exercises),
+        ".gitignore": IGNORED,
+    }.items():
+        (folder / name).write_text(text, encoding="utf-8")
 
 
 def require_empty(folder: Path) -> None:
@@ -105,10 +129,10 @@ def require_empty(folder: Path) -> None:
         raise ValueError(f"{folder}: expected a new or an empty folder")
 
 
-def remove_bodies(source: str, path: Path) -> str:
+def remove_bodies(source: str, path: Path, exercises: Sequence[Exercise]) -> str:
     """Return the source of a module with a placeholder as the body of each exercised function."""
     lines = source.splitlines()
-    for exercise in EXERCISES:
+    for exercise in exercises:
         for target in [*exercise.checks, *NEAR_ANSWERS.get(exercise.id, [])]:
             if source_file(target) != path:
                 continue
@@ -130,22 +154,22 @@ def write_packed_key(path: Path, folder: Path) -> None:
     (folder / f"{path.stem}.key").write_bytes(packed)
 
 
-def make_readme() -> str:
+def make_readme(exercises: Sequence[Exercise]) -> str:
     lines = ["| | exercise | what to write | file | minutes | |", "|---|---|---|---|---|---|"]
-    for exercise in EXERCISES:
+    for exercise in exercises:
         names = ", ".join(f"`{target.partition(':')[2]}`" for target in exercise.checks)
         places = {source_location(target).partition(",")[0] for target in exercise.checks}
         files = ", ".join(f"[{place}]({place})" for place in sorted(places))
         row = [exercise.number, exercise.title, names, files, exercise.minutes]
         row.append("*" * exercise.difficulty)
         lines.append(f"| {' | '.join(map(str, row))} |")
-    return README.format(count=len(EXERCISES), table="\n".join(lines))
+    return README.format(count=len(exercises), table="\n".join(lines))
 
 
-def make_tasks() -> str:
-    """Return the tasks of all exercises, as the stubs have them."""
+def make_tasks(exercises: Sequence[Exercise]) -> str:
+    """Return the tasks of the exercises, as the stubs have them."""
     sections = [TASKS]
-    for exercise in EXERCISES:
+    for exercise in exercises:
         names = ", ".join(f"`{short_name(target)}`" for target in exercise.checks)
         # Each step is a paragraph: in Markdown, lines that follow each other are joined.
         text = re.sub(r"\n(?=STEP \d)", "\n\n", format_task(exercise))

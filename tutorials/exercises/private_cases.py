@@ -11,7 +11,7 @@ from exercises.diagnosis import explain_exception
 from exercises.exercise import Exercise
 from exercises.grading import FAIL, OK, TODO, Part, diagnose
 from exercises.inputs import Draw
-from exercises.loading import load_functions
+from exercises.loading import Work
 from exercises.targets import package_function, replace_functions, short_name
 
 SUFFIX = ", the teacher's cases"
@@ -72,13 +72,16 @@ def check_private_cases(
     targets = [target for target in exercise.checks if target in assignment.cases]
     if not targets:
         return
-    functions = load_functions(exercise, exercise.path(folder))
     for target in targets:
+        work = Work(exercise, exercise.path(folder))
         private = with_private_check(exercise, target, assignment)
         expected, _ = collect_answers(private, target, package_function(target), draw)
         # The others are the package's, so that only this one is judged.
-        with replace_functions({target: functions[target]}):
-            yield check_cases(private, functions[target], expected, draw)
+        for other in set(exercise.checks) - {target}:
+            work.take_out(other)
+        function = work.functions[target]
+        with replace_functions({target: function}):
+            yield check_cases(private, function, expected, draw)
 
 
 def with_private_check(exercise: Exercise, target: str, assignment: Assignment) -> Exercise:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,10 +26,11 @@ from exercises.course import select_exercises
 from exercises.drawn_cases import check_drawn_cases, new_seed
 from exercises.exercise import Exercise
 from exercises.folders import HERE
-from exercises.grading import FAIL, OK, Part, Result, grade_exercise
+from exercises.grading import FAIL, OK, RUNNING, Part, Result, grade_exercise
 from exercises.guard import explain_memory, guard_process, limit_resources
 from exercises.inputs import Draw
 from exercises.private_cases import check_private_cases
+from exercises.state import keep_process
 
 SECONDS = 30  # that one function may take; a correct one takes less than one
 IDLE_FACTOR = 5  # how much longer it may wait, or sleep
@@ -70,45 +71,61 @@ def grade_exercises(
     """Yield the results in order; if `folder` is None, the package itself is graded.
 
     An exercise that ends the child process, or takes longer than it may, fails; a new child
-    process grades the exercises after it. StoppedError: `stop` was set.
+    process grades the exercises after it, and for a teacher the functions after the one that
+    failed. StoppedError: `stop` was set.
     """
     limits = limits or Limits(seed=new_seed())
     waiting = list(exercises)
+    # Of the first exercise that waits: the verdicts of processes that have ended in it.
+    parts = []
     while waiting:
-        child = Child(folder, waiting, limits, stop)
+        child = Child(folder, waiting, limits, stop, parts)
         try:
             if child.receive_line(START_SECONDS) is None:
                 raise RuntimeError("the grader's child process does not start")
-            for result in receive_results(child, list(waiting), limits.seconds):
-                waiting.pop(0)
-                yield result
+            while waiting and not child.has_failed:
+                result = receive_result(child, waiting[0], parts, limits.seconds)
+                if result:
+                    waiting.pop(0)
+                    parts = []
+                    yield result
         finally:
             child.end()
 
 
-def receive_results(child: "Child", exercises: list[Exercise], seconds: float) -> Iterator[Result]:
-    """Yield the results of a child process, the last one for the exercise at which it failed."""
-    for exercise in exercises:
-        parts = []
-        while True:
-            line = child.receive_line(seconds + GRACE_SECONDS)
-            message = child.decode(line) if line else {}
-            if "part" not in message:
-                break
-            parts.append(Part(**message["part"]))
+def receive_result(
+    child: "Child", exercise: Exercise, parts: list[Part], seconds: float
+) -> Result | None:
+    """Return the result of an exercise, and add the verdicts on its functions to `parts`.
 
+    If one of its functions has ended the process, or takes too long, return None: its verdict is
+    the last of `parts`.
+    """
+    running = None
+    while True:
+        line = child.receive_line(seconds + GRACE_SECONDS)
+        message = child.decode(line) if line else {}
         if "result" in message:
-            yield read_result(message["result"])
-            continue
-        if line is None or "delay" in message:
-            place = message.get("delay", "")
-            sentence = f"it took longer than {seconds:g} s{place}: is there a loop without end?"
-        elif line:
-            sentence = "it wrote into the grader's own output"
-        else:
-            sentence = child.describe_end()
-        yield interrupted_result(exercise, parts, sentence)
-        return
+            return read_result(message["result"])
+        if "part" not in message:
+            break
+        part = Part(**message["part"])
+        running = part if part.status == RUNNING else None
+        if not running:
+            parts.append(part)
+
+    child.has_failed = True
+    if line is None or "delay" in message:
+        place = message.get("delay", "")
+        sentence = f"it took longer than {seconds:g} s{place}: is there a loop without end?"
+    elif line:
+        sentence = "it wrote into the grader's own output"
+    else:
+        sentence = child.describe_end()
+    if not running:
+        return interrupted_result(exercise, parts, sentence)
+    parts.append(Part(running.name, FAIL, f"{running.name}: {sentence}"))
+    return None
 
 
 def read_result(values: dict) -> Result:
@@ -125,7 +142,7 @@ def add_part(result: Result, part: Part) -> None:
 
 
 def interrupted_result(exercise: Exercise, parts: list[Part], sentence: str) -> Result:
-    """Return the result of an exercise whose next function after `parts` ended the process."""
+    """Return the result of an exercise that ended the process, in no function or after all."""
     wrong = [part.sentence for part in parts if part.status == FAIL]
     return Result(exercise.id, exercise.title, FAIL, (wrong or [sentence])[0], parts=parts)
 
@@ -139,13 +156,16 @@ class Child:
         exercises: list[Exercise],
         limits: Limits,
         stop: threading.Event | None = None,
+        parts: Sequence[Part] = (),
     ):
         self.stop = stop
+        self.has_failed = False
         self.word = secrets.token_hex(8)
         self.lines: queue.Queue = queue.Queue()
         job = asdict(limits) | {
             "folder": str(folder) if folder else "",
             "ids": [exercise.id for exercise in exercises],
+            "parts": [asdict(part) for part in parts],
             "word": self.word,
         }
 
@@ -251,12 +271,11 @@ def run_child() -> None:
         grade_guarded(job, send)
         return
     folder = Path(job["folder"]) if job["folder"] else None
+    watch = Watch(folder, job["seconds"], send)
     for exercise in select_exercises(job["ids"]):
-        is_done = threading.Event()
-        arguments = (exercise, folder, job["seconds"], is_done, send)
-        threading.Thread(target=report_delay, args=arguments, daemon=True).start()
+        watch.start(exercise)
         result = try_grading(exercise, partial(grade_public, exercise, folder, job["seed"]))
-        is_done.set()
+        watch.stop()
         send(result=asdict(result))
 
 
@@ -268,6 +287,26 @@ def grade_public(exercise: Exercise, folder: Path | None, seed: int) -> Result:
     if folder and seed and result.parts:
         check_drawn_cases(exercise, folder, result, Draw(seed))
     return result
+
+
+class Watch:
+    """Tells in which line a student's file is if it takes too long, and ends the process."""
+
+    def __init__(self, folder: Path | None, seconds: float, send: Callable):
+        self.folder = folder
+        self.seconds = seconds
+        self.send = send
+        self.is_done = threading.Event()
+
+    def start(self, exercise: Exercise) -> None:
+        """Count the seconds anew."""
+        self.stop()
+        self.is_done = threading.Event()
+        arguments = (exercise, self.folder, self.seconds, self.is_done, self.send)
+        threading.Thread(target=report_delay, args=arguments, daemon=True).start()
+
+    def stop(self) -> None:
+        self.is_done.set()
 
 
 def report_delay(
@@ -289,6 +328,8 @@ def report_delay(
         if time.monotonic() - start > IDLE_FACTOR * seconds:
             break
 
+    if is_done.is_set():
+        return
     frame = sys._current_frames()[threading.main_thread().ident]
     place = ""
     while folder and frame and not place:
@@ -313,24 +354,34 @@ def grade_guarded(job: dict, send: Callable) -> None:
         verdict.sentence = explain_memory(verdict.sentence, job["megabytes"])
         return asdict(verdict)
 
-    def grade(exercise: Exercise) -> Result:
-        result = grade_exercise(exercise, folder, lambda part: send(part=explain(part)))
+    def grade(exercise: Exercise, known: list[Part]) -> Result:
+        def report(part: Part) -> None:
+            watch.start(exercise)
+            send(part=explain(part))
+
+        result = grade_exercise(exercise, folder, report, known)
         if result.parts:
             check_drawn_cases(exercise, folder, result, draw)
             for part in check_private_cases(exercise, folder, assignment, draw):
-                send(part=explain(part))
+                report(part)
                 add_part(result, part)
         return result
 
+    watch = Watch(folder, job["seconds"], send)
+    known = [Part(**part) for part in job["parts"]]
     for exercise in exercises:
-        result = try_grading(exercise, partial(grade, exercise))
+        watch.start(exercise)
+        result = try_grading(exercise, partial(grade, exercise, known))
+        watch.stop()
+        known = []
         send(result=explain(result))
 
 
 def try_grading(exercise: Exercise, grade: Callable[[], Result]) -> Result:
     """Return a result. If the grader fails, the student is not to blame, and it says so."""
     try:
-        return grade()
+        with keep_process():
+            return grade()
     except Exception as error:
         sentence = f"the grader itself failed, {type(error).__name__}: {error}: please report it"
         return Result(exercise.id, exercise.title, FAIL, " ".join(sentence.split()))

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from exercises.course import EXERCISES, select_exercises
+from exercises.course import select_exercises
 from exercises.exercise import Exercise
-from exercises.folders import HERE, relative_path
+from exercises.folders import HERE, relative_path, select_offered
 from exercises.grading import FAIL, OK, Part, Result
 from exercises.processes import SECONDS
 from exercises.targets import source_location
@@ -76,8 +76,9 @@ def format_summary(results: list[Result], folder: Path | None) -> str:
     if num_ok < len(results):
         return f"{text}, {format_time_left(results)} to go\n{format_next_step(results, folder)}"
     text += "\n"
-    if len(results) < len(EXERCISES):
-        later = [exercise for exercise in EXERCISES if exercise.id > results[-1].id]
+    offered = select_offered([])
+    if len(results) < len(offered):
+        later = [exercise for exercise in offered if exercise.id > results[-1].id]
         if later:
             number = later[0].number
             text += f"The next one, {later[0].title}: nanos2t exercises {number}\n"
@@ -86,6 +87,8 @@ def format_summary(results: list[Result], folder: Path | None) -> str:
         work = relative_path(folder)
         text += f"All done: nanos2t transcribe FILE --with {work}\n"
         text += f"Your own voice, stage by stage: nanos2t report FILE -o PAGE --with {work}\n"
+    else:
+        text += "All done: nanos2t transcribe FILE --no-fast\n"
     return text
 
 

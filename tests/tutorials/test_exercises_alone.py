@@ -1,0 +1,127 @@
+# pytest tests/tutorials/test_exercises_alone.py
+"""Each function is judged alone, whatever those before it are, do or leave behind."""
+
+import os
+import random
+import sys
+
+import numpy as np
+import pytest
+import torch
+from exercises.assignment import Assignment
+from exercises.drawn_cases import check_drawn_cases
+from exercises.grading import FAIL, OK, TODO, grade_exercise
+from exercises.inputs import Draw
+from exercises.private_cases import check_private_cases
+from exercises.processes import Limits, grade_exercises, try_grading
+from helpers.answers import exercise_number, read_answer
+
+SLIPS = [
+    (2, 'rounding_mode="floor") + 1', 'rounding_mode="floor")', 0),
+    (5, "queries.shape[-1] ** 0.5", "(queries.shape[1] * queries.shape[-1]) ** 0.5", 1),
+    (5, "permute(0, 2, 1, 3)\n", "permute(0, 2, 1, 3) * 1.01\n", 0),
+    (10, "return", "raise NotImplementedError\n    return", 0),
+]
+
+
+@pytest.mark.parametrize("number, old, new, wrong", SLIPS)
+def test_one_mistake_costs_one_function(number, old, new, wrong, folder):
+    """Also if the others call it by its name in the file, in all three kinds of cases."""
+    exercise = exercise_number(number)
+    text = read_answer(exercise)
+    assert old in text
+    exercise.path(folder).write_text(text.replace(old, new, 1), encoding="utf-8")
+    result = grade_exercise(exercise, folder, lambda part: None)
+    check_drawn_cases(exercise, folder, result, Draw(5))
+    expected = [OK] * len(exercise.checks)
+    expected[wrong] = TODO if "NotImplementedError" in new else FAIL
+    assert [part.status for part in result.parts] == expected, result.parts
+
+    cases = Assignment({exercise.id: 1}, cases=exercise.checks)
+    parts = list(check_private_cases(exercise, folder, cases, Draw(6)))
+    assert [part.status for part in parts] == expected, parts
+
+
+@pytest.mark.slow
+def test_functions_after_one_that_ends_python_are_checked(folder):
+    """In a class: each has its sentence; a file that ends Python when it is imported has none."""
+    frames = exercise_number(2)
+    text = read_answer(frames).replace("def valid_frames(", "def first(", 1)
+    text += "\n\ndef valid_frames(*arguments):\n    import os\n\n    os._exit(3)\n"
+    frames.path(folder).write_text(text, encoding="utf-8")
+    mask = exercise_number(8)
+    mask.path(folder).write_text("import os\nos._exit(4)\n", encoding="utf-8")
+    last = exercise_number(10)
+    last.path(folder).write_text(read_answer(last), encoding="utf-8")
+
+    limits = Limits(seconds=20, private=(), seed=7)
+    results = list(grade_exercises([frames, mask, last], folder, limits))
+    assert [part.status for part in results[0].parts] == [OK, FAIL, OK]
+    sentence = "valid_frames: it ended Python (exit code 3): an exercise needs no exit"
+    assert results[0].sentence == results[0].parts[1].sentence == sentence
+    assert "(exit code 4)" in results[1].sentence and not results[1].parts
+    assert results[2].status == OK
+
+
+@pytest.mark.slow
+def test_the_line_of_a_loop_without_end_is_named_in_a_class(folder):
+    exercise = exercise_number(5)
+    text = read_answer(exercise).replace("    return weights @ values", "    while True: pass")
+    exercise.path(folder).write_text(text, encoding="utf-8")
+    [result] = grade_exercises([exercise], folder, Limits(seconds=3, private=(), seed=7))
+    assert [part.status for part in result.parts] == [OK, OK, FAIL, OK]
+    assert "attend: it took longer than 3 s, and was in attend, line 1" in result.sentence
+
+
+LEAKS = """
+torch.set_default_dtype(torch.float64)
+torch.set_default_device("meta")
+torch.set_grad_enabled(False)
+np.seterr(all="raise")
+"""
+MORE_LEAKS = """
+random.seed(1), np.random.seed(1), torch.manual_seed(1)
+os.environ["NANOS2T_LEAK"] = "1"
+os.environ.pop("PATH")
+os.chdir("/")
+sys.path.clear()
+torch.softmax = torch.nn.functional.gelu = torch.Tensor.sum = len
+nanos2t.wav2vec2.attend = nanos2t.decoder.KVCache.append = len
+"""
+IMPORTS = "import os, random, sys, torch, nanos2t\nimport numpy as np\n"
+
+
+def read_state() -> list[str]:
+    import nanos2t
+
+    functions = [torch.softmax, torch.nn.functional.gelu, torch.Tensor.sum]
+    functions += [nanos2t.wav2vec2.attend, nanos2t.decoder.KVCache.append]
+    state = [torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()]
+    state += [os.environ.get("NANOS2T_LEAK"), os.environ["PATH"], os.getcwd(), sys.path]
+    seeds = [random.getstate(), np.random.get_state(), torch.get_rng_state().tolist()]
+    return [repr(part) for part in (*state, *functions, *seeds, np.geterr())]
+
+
+@pytest.mark.parametrize("is_called", [False, True])
+def test_what_a_file_sets_is_set_back(is_called, folder):
+    """When it is imported and when it is called, so that the package's answers stay right."""
+    exercise = exercise_number(8)
+    body = "\n".join(f"    {line}" for line in LEAKS.strip().splitlines())
+    text = IMPORTS + read_answer(exercise)
+    if is_called:
+        head, signature, rest = text.partition("def causal_mask(")
+        first, line, rest = rest.partition(":\n")
+        text = f"{head}{signature}{first}{line}{body}\n{rest}"
+    else:
+        text += LEAKS + MORE_LEAKS
+    exercise.path(folder).write_text(text, encoding="utf-8")
+    before = read_state()
+
+    def grade():
+        result = grade_exercise(exercise, folder)
+        assert torch.get_default_dtype() == torch.float32 and torch.is_grad_enabled()
+        return result
+
+    result = try_grading(exercise, grade)
+    assert result.status == OK, result.sentence
+    assert read_state() == before
