@@ -67,8 +67,8 @@ is wrong. Its cases are public. Those of your teacher have other numbers in them
 
 The model runs when exercises 1 to 11 and 14 are right; 12 is for `--num-beams`, 13 for `--words`.
 Record yourself with any program, as wav, mp3, flac or ogg, and say one to four digits in English,
-each clearly: that is all the model has learned. `nanos2t report FILE -o page.html` shows the same
-stage by stage.
+each clearly: that is all the model has learned. When all exercises are right,
+`nanos2t report FILE -o page.html` shows the same stage by stage.
 
 {table}
 
