@@ -88,11 +88,21 @@ def trace_tensors(stt: SpeechToText, waveform: np.ndarray, tokens: Tensor) -> li
 
 def count_parameters(model: SpeechEncoderDecoder) -> dict[str, int]:
     """Count the parameters of each stage; those of a tied output matrix belong to the embedding."""
+    model = outline_core(model)
     counts = {name: count_numbers(module) for name, module in find_stages(model).items()}
     # The matrix that goes with this norm is no stage of its own.
     if "adapter norm" in counts:
         counts["adapter norm"] += count_numbers(model.encoder.adapter.proj)
     return counts
+
+
+def outline_core(model: SpeechEncoderDecoder) -> SpeechEncoderDecoder:
+    """Return the core's model of the same size, without numbers.
+
+    In a fast model, packed weights are no parameters.
+    """
+    with torch.device("meta"):
+        return SpeechEncoderDecoder(model.encoder.config, model.decoder.config)
 
 
 def count_numbers(module: nn.Module) -> int:

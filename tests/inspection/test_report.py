@@ -41,6 +41,16 @@ def test_the_run_is_what_transcribe_hears(stt, sample_run):
     assert sample_run["parameters"] == sum(x.numel() for x in weights) > 4e6
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_a_fast_model_has_as_many_parameters(sample_run, dtype: str):
+    fast = report.analyse_recording(nanos2t.load(fast=True, dtype=dtype), SAMPLE, "sample.wav")
+    assert fast["parameters"] == sample_run["parameters"]
+    counts = [
+        [stage["parameters"] for stage in run["pieces"][0]["stages"]] for run in (fast, sample_run)
+    ]
+    assert counts[0] == counts[1] and max(counts[0]) > 1e5
+
+
 def test_the_alternatives_are_the_likeliest_tokens(sample_run, stt):
     [piece] = sample_run["pieces"]
     for token, probability, others in list(
