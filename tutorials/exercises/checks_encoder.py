@@ -178,14 +178,13 @@ def check_feature_encoder(function, draw: Draw):
     yield "layer norm, activation relu", call(relu, x, None)
     yield "a clip that is shorter than one frame", call(layer, x[:, :5].contiguous(), None)
     yield "a batch with one such item", call(group, x, torch.tensor([43, 9]))
-    yield "a batch of such items", call(layer, x[:, :6].contiguous(), torch.tensor([4, 6]))
+    short = x[:, :6].clone()
+    short[0, 4:] = torch.nan
+    yield "a batch of such items", call(layer, short, torch.tensor([4, 6]))
     yield "a buffer longer than every item", call(group, x, torch.tensor([38, 30]))
     with_nan = x.clone()
     with_nan[1, 30:] = torch.nan
     yield "NaN in the padding", call(group, with_nan, lengths)
-    # The frame of an item that is shorter has zeros in it.
-    with_nan[1, 9:] = torch.nan
-    yield "NaN in the padding of a short item", call(group, with_nan, torch.tensor([43, 9]))
 
 
 def feature_encoder_ignores_padding(function) -> bool:
