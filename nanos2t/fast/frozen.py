@@ -26,7 +26,12 @@ class Product(torch.autograd.Function):
 
 
 class FrozenLayer(nn.Module, ABC):
-    """A linear layer that owns its weight. Subclasses have a `bias`, and define `multiply`."""
+    """A linear layer that owns its weight. Subclasses have a `bias`, and define `multiply`.
+
+    num_packed: how many numbers of the core's layer are no parameters of this one.
+    """
+
+    num_packed: int = 0
 
     @abstractmethod
     def multiply(self, x: Tensor) -> Tensor:

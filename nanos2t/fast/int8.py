@@ -40,6 +40,7 @@ class Int8Linear(FrozenLayer):
 
         self.packed = torch.ops.quantized.linear_prepack(quantised, bias)
         self.bias = None  # it is packed, too
+        self.num_packed = weight.numel() + (0 if bias is None else bias.numel())
 
     def multiply(self, x: Tensor) -> Tensor:
         """Return the layer's result (..., O) for x (..., I)."""
@@ -77,6 +78,9 @@ class Int8Head(nn.Module):
         self.transform = head.transform
         weight = embeddings if head.weight is None else head.weight  # (V, H)
         self.output = Int8Linear(weight, head.bias)
+        if head.weight is None:
+            # The embeddings are parameters already.
+            self.output.num_packed -= weight.numel()
 
     def forward(self, x: Tensor, embeddings: Tensor) -> Tensor:  # (B, T, H), not used
         return self.output(self.transform(x))  # (B, T, V)

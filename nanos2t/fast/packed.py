@@ -49,6 +49,7 @@ class FastLinear(FrozenLayer):
             )
         self.register_parameter("bias", layer.bias)
         self.weight_shape = weight.shape
+        self.num_packed = weight.numel()
 
         # Exactly one of the two weights is there.
         self.plain_weight = weight

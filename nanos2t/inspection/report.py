@@ -28,7 +28,7 @@ from nanos2t.beams import IMPOSSIBLE
 from nanos2t.generate import decode_memory
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.inspection.observer import observe_attention
-from nanos2t.inspection.trace import count_numbers, outline_core, trace_tensors
+from nanos2t.inspection.trace import count_numbers, trace_tensors
 from nanos2t.search_trace import Candidate
 from nanos2t.transcription import alignment
 from nanos2t.transcription.hypotheses import trim_after_eos
@@ -153,7 +153,7 @@ def describe_model(stt: SpeechToText) -> dict:
     return {
         "model": stt.folder.name if stt.folder else "",
         "families": stt.model.families,
-        "parameters": count_numbers(outline_core(stt.model)),
+        "parameters": count_numbers(stt.model),
         "versions": {"nanos2t": __version__, "torch": torch.__version__},
         "convolutions": {"kernels": encoder.conv_kernels, "strides": encoder.conv_strides},
         "adapter": {"layers": encoder.adapter_layers, "stride": encoder.adapter_stride},

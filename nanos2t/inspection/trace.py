@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from nanos2t.fast.frozen import FrozenLayer
 from nanos2t.inspection.observer import find_stages, observe_stages, time_stages
 from nanos2t.inspection.parity import make_decoder_input, write_greedily
 from nanos2t.model import SpeechEncoderDecoder
@@ -88,7 +89,6 @@ def trace_tensors(stt: SpeechToText, waveform: np.ndarray, tokens: Tensor) -> li
 
 def count_parameters(model: SpeechEncoderDecoder) -> dict[str, int]:
     """Count the parameters of each stage; those of a tied output matrix belong to the embedding."""
-    model = outline_core(model)
     counts = {name: count_numbers(module) for name, module in find_stages(model).items()}
     # The matrix that goes with this norm is no stage of its own.
     if "adapter norm" in counts:
@@ -96,17 +96,13 @@ def count_parameters(model: SpeechEncoderDecoder) -> dict[str, int]:
     return counts
 
 
-def outline_core(model: SpeechEncoderDecoder) -> SpeechEncoderDecoder:
-    """Return the core's model of the same size, without numbers.
-
-    In a fast model, packed weights are no parameters.
-    """
-    with torch.device("meta"):
-        return SpeechEncoderDecoder(model.encoder.config, model.decoder.config)
-
-
 def count_numbers(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    """Count the parameters of a module, and what the layers of a fast model have packed."""
+    count = sum(parameter.numel() for parameter in module.parameters())
+    for part in module.modules():
+        if isinstance(part, FrozenLayer):
+            count += part.num_packed
+    return count
 
 
 def find_sources(stt: SpeechToText) -> dict[str, str]:
