@@ -231,7 +231,7 @@ def test_a_class_of_thirty(run, tmp_path):
         ("Alan", 5): "it took longer than 10 s",
         ("Brian", 4): "it asks for more than 2,000 MB of memory",
         ("Claude", 1): "it ended Python",
-        ("Donald", 8): "SystemExit",
+        ("Donald", 8): "it ends Python: take out exit()",
         ("Edsger", 8): "it starts another process",
         ("Guido", 1): "it writes a file",
         ("Ida", 1): "there is no ex01_normalisation.py",
