@@ -302,6 +302,9 @@ def test_weights_are_mixed_by_their_share():
         assert torch.allclose(weight, expected[name])
     with pytest.raises(ValueError, match=r"^--mix: its weights have other names or shapes"):
         spoken_numbers.mix_weights(model, torch.nn.Linear(2, 3), 0.25)
+    for share in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ValueError, match=r"^--share is .*, expected 0 to 1$"):
+            spoken_numbers.mix_weights(model, other, share)
 
 
 def test_a_trained_model_is_packed_with_a_share_of_another(tmp_path: Path, monkeypatch):

@@ -96,8 +96,10 @@ def mix_weights(model: nn.Module, other: nn.Module, share: float) -> None:
 
     A model that was trained further for hard conditions, mixed with the one that it began as, is
     good in both (Wortsman et al. 2022, Robust fine-tuning of zero-shot models). ValueError: the
-    models differ in more than the values of their weights.
+    models differ in more than the values of their weights, or the share is not in 0 .. 1.
     """
+    if not 0 <= share <= 1:
+        raise ValueError(f"--share is {share:g}, expected 0 to 1")
     weights = model.state_dict()
     targets = other.state_dict()
     shapes = {name: weight.shape for name, weight in weights.items()}
