@@ -59,6 +59,22 @@ def linear_onednn(
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], algorithm)
 
 
+def multiply_from_left(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return x W^T + b (..., O) of x (..., I), weight (O, I) and bias (O,) or None, as (W x^T)^T.
+
+    In bfloat16 torch copies the weight of x W^T into pieces, in each call; that of W x^T it reads
+    as it lies.
+    """
+    rows = x.reshape(-1, x.shape[-1])  # (N, I)
+    if bias is None:
+        bias = weight.new_zeros(len(weight))
+    if len(rows) == 1:
+        y = torch.addmv(bias, weight, rows[0])  # (O,)
+    else:
+        y = torch.addmm(bias[:, None], weight, rows.T).T.contiguous()  # (N, O)
+    return y.view(*x.shape[:-1], len(weight))
+
+
 def pack_weight(weight: Tensor) -> Tensor:
     """Return a copy of a weight (O, I) in oneDNN's own layout; its `to_dense()` is the weight."""
     return torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS)
@@ -89,7 +105,7 @@ def choose_min_rows(weights: list[Tensor]) -> int:
 
 
 class FastHead(Head):
-    """The core's Head, whose output matrix is multiplied by oneDNN.
+    """The core's Head, whose output matrix is multiplied faster.
 
     It shares the parameters of the core's: a packed copy of the embeddings, beside those that
     tokens are looked up in, would save 2 % of the time of a token.
@@ -103,9 +119,13 @@ class FastHead(Head):
         self.register_parameter("bias", head.bias)
 
     def forward(self, x: Tensor, embeddings: Tensor) -> Tensor:  # (B, T, H), (V, H)
-        if not is_supported(x, embeddings, self.min_rows):
+        if x.numel() > 0 and x.dtype == torch.bfloat16:
+            multiply = multiply_from_left
+        elif is_supported(x, embeddings, self.min_rows):
+            multiply = linear_onednn
+        else:
             return super().forward(x, embeddings)
 
         x = self.transform(x)  # (B, T, H)
         weight = embeddings if self.weight is None else self.weight  # (V, H)
-        return linear_onednn(x, weight, self.bias)  # (B, T, V)
+        return multiply(x, weight, self.bias)  # (B, T, V)

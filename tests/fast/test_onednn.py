@@ -14,6 +14,7 @@ from nanos2t.fast.onednn import (
     has_onednn,
     is_supported,
     linear_onednn,
+    multiply_from_left,
     pack_weight,
 )
 from nanos2t.fast.packed import FastLinear
@@ -40,6 +41,20 @@ def test_linear_onednn_is_linear_and_activation(activation: str | None, bias: bo
     for matrix in weight, pack_weight(weight):
         result = linear_onednn(x, matrix, offset, module)
         torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3), (5, 1), (2, 0)], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
+def test_a_head_in_bfloat16(shape: tuple[int, int], bias: bool):
+    """Rounded once: of the exact result, at most half a unit of the last of 8 bits is lost."""
+    x = torch.randn(*shape, 96).bfloat16()
+    weight = torch.randn(70, 96).bfloat16()
+    offset = torch.randn(70).bfloat16() if bias else None
+    exact = F.linear(x.double(), weight.double(), offset.double() if bias else None)
+    result = multiply_from_left(x, weight, offset)
+    assert result.dtype == torch.bfloat16 and result.is_contiguous()
+    torch.testing.assert_close(result.double(), exact, rtol=1.01 * 2**-8, atol=1e-4)
 
 
 def test_what_is_supported():
