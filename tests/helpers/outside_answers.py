@@ -41,7 +41,6 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent / "tutorials")]
 from exercises.comparison import mistake_name, read_key  # noqa: E402
 from exercises.course import EXERCISES, select_exercises  # noqa: E402
 from exercises.diagnosis import LIKELY  # noqa: E402
-from exercises.drawn_cases import check_drawn_cases  # noqa: E402
 from exercises.exercise import Exercise  # noqa: E402
 from exercises.grading import OK, grade_exercise  # noqa: E402
 from exercises.inputs import Draw  # noqa: E402
@@ -206,9 +205,7 @@ def grade_text(exercise: Exercise, text: str, folder: Path, seed: int = SEED) ->
     exercise.path(folder).write_text(text, encoding="utf-8")
     try:
         with limit_seconds(SECONDS):
-            result = grade_exercise(exercise, folder)
-            if result.status == OK:
-                check_drawn_cases(exercise, folder, result, Draw(seed))
+            result = grade_exercise(exercise, folder, draw=Draw(seed))
     except EndlessError:
         return "FAIL", f"it took longer than {SECONDS} s: {ENDLESS}"
     return result.status, result.sentence

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from exercises.assignment import Assignment
-from exercises.drawn_cases import check_drawn_cases
-from exercises.grading import FAIL, OK, TODO, grade_exercise
+from exercises.calls import collect_answers
+from exercises.grading import FAIL, OK, RUNNING, TODO, grade_exercise
 from exercises.inputs import Draw
 from exercises.private_cases import check_private_cases
 from exercises.processes import Limits, grade_exercises, try_grading
+from exercises.targets import package_function
 from helpers.answers import exercise_number, read_answer
 
 SLIPS = [
@@ -31,14 +32,14 @@ def test_one_mistake_costs_one_function(number, old, new, wrong, folder):
     text = read_answer(exercise)
     assert old in text
     exercise.path(folder).write_text(text.replace(old, new, 1), encoding="utf-8")
-    result = grade_exercise(exercise, folder, lambda part: None)
-    check_drawn_cases(exercise, folder, result, Draw(5))
+    result = grade_exercise(exercise, folder, lambda part: None, draw=Draw(5))
     expected = [OK] * len(exercise.checks)
     expected[wrong] = TODO if "NotImplementedError" in new else FAIL
     assert [part.status for part in result.parts] == expected, result.parts
 
     cases = Assignment({exercise.id: 1}, cases=exercise.checks)
     parts = list(check_private_cases(exercise, folder, cases, Draw(6)))
+    parts = [part for part in parts if part.status != RUNNING]
     assert [part.status for part in parts] == expected, parts
 
 
@@ -61,6 +62,51 @@ def test_functions_after_one_that_ends_python_are_checked(folder):
     assert results[0].sentence == results[0].parts[1].sentence == sentence
     assert "(exit code 4)" in results[1].sentence and not results[1].parts
     assert results[2].status == OK
+
+
+@pytest.mark.slow
+def test_a_crash_beside_the_public_cases_costs_its_own_function(folder, tmp_path):
+    """Whoever ends Python for other numbers is wrong; the teacher's other cases still count."""
+    exercise = exercise_number(10)
+    num_calls = 0
+
+    def count_calls(*arguments):
+        nonlocal num_calls
+        num_calls += 1
+        return package_function("model:cross_entropy")(*arguments)
+
+    collect_answers(exercise, "model:cross_entropy", count_calls)
+    text = read_answer(exercise).replace(
+        "    logprobs =",
+        f"    calls.append(1)\n    if len(calls) > {num_calls}: os._exit(5)\n    logprobs =",
+    )
+    text = text.replace("    shifted =", "    if start == 77: os._exit(6)\n    shifted =", 1)
+    exercise.path(folder).write_text(f"import os\n\ncalls = []\n{text}", encoding="utf-8")
+    homework = tmp_path / "homework.py"
+    homework.write_text(
+        """
+def check_start(function, draw):
+    import torch
+    yield "a start", function(torch.tensor([[1, 2]]), 77, 0)
+
+
+def check_loss(function, draw):
+    import torch
+    yield "a loss", function(draw(1, 2, 3, 4), torch.tensor([[1, 2, 3], [0, 1, -100]]))
+
+
+CASES = {"model:shift_right": check_start, "model:cross_entropy": check_loss}
+""",
+        encoding="utf-8",
+    )
+
+    limits = Limits(seconds=20, private=(), seed=7, assignment=str(homework))
+    [result] = grade_exercises([exercise], folder, limits)
+    assert [part.status for part in result.parts] == [OK, FAIL, FAIL, OK]
+    ends = "it ended Python (exit code {}): an exercise needs no exit"
+    assert result.status == FAIL
+    assert result.sentence == result.parts[1].sentence == f"cross_entropy: {ends.format(5)}"
+    assert result.parts[2].sentence == f"shift_right, the teacher's cases: {ends.format(6)}"
 
 
 @pytest.mark.slow

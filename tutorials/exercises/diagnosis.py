@@ -1,5 +1,7 @@
 """Say in one sentence what is wrong with an answer."""
 
+import contextlib
+import io
 import re
 import traceback
 from pathlib import Path
@@ -18,6 +20,7 @@ from exercises.comparison import (
     relative_errors,
 )
 from exercises.exercise import Exercise
+from exercises.targets import short_name
 
 HERE = Path(__file__).parent
 STDLIB = Path(traceback.__file__).parent
@@ -115,6 +118,29 @@ def raises(answer: Answer) -> str:
         if found:
             return f"raises {error}"
     return ""
+
+
+def diagnose(
+    exercise: Exercise,
+    target: str,
+    probe: Probe,
+    answers: dict[str, Answer],
+    case: str,
+    expected: Answer,
+) -> str:
+    """Return a sentence about a wrong answer that no known mistake gives."""
+    where = f"{short_name(target)}, {case}"
+    answer = answers.get(case, {})
+    sentence = describe_difference(answer, expected, probe, case, where)
+    if sentence:
+        return sentence
+    if probe.changed:
+        return "it changes its arguments in place: work on a copy"
+
+    # What the function prints when it is called again was printed before.
+    with contextlib.redirect_stdout(io.StringIO()):
+        sentence = find_broken_law(exercise, target, probe, answers)
+    return sentence or describe_largest_error(answer, expected, where)
 
 
 def describe_difference(

@@ -14,17 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from exercises import folders
-from exercises.calls import Probe, collect_answers
-from exercises.comparison import Answer, is_close, read_key
-from exercises.diagnosis import (
-    LIKELY,
-    describe_difference,
-    describe_largest_error,
-    find_broken_law,
-    match_mistake,
-    own_traceback,
-)
+from exercises.calls import collect_answers
+from exercises.comparison import is_close, read_key
+from exercises.diagnosis import LIKELY, diagnose, match_mistake, own_traceback
+from exercises.drawn_cases import find_drawn_mistake
 from exercises.exercise import Exercise, ExerciseError
+from exercises.inputs import Draw
 from exercises.loading import Work
 from exercises.targets import package_function, replace_functions, short_name, source_location
 
@@ -64,8 +59,12 @@ def grade_exercise(
     folder: Path | None,
     report: Callable[[Part], None] | None = None,
     known: Sequence[Part] = (),
+    draw: Draw | None = None,
 ) -> Result:
     """Grade an exercise of a work folder, or the package itself if `folder` is None.
+
+    With `draw` a student's function that is right for the numbers of the key is called again with
+    others.
 
     With `report` the functions after a wrong one are checked as well. They may not end, for the
     same reason. It is called before each function, with RUNNING, and with the verdict. Another
@@ -75,7 +74,7 @@ def grade_exercise(
     parts = []
     try:
         with contextlib.redirect_stdout(output):
-            for part in check_parts(exercise, folder, known):
+            for part in check_parts(exercise, folder, known, draw):
                 if report:
                     report(part)
                 if part.status != RUNNING:
@@ -96,7 +95,10 @@ def grade_exercise(
 
 
 def check_parts(
-    exercise: Exercise, folder: Path | None, known: Sequence[Part] = ()
+    exercise: Exercise,
+    folder: Path | None,
+    known: Sequence[Part] = (),
+    draw: Draw | None = None,
 ) -> Iterator[Part]:
     """Yield RUNNING and the verdict for each function of an exercise but those that are known.
 
@@ -115,6 +117,8 @@ def check_parts(
             function = work.functions[target]
             with replace_functions(work.in_place | {target: function}):
                 part = check_part(exercise, target, function)
+            if draw and part.status == OK:
+                check_drawn_part(exercise, target, function, part, draw)
             take_out_wrong(work, [target], [part])
         else:
             part = check_part(exercise, target, package_function(target))
@@ -135,6 +139,18 @@ def check_part(exercise: Exercise, target: str, function: Callable) -> Part:
     except NotImplementedError as error:
         name = short_name(target)
         return Part(name, TODO, f"write {name}{needed_exercise(error, exercise)}")
+
+
+def check_drawn_part(
+    exercise: Exercise, target: str, function: Callable, part: Part, draw: Draw
+) -> None:
+    """Turn a verdict into wrong if a function is right for the public numbers only."""
+    sentence, num_right = find_drawn_mistake(exercise, target, function, draw)
+    if sentence:
+        where = f"right for the public numbers, wrong for others (--seed {draw.shift})"
+        part.status = FAIL
+        part.sentence = f"{part.name}: {where}: {sentence}"
+        part.num_right = num_right
 
 
 def join_parts(exercise: Exercise, parts: list[Part]) -> Result:
@@ -207,26 +223,3 @@ def check_function(exercise: Exercise, target: str, function: Callable) -> Part:
     if part.sentence and not part.sentence.startswith(part.name):
         part.sentence = f"{part.name}: {part.sentence}"
     return part
-
-
-def diagnose(
-    exercise: Exercise,
-    target: str,
-    probe: Probe,
-    answers: dict[str, Answer],
-    case: str,
-    expected: Answer,
-) -> str:
-    """Return a sentence about a wrong answer that no known mistake gives."""
-    where = f"{short_name(target)}, {case}"
-    answer = answers.get(case, {})
-    sentence = describe_difference(answer, expected, probe, case, where)
-    if sentence:
-        return sentence
-    if probe.changed:
-        return "it changes its arguments in place: work on a copy"
-
-    # What the function prints when it is called again was printed before.
-    with contextlib.redirect_stdout(io.StringIO()):
-        sentence = find_broken_law(exercise, target, probe, answers)
-    return sentence or describe_largest_error(answer, expected, where)

@@ -23,7 +23,7 @@ import torch
 
 from exercises.assignment import read_assignment
 from exercises.course import select_exercises
-from exercises.drawn_cases import check_drawn_cases, new_seed
+from exercises.drawn_cases import new_seed
 from exercises.exercise import Exercise
 from exercises.folders import HERE
 from exercises.grading import FAIL, OK, RUNNING, Part, Result, grade_exercise
@@ -139,6 +139,18 @@ def add_part(result: Result, part: Part) -> None:
     if part.status == FAIL and result.status == OK:
         result.status = FAIL
         result.sentence = part.sentence
+
+
+def add_parts(
+    result: Result, known: Sequence[Part], parts: Iterator[Part], report: Callable[[Part], None]
+) -> None:
+    """Add verdicts that are known, and those that are to come, which are reported."""
+    for part in known:
+        add_part(result, part)
+    for part in parts:
+        report(part)
+        if part.status != RUNNING:
+            add_part(result, part)
 
 
 def interrupted_result(exercise: Exercise, parts: list[Part], sentence: str) -> Result:
@@ -281,12 +293,8 @@ def run_child() -> None:
 
 def grade_public(exercise: Exercise, folder: Path | None, seed: int) -> Result:
     """Grade a student's work with the numbers of the keys, and with those of a seed."""
-    result = grade_exercise(exercise, folder)
-    # Without a folder the package is what students write: nothing says what is right. A file that
-    # cannot be loaded has no parts.
-    if folder and seed and result.parts:
-        check_drawn_cases(exercise, folder, result, Draw(seed))
-    return result
+    draw = Draw(seed) if seed else None
+    return grade_exercise(exercise, folder, draw=draw)
 
 
 class Watch:
@@ -359,12 +367,13 @@ def grade_guarded(job: dict, send: Callable) -> None:
             watch.start(exercise)
             send(part=explain(part))
 
-        result = grade_exercise(exercise, folder, report, known)
+        num_public = len(exercise.checks)
+        result = grade_exercise(exercise, folder, report, known[:num_public], draw)
+        # Without parts the file could not be loaded.
         if result.parts:
-            check_drawn_cases(exercise, folder, result, draw)
-            for part in check_private_cases(exercise, folder, assignment, draw):
-                report(part)
-                add_part(result, part)
+            known = known[num_public:]
+            more = check_private_cases(exercise, folder, assignment, draw, len(known))
+            add_parts(result, known, more, report)
         return result
 
     watch = Watch(folder, job["seconds"], send)
