@@ -43,6 +43,35 @@ def test_one_mistake_costs_one_function(number, old, new, wrong, folder):
     assert [part.status for part in parts] == expected, parts
 
 
+@pytest.mark.parametrize(
+    "number, cuts, missing",
+    [
+        # Renamed, everywhere in the file.
+        (5, [("attend(", "attention(")], [2]),
+        # Written outside its class, and a whole class that was deleted.
+        (5, [("class Attention:", "class Heads:")], [0, 3]),
+        (11, [("class DecoderSession:", "class Session:")], [1]),
+    ],
+)
+def test_a_missing_function_costs_its_own_points_only(number, cuts, missing, folder):
+    exercise = exercise_number(number)
+    text = read_answer(exercise)
+    for old, new in cuts:
+        assert old in text
+        text = text.replace(old, new)
+    exercise.path(folder).write_text(text, encoding="utf-8")
+    result = grade_exercise(exercise, folder, lambda part: None)
+    expected = [FAIL if i in missing else OK for i in range(len(exercise.checks))]
+    assert [part.status for part in result.parts] == expected, result.parts
+    first = list(exercise.checks)[missing[0]].partition(":")[2]
+    assert result.sentence.startswith(f"{first} is missing in the file")
+
+    cases = Assignment({exercise.id: 1}, cases=exercise.checks)
+    parts = list(check_private_cases(exercise, folder, cases, Draw()))
+    parts = [part for part in parts if part.status != RUNNING]
+    assert [part.status for part in parts] == expected, parts
+
+
 @pytest.mark.slow
 def test_functions_after_one_that_ends_python_are_checked(folder):
     """In a class: each has its sentence; a file that ends Python when it is imported has none."""

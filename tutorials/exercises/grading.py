@@ -113,7 +113,9 @@ def check_parts(
 
     for target in targets[len(known) :]:
         yield Part(short_name(target), RUNNING)
-        if work:
+        if work and target in work.missing:
+            part = Part(short_name(target), FAIL, work.missing[target])
+        elif work:
             function = work.functions[target]
             with replace_functions(work.in_place | {target: function}):
                 part = check_part(exercise, target, function)

@@ -24,18 +24,28 @@ GRADER = "exercises"
 class Work:
     """A student's functions for an exercise, by target.
 
-    `in_place` are those that run in the place of the package's. ExerciseError: the file cannot be
-    read or run, lacks a function, or takes it from the package.
+    `in_place` are those that run in the place of the package's. `missing` has a sentence for each
+    function that the file lacks. ExerciseError: the file cannot be read or run, lacks all
+    functions, or takes one from the package.
     """
 
     def __init__(self, exercise: Exercise, path: Path):
         self.module = load_module(exercise, path)
-        self.functions = {
-            target: find_function(self.module, target, exercise) for target in exercise.checks
-        }
+        self.functions = {}
+        self.missing = {}
+        for target in exercise.checks:
+            function = find_function(self.module, target, exercise)
+            if function:
+                self.functions[target] = function
+            else:
+                reset = f"nanos2t exercises reset {exercise.number}"
+                self.missing[target] = f"{short_name(target)} is missing in the file ({reset})"
+        if not self.functions:
+            raise ExerciseError(next(iter(self.missing.values())))
+
         self.in_place = dict(self.functions)
-        for target, function in self.functions.items():
-            if not is_written(function):
+        for target in exercise.checks:
+            if target in self.missing or not is_written(self.functions[target]):
                 self.take_out(target)
 
     def take_out(self, target: str) -> None:
@@ -48,13 +58,21 @@ class Work:
         owner = self.module
         *classes, name = short_name(target).split(".")
         for class_name in classes:
-            owner = getattr(owner, class_name)
-        setattr(owner, name, package_function(target))
+            owner = getattr(owner, class_name, None)
+        # A class may be missing as well.
+        if owner:
+            setattr(owner, name, package_function(target))
 
 
 def load_functions(exercise: Exercise, path: Path) -> dict[str, Callable]:
-    """Return the functions of a student's file by target. ExerciseError: as Work raises."""
-    return Work(exercise, path).functions
+    """Return the functions of a student's file by target.
+
+    ExerciseError: as Work raises; or one of the functions is missing.
+    """
+    work = Work(exercise, path)
+    if work.missing:
+        raise ExerciseError(next(iter(work.missing.values())))
+    return work.functions
 
 
 def load_module(exercise: Exercise, path: Path) -> ModuleType:
@@ -83,18 +101,17 @@ def load_module(exercise: Exercise, path: Path) -> ModuleType:
     return module
 
 
-def find_function(module: object, target: str, exercise: Exercise) -> Callable:
-    """Return one function of a student's module.
+def find_function(module: object, target: str, exercise: Exercise) -> Callable | None:
+    """Return one function of a student's module, or None if it is missing.
 
-    ExerciseError: the module does not have it, or the module holds the package's own function.
+    ExerciseError: the module holds the package's own function.
     """
     name = short_name(target)
     function = module
     for part in name.split("."):
         function = getattr(function, part, None)
     if not callable(function):
-        reset = f"nanos2t exercises reset {exercise.number}"
-        raise ExerciseError(f"{name} is missing in the file ({reset})")
+        return None
 
     # Code objects identify the package's functions under any name, and inside functools.partial.
     answers = {package_function(other).__code__ for other in exercise.checks}

@@ -76,6 +76,9 @@ def check_private_cases(
     for target in targets[num_known:]:
         yield Part(private_name(target), RUNNING)
         work = Work(exercise, exercise.path(folder))
+        if target in work.missing:
+            yield Part(private_name(target), FAIL, work.missing[target])
+            continue
         private = with_private_check(exercise, target, assignment)
         expected, _ = collect_answers(private, target, package_function(target), draw)
         # The others are the package's, so that only this one is judged.
