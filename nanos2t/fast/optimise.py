@@ -103,7 +103,15 @@ def quantise_modules(model: SpeechEncoderDecoder) -> None:
             layers[i] = make_fast_layer(layer, None)
         else:
             layers[i] = FastConvLayer(layer, layer.conv, layer.activation)
-    replace_linears(model, quantise_linear)
+
+    # In a search the decoder multiplies a row for each beam; its projections of the memory, and all
+    # of the encoder, multiply hundreds at once.
+    quantise_many = partial(quantise_linear, many_rows=True)
+    for block in decoder.blocks:
+        block.cross_attn.k_proj = quantise_many(block.cross_attn.k_proj)
+        block.cross_attn.v_proj = quantise_many(block.cross_attn.v_proj)
+    replace_linears(decoder, quantise_linear)
+    replace_linears(model, quantise_many)
     replace_positions(encoder)
     decoder.head = Int8Head(decoder.head, decoder.embed.tokens.weight)
 
@@ -116,8 +124,8 @@ def replace_linears(model: nn.Module, make_layer: Callable[[nn.Linear], nn.Modul
                 setattr(module, name, make_layer(child))
 
 
-def quantise_linear(linear: nn.Linear) -> Int8Linear:
+def quantise_linear(linear: nn.Linear, many_rows: bool = False) -> Int8Linear:
     """Return `linear` in int8, and release the memory of its float32 weight."""
-    quantised = Int8Linear(linear.weight, linear.bias)
+    quantised = Int8Linear(linear.weight, linear.bias, many_rows)
     release_pages(linear.weight)
     return quantised

@@ -64,6 +64,7 @@ def linear_pairs(small: bool) -> Iterator[Pair]:
     packed = [FastLinear(copy.deepcopy(layer)) for layer in core]
     halves = [FastLinear(copy.deepcopy(layer).bfloat16()) for layer in core]
     integers = [Int8Linear(layer.weight, layer.bias) for layer in core]
+    many_integers = [Int8Linear(layer.weight, layer.bias, many_rows=True) for layer in core]
     for rows in 1, 5, FRAMES:
         x = torch.randn(rows, size)
         plain = (core, x)
@@ -71,6 +72,8 @@ def linear_pairs(small: bool) -> Iterator[Pair]:
         other = (halves, x.bfloat16())
         yield f"packed bfloat16, {rows} rows", *runs(run_layers, run_layers, plain, other)
         yield f"int8, {rows} rows", *runs(run_layers, run_layers, plain, (integers, x))
+        other = (many_integers, x)
+        yield f"int8 for many rows, {rows} rows", *runs(run_layers, run_layers, plain, other)
 
 
 def runs(core: Callable, trick: Callable, *inputs) -> tuple[Callable, Callable]:

@@ -1,6 +1,7 @@
 # pytest tests/fast/test_int8.py
 """nanos2t/fast/int8.py: int8 is near float32, and the bundled model writes the same."""
 
+import copy
 import warnings
 
 import numpy as np
@@ -11,25 +12,48 @@ from torch import nn
 
 import nanos2t
 from nanos2t.fast.dtypes import has_int8
-from nanos2t.fast.int8 import Int8Conv, Int8Linear
+from nanos2t.fast.int8 import Int8Conv, Int8Linear, choose_engine
 from nanos2t.transcription.loading import BUNDLED
 from nanos2t.transcription.transcriber import SpeechToText
 
 pytestmark = pytest.mark.skipif(not has_int8(), reason="this build of torch has no int8 kernels")
 
 
+@pytest.mark.parametrize("many_rows", [False, True])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(1, 33), (5, 33), (2, 7, 33)])
 @torch.no_grad()
-def test_a_linear_layer(shape: tuple, bias: bool):
+def test_a_linear_layer(shape: tuple, bias: bool, many_rows: bool):
     linear = nn.Linear(33, 19, bias=bias)
     x = torch.randn(shape)
     linear.weight *= torch.logspace(-3, 1, 19)[:, None]  # rows of very different sizes
-    result = Int8Linear(linear.weight, linear.bias)(x)
+    result = Int8Linear(linear.weight, linear.bias, many_rows)(x)
     expected = linear(x)
     size = x.abs() @ linear.weight.abs().T  # of the terms that are summed
     assert ((result - expected).abs() < 0.03 * size).all()
     assert not torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("capabilities", [{"avx512_vnni": True}, {"avx512_vnni": False}, {}])
+@torch.no_grad()
+def test_the_engine_decides_no_number(monkeypatch, capabilities: dict):
+    usual_engine = torch.backends.quantized.engine
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert choose_engine(many_rows=False) == usual_engine
+    expected = usual_engine
+    if capabilities.get("avx512_vnni") and "onednn" in torch.backends.quantized.supported_engines:
+        expected = "onednn"
+    assert choose_engine(many_rows=True) == expected
+
+    linear = nn.Linear(33, 19)
+    x = torch.randn(40, 33)
+    x[:, 5] = 0
+    few = Int8Linear(linear.weight, linear.bias)
+    many = Int8Linear(linear.weight, linear.bias, many_rows=True)
+    assert torch.backends.quantized.engine == usual_engine
+    torch.testing.assert_close(many(x), few(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(copy.deepcopy(many)(x), few(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(many(0 * x), few(0 * x))
 
 
 @pytest.mark.parametrize("kernel, stride", [(3, 2), (2, 2), (5, 1)])
