@@ -42,8 +42,8 @@ class FastConvLayer(ConvLayer):
                 norm = self.norm
                 part = F.layer_norm(part, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
             parts.append(self.activation(part))
-        lengths = wav2vec2.conv_output_lengths(lengths, self.conv)
-        return torch.cat(parts, dim=1).transpose(1, 2), lengths
+        y = join(parts, dim=1)  # (B, W, O)
+        return y.transpose(1, 2), wav2vec2.conv_output_lengths(lengths, self.conv)
 
 
 class FoldedConvLayer(ConvLayer):
@@ -73,8 +73,13 @@ class FoldedConvLayer(ConvLayer):
         items = []
         for item, frame_count in zip(windows, frame_counts):
             weight, bias = fold_norm(item[:frame_count], self.conv.weight, self.norm)
-            items.append(linear_onednn(item, weight, bias, self.activation))  # (W, O)
-        return torch.stack(items).transpose(1, 2), lengths
+            items.append(linear_onednn(item[None], weight, bias, self.activation))  # (1, W, O)
+        return join(items, dim=0).transpose(1, 2), lengths
+
+
+def join(parts: list[Tensor], dim: int) -> Tensor:
+    """Return the parts as one tensor. torch.cat copies one that is alone, too: tens of MB."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def fold_norm(windows: Tensor, weight: Tensor, norm: nn.GroupNorm) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from helpers.fast_pair import build_model, relative_error
 
-from nanos2t.fast.feature_encoder import FoldedConvLayer, make_fast_layer
+from nanos2t.fast.feature_encoder import FoldedConvLayer, join, make_fast_layer
 from nanos2t.fast.onednn import has_onednn
 
 pytestmark = pytest.mark.skipif(not has_onednn(), reason="this build of torch has no oneDNN")
@@ -63,3 +63,9 @@ def test_parameters_of_a_folded_norm_are_those_of_the_core():
     for parameter in layer.parameters():
         parameter.data.mul_(1.5)
     assert relative_error(folded(x, None)[0], layer(x, None)[0]) < 1e-5
+
+
+def test_a_part_that_is_alone_is_not_copied():
+    parts = torch.randn(2, 3, 5).unbind()
+    assert join(parts[:1], dim=0) is parts[0]
+    assert torch.equal(join(parts, dim=0), torch.cat(parts))
