@@ -1,5 +1,5 @@
 # pytest -m slow tests/tutorials/test_outside_answers.py
-"""Wrong answers of readers who have not seen the list of known mistakes: 55 an exercise.
+"""Wrong answers of readers who have not seen the list of known mistakes: 70 an exercise.
 
 Some of them are graded here; python -m tests.helpers.outside_answers grades all of them.
 """
@@ -24,7 +24,7 @@ from helpers.outside_answers import (
     read_right_answer,
 )
 
-LEAST = {"reader1": 40, "reader2": 15}
+LEAST = {"reader1": 40, "reader2": 15, "reader3": 15}
 STEP = 6
 TRIED = [exercise for exercise in EXERCISES if read_outside_answers(exercise, "reader1")]
 each = pytest.mark.parametrize("exercise", TRIED, ids=lambda exercise: exercise.name)

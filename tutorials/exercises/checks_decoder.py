@@ -6,7 +6,16 @@ import torch
 from torch import Tensor
 
 from exercises.exercise import Facts, Raised
-from exercises.inputs import BERT, GPT2, MBART, STORED, Draw, memory_mask, replace_end
+from exercises.inputs import (
+    BERT,
+    GPT2,
+    MBART,
+    STORED,
+    Draw,
+    drop_all,
+    memory_mask,
+    replace_end,
+)
 from nanos2t.decoder import Block, Embedding, KVCache
 
 
@@ -28,6 +37,7 @@ def check_embedding(function, draw: Draw):
     gpt2 = draw.weights(Embedding(GPT2), 28)
     yield "GPT-2, the last position", function(gpt2, tokens, 5)
     yield "GPT-2, more tokens than positions", function(gpt2, tokens, 8)
+    yield "dropout of all numbers", function(drop_all(scaled), tokens, 0)
     yield "10 new tokens", function(gpt2, tokens[:, [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]], 0)
 
 
@@ -117,6 +127,10 @@ def check_cross_entropy(function, draw: Draw):
     yield "a label 0", function(3 * draw(72, 2, 4, 7), with_zero)
     yield "no label in one row", function(3 * draw(73, 2, 3, 7), labels[:, 2:].contiguous())
     yield "logits of 1000", function(1000 * draw(74, 2, 2, 7), labels[:, :2].contiguous())
+
+    high = draw(89, 2, 2, 7)
+    high[0] += 1000
+    yield "1000 more in one row", function(high, labels[:, :2].contiguous())
 
     logits = 3 * draw(75, 2, 5, 7)
     logits[labels == -100] = torch.nan

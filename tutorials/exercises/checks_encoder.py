@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from exercises.exercise import Facts
-from exercises.inputs import STORED, Draw, encoder_config, memory_mask, replace_end
+from exercises.exercise import Facts, type_fact
+from exercises.inputs import STORED, Draw, drop_all, encoder_config, memory_mask, replace_end
 from nanos2t.wav2vec2 import Attention, Block, ConvLayer, FeatureEncoder, conv_output_lengths
 
 
@@ -78,6 +78,11 @@ def check_zero_padding(function, draw: Draw):
     x = draw(77, 2, 4, 3)
     x[1, 2:] = torch.tensor([torch.nan, torch.inf, -torch.inf])
     yield "NaN and infinity in the padding", function(x, torch.tensor([4, 2]))
+    x = draw(77, 2, 4, 3)
+    x[0, 1] = torch.tensor([torch.nan, torch.inf, -torch.inf])
+    yield "NaN and infinity in a real frame", function(x, torch.tensor([4, 2]))
+    half = function(draw(2, 2, 4, 3).half(), torch.tensor([4, 2]))
+    yield "float16", type_fact(half, torch.float16)
 
 
 # The convolutions
@@ -270,6 +275,7 @@ def check_attention(function, draw: Draw):
     yield "with a mask", function(module, x, keys, values, memory_mask(6, 4))
     causal = function(module, x, keys[:, :, :4], values[:, :, :4], None, True)
     yield "is_causal=True", causal
+    yield "dropout of all numbers", function(drop_all(module), x, keys, values)
 
 
 # The encoder's block

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from exercises.exercise import Facts
-from exercises.inputs import BERT, Draw
+from exercises.inputs import BERT, Draw, ToyModel
 from nanos2t.beams import Beams, initial_beams
 from nanos2t.decoder import Decoder, KVCache
 from nanos2t.generate import DecoderSession
@@ -55,7 +55,7 @@ def check_decoder_session(function, draw: Draw):
     # A session of two beams for each of two utterances.
     decoder = draw.weights(Decoder(BERT), 43)
     frame_lengths = torch.tensor([5, 3])
-    session = DecoderSession(decoder, draw(44, 2, 5, 12), frame_lengths, rows=4, max_length=8)
+    session = DecoderSession(decoder, draw(44, 2, 5, 12), frame_lengths, rows=4, max_length=9)
     for cache in session.caches:
         fill_cache(cache)
 
@@ -172,3 +172,19 @@ def check_beam_search(function, draw: Draw):
     two = {"num_beams": 2, "num_return_sequences": 2, "max_length": 10}
     yield "2 beams, length_penalty=1.5", search(7, length_penalty=1.5, **two)
     yield "2 beams, length_penalty=0.5", search(14, length_penalty=0.5, **two)
+    config = GenerationConfig(eos_token_id=2, pad_token_id=6, **two)
+    yield "a draw", function(model_of_draw(), torch.tensor([[1]]), config)
+
+
+def model_of_draw() -> ToyModel:
+    """Return a model whose best running beam is once as good as the worst that has finished.
+
+    The tokens 1 3 2 and 1 3 4 have the same score, and 1 2 a better one. 1 3 4 2 would be better
+    than 1 3 2, but comes too late.
+    """
+    size = ToyModel.vocab_size
+    table = torch.arange(-20.0, -20.0 - size, -1).expand(size, size, size).clone()
+    table[0, 1, [2, 3]] = torch.tensor([0.5, 0.0])
+    table[1, 3, [2, 4]] = 0.0
+    table[3, 4, [2, 3]] = torch.tensor([0.0, -2.0])
+    return ToyModel(table)

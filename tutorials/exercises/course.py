@@ -52,9 +52,10 @@ FRAMES = Exercise(
         `.padding`, each a tuple of one number. Padding is added on both sides, and a window that
         does not fit makes no frame.
 
-        The buffer may be longer than every item. `zero_padding` returns x in its full shape, and
-        puts 0 where padding was, even if that was NaN or infinity. `lengths` may be None: then
-        nothing is padded, and conv_output_lengths returns None, zero_padding all of x.""",
+        The buffer may be longer than every item. `zero_padding` returns x in its full shape and
+        type, and puts 0 where padding was, even if that was NaN or infinity; real frames stay as
+        they are. `lengths` may be None: then nothing is padded, and conv_output_lengths returns
+        None, zero_padding all of x.""",
     imports="import torch\nfrom torch import Tensor, nn\n",
     checks={
         "wav2vec2:conv_output_lengths": checks_encoder.check_conv_output_lengths,
@@ -164,7 +165,8 @@ ATTENTION = Exercise(
         F.dropout.
 
         The module has `self.q_proj`, `self.out_proj`, `self.num_heads`, `self.dropout` (for what
-        `forward` returns), and `self.attention_dropout` (a number, for training only).""",
+        `forward` returns), and `self.attention_dropout` (a number, for training only: you may
+        leave it out).""",
     imports="import math\n\n" + TORCH,
     checks={
         "wav2vec2:Attention.split_heads": checks_encoder.check_split_heads,

@@ -65,3 +65,10 @@ class Raised:
 
 class Facts(dict):
     """What must hold of a result, as {"the result is a view": True}, where numbers do not tell."""
+
+
+def type_fact(result: object, dtype: object) -> Facts:
+    """Return whether a result, or all of its parts, has this type of numbers."""
+    parts = result if isinstance(result, (tuple, list)) else [result]
+    is_kept = all(getattr(part, "dtype", None) == dtype for part in parts)
+    return Facts({"the numbers keep their type": is_kept})

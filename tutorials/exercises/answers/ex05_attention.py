@@ -28,4 +28,4 @@ class Attention:
         heads = attend(queries, keys, values, mask, is_causal)
         B, N, T, D = heads.shape
         merged = heads.permute(0, 2, 1, 3).reshape(B, T, N * D)
-        return self.out_proj(merged)
+        return self.dropout(self.out_proj(merged))

@@ -6,9 +6,10 @@ time steps must know where an item ends. `conv` has `.kernel_size`, `.stride` an
 `.padding`, each a tuple of one number. Padding is added on both sides, and a window that
 does not fit makes no frame.
 
-The buffer may be longer than every item. `zero_padding` returns x in its full shape, and
-puts 0 where padding was, even if that was NaN or infinity. `lengths` may be None: then
-nothing is padded, and conv_output_lengths returns None, zero_padding all of x.
+The buffer may be longer than every item. `zero_padding` returns x in its full shape and
+type, and puts 0 where padding was, even if that was NaN or infinity; real frames stay as
+they are. `lengths` may be None: then nothing is padded, and conv_output_lengths returns
+None, zero_padding all of x.
 
 In the package this is in nanos2t/wav2vec2.py; try it before you look.
 Change no argument in place, unless the text asks for it.

@@ -10,7 +10,8 @@ mask then, and T = S) token t sees the tokens 0 to t. `dropout` is 0 here; you m
 F.dropout.
 
 The module has `self.q_proj`, `self.out_proj`, `self.num_heads`, `self.dropout` (for what
-`forward` returns), and `self.attention_dropout` (a number, for training only).
+`forward` returns), and `self.attention_dropout` (a number, for training only: you may
+leave it out).
 
 In the package this is in nanos2t/wav2vec2.py; try it before you look.
 Change no argument in place, unless the text asks for it.
