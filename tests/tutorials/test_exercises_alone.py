@@ -14,6 +14,7 @@ from exercises.grading import FAIL, OK, RUNNING, TODO, grade_exercise
 from exercises.inputs import Draw
 from exercises.private_cases import check_private_cases
 from exercises.processes import Limits, grade_exercises, try_grading
+from exercises.state import keep_process
 from exercises.targets import package_function
 from helpers.answers import exercise_number, read_answer
 
@@ -200,3 +201,31 @@ def test_what_a_file_sets_is_set_back(is_called, folder):
     result = try_grading(exercise, grade)
     assert result.status == OK, result.sentence
     assert read_state() == before
+
+
+@pytest.mark.parametrize(
+    "patch",
+    [
+        "np.abs = lambda *arguments: np.zeros(1)",
+        "builtins.all = lambda parts: True",
+        "np.asarray = lambda value: np.ones((2, 2), bool)",
+        "setattr(nanos2t.decoder, 'causal' + '_mask', causal_mask)",
+    ],
+)
+@pytest.mark.parametrize("is_called", [False, True])
+def test_functions_that_are_replaced_judge_nobody(patch, is_called, folder):
+    """When the file is imported, or each time that the function is called."""
+    text = (
+        "import builtins\nimport nanos2t\nimport numpy as np\nimport torch\n\n\n"
+        "def causal_mask(T, past, device):\n    {}\n    return torch.ones(T, past + T).bool()\n"
+        "\n\n{}\n"
+    )
+    exercise = exercise_number(8)
+    text = text.format(patch, "") if is_called else text.format("pass", patch)
+    exercise.path(folder).write_text(text, encoding="utf-8")
+    with keep_process():
+        result = grade_exercise(exercise, folder)
+        assert result.status == FAIL
+        cases = Assignment({exercise.id: 1}, cases=exercise.checks)
+        parts = list(check_private_cases(exercise, folder, cases, Draw(6)))
+        assert parts[-1].status == FAIL

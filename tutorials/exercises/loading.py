@@ -10,7 +10,7 @@ from types import ModuleType
 from exercises.course import EXERCISES
 from exercises.diagnosis import explain_exception
 from exercises.exercise import Exercise, ExerciseError
-from exercises.state import keep_settings
+from exercises.state import keep_functions, keep_settings, list_owners
 from exercises.targets import is_written, package_function, short_name
 
 # What computes the same as the function of an exercise.
@@ -88,8 +88,9 @@ def load_module(exercise: Exercise, path: Path) -> ModuleType:
         refuse_imported_answer(tree, exercise)
         spec = importlib.util.spec_from_file_location(f"work_{exercise.id}", path)
         module = importlib.util.module_from_spec(spec)
-        # What the file sets, such as torch's default dtype, holds for the package as well.
-        with keep_settings():
+        # What the file sets, such as torch's default dtype, holds for the package as well, and the
+        # functions that it replaces in numpy are those of the grader.
+        with keep_settings(), keep_functions(list_owners()):
             spec.loader.exec_module(module)
     except ExerciseError:
         raise

@@ -1,20 +1,22 @@
 """Undo what a student's code changes in the process that grades it: the next exercise is alone."""
 
+import builtins
 import contextlib
 import inspect
 import math
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 OWN_PACKAGES = ("nanos2t", "exercises")
-# Others whose functions somebody may replace.
-SHARED = (math, np, torch, torch.Tensor, F)
+# Others whose functions somebody may replace; with those of the first answers are compared.
+COMPARING = (builtins, np, torch.Tensor)
+SHARED = (*COMPARING, math, torch, F)
 
 
 @contextlib.contextmanager
@@ -36,15 +38,32 @@ def keep_settings() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def keep_functions(owners: Iterable[object]) -> Iterator[Callable[[], None]]:
+    """Put functions of modules and classes back at the end of a `with` block, and when called.
+
+    Whoever replaces `np.abs` for all may do so by accident, or to be judged by it.
+    """
+    functions = {id(owner): (owner, read_functions(owner)) for owner in owners}
+
+    def put_back() -> None:
+        for owner, old in functions.values():
+            write_functions(owner, old)
+
+    try:
+        yield put_back
+    finally:
+        put_back()
+
+
+@contextlib.contextmanager
 def keep_process() -> Iterator[None]:
     """Set back all that one exercise may change for the next one, at the end of a `with` block."""
     environment = dict(os.environ)
     folder = os.getcwd()
     paths = list(sys.path)
     seeds = (random.getstate(), np.random.get_state(), torch.get_rng_state())
-    functions = {id(owner): (owner, read_functions(owner)) for owner in list_owners()}
     try:
-        with keep_settings():
+        with keep_settings(), keep_functions(list_owners()):
             yield
     finally:
         if dict(os.environ) != environment:
@@ -55,8 +74,6 @@ def keep_process() -> Iterator[None]:
         random.setstate(seeds[0])
         np.random.set_state(seeds[1])
         torch.set_rng_state(seeds[2])
-        for owner, old in functions.values():
-            write_functions(owner, old)
 
 
 def list_owners() -> list[object]:
