@@ -229,3 +229,31 @@ def test_functions_that_are_replaced_judge_nobody(patch, is_called, folder):
         cases = Assignment({exercise.id: 1}, cases=exercise.checks)
         parts = list(check_private_cases(exercise, folder, cases, Draw(6)))
         assert parts[-1].status == FAIL
+
+
+@pytest.mark.parametrize(
+    "number, old, new, sentence",
+    [
+        # An exception that a mistake has as well, for another reason.
+        (5, "    scores = ", "    torch.ones(10**15)\n    scores = ", "can't allocate memory"),
+        (8, "    rows = ", "    raise AssertionError('Torch not compiled with CUDA enabled')\n"
+            "    rows = ", "4 new tokens, 0 past ones: it asks for a GPU, and there is none"),
+        (8, "columns <= rows + past", "(columns <= rows + past).numpy()",
+            "causal_mask, 4 new tokens, 0 past ones: it returned an array of NumPy, expected a"),
+        (10, "return shifted", "return shifted.numpy()", "it returned an array of NumPy, expected"),
+        (8, "columns <= rows + past", "None", "it returned None, expected one array"),
+        (8, "(T, past, device)", "(past, T, device)", "it returned an array that is empty, (0, 4)"),
+        # The line is the student's, not that of Python's own module.
+        (8, "    rows = ", "    import json.decoder\n    json.loads('x')\n    rows = ",
+            "JSONDecodeError: Expecting value: line 1 column 1 (char 0) (line 6)"),
+    ],
+)  # fmt: skip
+def test_what_comes_from_outside_has_no_name_of_a_mistake(number, old, new, sentence, folder):
+    exercise = exercise_number(number)
+    text = read_answer(exercise)
+    assert old in text
+    exercise.path(folder).write_text(text.replace(old, new, 1), encoding="utf-8")
+    result = grade_exercise(exercise, folder)
+    assert result.status == FAIL
+    assert sentence in result.sentence
+    assert "looks like" not in result.sentence

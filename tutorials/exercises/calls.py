@@ -13,6 +13,13 @@ from exercises.exercise import Exercise, Raised
 from exercises.inputs import STORED, Draw
 from exercises.state import COMPARING, keep_functions, keep_settings
 
+# With one of these as an argument, a function works with tensors.
+OF_TORCH = (torch.Tensor, torch.device, torch.nn.Module)
+
+
+class NotTensorError(TypeError):
+    """A function that works with tensors has returned an array of NumPy."""
+
 
 class Output(io.StringIO):
     """What a function prints. A loop without end must not fill the memory: there is a limit."""
@@ -46,6 +53,8 @@ class Probe:
         before = [as_array(array).copy() for array in arrays]
         try:
             result = self.call_function(*arguments, **named)
+            if isinstance(result, np.ndarray) and any(isinstance(a, OF_TORCH) for a in arguments):
+                raise NotTensorError
         except (Exception, SystemExit) as error:
             if is_unwritten(error):
                 raise

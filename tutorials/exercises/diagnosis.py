@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from exercises.calls import Probe, collect_answers
+from exercises.calls import NotTensorError, Probe, collect_answers
 from exercises.comparison import (
     FACT,
     TOLERANCE,
@@ -29,7 +29,13 @@ LIKELY = "looks like: "
 IN_PLAIN_WORDS = {
     SystemExit: "it ends Python: take out exit()",
     EOFError: "it waits for what somebody types: take out input()",
+    NotTensorError: "it returned an array of NumPy, expected a tensor",
 }
+NO_GPU = re.compile(
+    "not compiled with CUDA|no NVIDIA|No CUDA GPUs|MPS backend|PyTorch is not linked"
+)
+# What follows from the computer, or from a rule of the grader, and from no known mistake.
+OUTSIDE = re.compile(f"{NO_GPU.pattern}|can't allocate memory|which is refused")
 NOT_SIMILAR = (0.0, 0)
 
 
@@ -63,6 +69,21 @@ def match_mistake(answers: dict[str, Answer], right: dict[str, Answer], wrong: d
     if best[0] >= 0.5 and len(names) == 1:
         return LIKELY + names[0]
     return ""
+
+
+def name_mistake(
+    answers: dict[str, Answer],
+    right: dict[str, Answer],
+    wrong: dict,
+    error: BaseException | None,
+) -> str:
+    """Return the known mistake of wrong answers, of which the first may be an exception, or "".
+
+    Without memory, without a GPU, or after a refusal there is nothing to say about a formula.
+    """
+    if isinstance(error, MemoryError) or OUTSIDE.search(str(error)):
+        return ""
+    return match_mistake(answers, right, wrong)
 
 
 def match_kind_of_case(answers: dict[str, Answer], right: dict[str, Answer], wrong: dict) -> str:
@@ -193,6 +214,9 @@ def list_parts(answer: Answer) -> str:
     if not answer:
         return "nothing"
     names = [name.removeprefix(FACT).strip() or "one array" for name in answer]
+    # What has no numbers says what it is: " is None", " is empty, (0, 4)".
+    names = [re.sub("^is (?=empty)", "an array that is ", name) for name in names]
+    names = [name.removeprefix("is ") for name in names]
     text = ", ".join(names[:4])
     return text + " ..." if len(names) > 4 else text
 
@@ -250,8 +274,10 @@ def explain_exception(error: BaseException, where: str) -> tuple[str, str]:
     detail = own_traceback(error)
     message = " ".join(str(error).split())[:200]
     plain = IN_PLAIN_WORDS.get(type(error), f"{type(error).__name__}: {message}")
+    if NO_GPU.search(message):
+        plain = "it asks for a GPU, and there is none: use the device of the arguments"
     sentence = f"{where}: {plain}"
-    numbers = re.findall(r"line (\d+)", detail)
+    numbers = re.findall(r", line (\d+), in ", detail)
     if numbers:
         sentence += f" (line {numbers[-1]})"
     return sentence, detail
@@ -262,7 +288,7 @@ def own_traceback(error: BaseException) -> str:
     lines = []
     for frame in traceback.extract_tb(error.__traceback__):
         path = Path(frame.filename)
-        is_python = path.parent == STDLIB or frame.filename.startswith("<frozen")
+        is_python = STDLIB in path.parents or frame.filename.startswith("<frozen")
         if not is_python and path.parent != HERE and "site-packages" not in path.parts:
             lines.append(f"{path.name}, line {frame.lineno}, in {frame.name}: {frame.line}")
     return "\n".join([*lines[-6:], f"{type(error).__name__}: {error}"])

@@ -16,7 +16,7 @@ from pathlib import Path
 from exercises import folders
 from exercises.calls import collect_answers
 from exercises.comparison import is_close, read_key
-from exercises.diagnosis import LIKELY, diagnose, match_mistake, own_traceback
+from exercises.diagnosis import LIKELY, diagnose, name_mistake, own_traceback
 from exercises.drawn_cases import find_drawn_mistake
 from exercises.exercise import Exercise, ExerciseError
 from exercises.inputs import Draw
@@ -206,7 +206,7 @@ def check_function(exercise: Exercise, target: str, function: Callable) -> Part:
         case = wrong_cases[0]
         details = []
         part.status = FAIL
-        part.sentence = match_mistake(answers, right, wrong)
+        part.sentence = name_mistake(answers, right, wrong, probe.errors.get(case))
         if not part.sentence or part.sentence.startswith(LIKELY):
             difference = diagnose(exercise, target, probe, answers, case, right[case])
             # A name that is not certain does not hide what is wrong.
