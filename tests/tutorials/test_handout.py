@@ -86,6 +86,16 @@ def test_its_readme_names_only_what_is_in_it(copy):
         assert word in ("exercises", "report", "transcribe"), word
 
 
+def test_its_pages_link_only_to_what_is_in_it(copy):
+    pages = list(copy.rglob("*.md"))
+    assert len(pages) > 10
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        for link in re.findall(r"\]\(([^)#\s]+)", text):
+            is_there = link.startswith("http") or (page.parent / link).exists()
+            assert is_there, (page.name, link)
+
+
 def test_the_tasks_are_in_it(copy):
     """All that the stubs say, and in the place of each body a line that leads there."""
     tasks = (copy / handout.TASKS_NAME).read_text(encoding="utf-8")
@@ -117,7 +127,16 @@ def test_a_hand_out_of_some_exercises(tmp_path, monkeypatch, capsys):
         assert (error in modules) == (exercise.number in left), exercise.name
 
     exercises = Path("week", "tutorials", "exercises")
-    assert (exercises / ".." / "rendered" / "01_waveform_to_frames.md").exists()
+    text = Path("week", "README.md").read_text(encoding="utf-8")
+    assert "3 exercises" in text and "hint 1" in text
+    for word in "1 to 11", "num-beams", "words`":
+        assert word not in text
+    pages = (exercises / ".." / "rendered").glob("*.md")
+    texts = {page.stem: page.read_text(encoding="utf-8") for page in pages}
+    named = {int(n) for text in texts.values() for n in re.findall(r"exercises (\d+) ", text)}
+    assert named == left
+    assert "Now write it" in texts["10_training"]
+    assert "Now write it" not in texts["07_greedy_to_beam"]
     monkeypatch.setattr(folders, "KEYS", exercises / "keys")
     monkeypatch.setattr(folders, "STUBS", exercises / "stubs")
     assert {exercise.number for exercise in folders.select_offered([])} == left

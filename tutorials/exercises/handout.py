@@ -44,9 +44,9 @@ tutorials/exercises/work/
 README = """\
 # nanos2t, to be completed
 
-This is a speech encoder-decoder in PyTorch, from the waveform to the words. {count} exercises
-are left to you: their functions end in `raise NotImplementedError`. Everything else is there, with
-a trained model.
+This is a speech encoder-decoder in PyTorch, from the waveform to the words. Left to you: {count}.
+The functions to write end in `raise NotImplementedError`. Everything else is there, with a trained
+model.
 
     pip install -c constraints.txt -e . pytest
     nanos2t exercises     # what is done, wrong and next; or: pytest tutorials/exercises
@@ -56,16 +56,18 @@ again.
 
 | command | what it does |
 |---|---|
-| `nanos2t exercises 5` | checks exercise 5 alone, and prints its task while it is not written |
+| `nanos2t exercises {example}` | checks this one alone; prints its task while it is not written |
 | `nanos2t exercises --watch` | checks again on each save, until Ctrl-C |
-| `nanos2t exercises hint 5` | a hint; there are three, and each call shows one more |
+| `nanos2t exercises hint {example}` | a hint; there are three, and each call shows one more |
 | `nanos2t transcribe nanos2t/assets/sample.wav --no-fast` | the model runs what you have written |
 
 The lessons are pages with pictures, in [tutorials/rendered](tutorials/rendered). Some exercises
 need functions of others: the grader says which. Of each exercise it reports the first function that
-is wrong. Its cases are public. Those of your teacher have other numbers in them.
+is wrong. Its cases are public. Those of your teacher have other numbers in them. In your teacher's
+run the code can write no files, start no programs and use no network: leave out what only draws or
+stores a result.
 
-The model runs when exercises 1 to 11 and 14 are right; 12 is for `--num-beams`, 13 for `--words`.
+{model_runs}
 Record yourself with any program, as wav, mp3, flac or ogg, and say one to four digits in English,
 each clearly: that is all the model has learned. When all exercises are right,
 `nanos2t report FILE -o page.html` shows the same stage by stage.
@@ -74,6 +76,13 @@ each clearly: that is all the model has learned. When all exercises are right,
 
 Hand in the folder `nanos2t`, or a zip of it.
 """
+
+# When the model runs: in a hand-out of all exercises, and in one of some.
+ALL_NEEDED = (
+    "The model runs when exercises 1 to 11 and 14 are right; 12 is for `--num-beams`, 13 for "
+    "`--words`."
+)
+SOME_NEEDED = "The model runs when the exercises below are right."
 
 TASKS = """\
 # Tasks
@@ -104,8 +113,7 @@ def export_package(folder: Path, exercises: Sequence[Exercise] = EXERCISES) -> N
     shutil.copytree(ROOT / "weights_map", folder / "weights_map", ignore=CACHES)
     tutorials = folder / "tutorials"
     shutil.copytree(folders.HERE, tutorials / "exercises", ignore=LEFT_OUT)
-    # The lessons need the functions that are missing. What they show is there to be read.
-    shutil.copytree(folders.HERE.parent / "rendered", tutorials / "rendered")
+    copy_lessons(tutorials / "rendered", exercises)
     for name in "pyproject.toml", "constraints.txt", "LICENSE":
         shutil.copyfile(ROOT / name, folder / name)
 
@@ -122,6 +130,25 @@ def export_package(folder: Path, exercises: Sequence[Exercise] = EXERCISES) -> N
         ".gitignore": IGNORED,
     }.items():
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def copy_lessons(folder: Path, exercises: Sequence[Exercise]) -> None:
+    """Write the pages of the lessons, which name only what a hand-out has.
+
+    The lessons themselves need the functions that are missing.
+    """
+    shutil.copytree(folders.HERE.parent / "rendered", folder)
+    for path in folder.glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        text = re.sub(r" \| \[the lesson as a program\]\([^)]*\)", "", text)
+        text = text.replace("(../README.md)", "(../../README.md)")
+        for exercise in EXERCISES:
+            if exercise not in exercises:
+                line = rf"^    nanos2t exercises {exercise.number} .*\n"
+                text = re.sub(line, "", text, flags=re.MULTILINE)
+        # The heading of what is then empty.
+        text = re.sub(r"## Now write it\s*\Z", "", text)
+        path.write_text(text, encoding="utf-8")
 
 
 def require_empty(folder: Path) -> None:
@@ -163,7 +190,12 @@ def make_readme(exercises: Sequence[Exercise]) -> str:
         row = [exercise.number, exercise.title, names, files, exercise.minutes]
         row.append("*" * exercise.difficulty)
         lines.append(f"| {' | '.join(map(str, row))} |")
-    return README.format(count=len(exercises), table="\n".join(lines))
+    numbers = [exercise.number for exercise in exercises]
+    count = f"{len(numbers)} exercises" if len(numbers) > 1 else "one exercise"
+    model_runs = ALL_NEEDED if len(numbers) == len(EXERCISES) else SOME_NEEDED
+    return README.format(
+        count=count, example=numbers[0], model_runs=model_runs, table="\n".join(lines)
+    )
 
 
 def make_tasks(exercises: Sequence[Exercise]) -> str:
