@@ -62,6 +62,8 @@ def strip_suffix(name: str) -> str:
 
 
 def describe_error(error: Exception) -> str:
+    if str(error) == "File is not a zip file":
+        return "it is none, or was not uploaded whole"
     text = getattr(error, "strerror", None) or str(error)
     return " ".join(text.split()) or type(error).__name__
 

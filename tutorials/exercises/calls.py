@@ -9,16 +9,25 @@ import numpy as np
 import torch
 
 from exercises.comparison import Answer, as_array, flatten_answer, relative_errors
+from exercises.course import EXERCISES
 from exercises.exercise import Exercise, Raised
 from exercises.inputs import STORED, Draw
 from exercises.state import COMPARING, keep_functions, keep_settings
+from exercises.targets import package_function
 
-# With one of these as an argument, a function works with tensors.
-OF_TORCH = (torch.Tensor, torch.device, torch.nn.Module)
+
+def returns_tensor(target: str) -> bool:
+    """Return whether the package's function says that its result is a tensor."""
+    returned = package_function(target).__annotations__.get("return")
+    return returned in (torch.Tensor, "Tensor")
+
+
+# Before a student's functions, which say what they like, take their places.
+WITH_TENSORS = {target for e in EXERCISES for target in e.checks if returns_tensor(target)}
 
 
 class NotTensorError(TypeError):
-    """A function that works with tensors has returned an array of NumPy."""
+    """A function whose result is a tensor has returned an array of NumPy."""
 
 
 class Output(io.StringIO):
@@ -35,12 +44,14 @@ class Probe:
 
     An exception counts as a result: the call returns Raised. `errors` has the first exception of
     each case, and `printed` what the function printed in it. `changed` tells whether a call has
-    changed one of its arguments. `draw` is where the arguments come from.
+    changed one of its arguments. `draw` is where the arguments come from. With `is_tensor` an array
+    of NumPy is no result.
     """
 
-    def __init__(self, function: Callable, draw: Draw = STORED):
+    def __init__(self, function: Callable, draw: Draw = STORED, is_tensor: bool = False):
         self.function = function
         self.draw = draw
+        self.is_tensor = is_tensor
         self.changed = False
         self.errors: dict[str, BaseException] = {}
         self.printed: dict[str, str] = {}
@@ -53,7 +64,7 @@ class Probe:
         before = [as_array(array).copy() for array in arrays]
         try:
             result = self.call_function(*arguments, **named)
-            if isinstance(result, np.ndarray) and any(isinstance(a, OF_TORCH) for a in arguments):
+            if self.is_tensor and isinstance(result, (np.ndarray, np.generic)):
                 raise NotTensorError
         except (Exception, SystemExit) as error:
             if is_unwritten(error):
@@ -100,7 +111,7 @@ def collect_answers(
 
     NotImplementedError: a stub that is needed is not written yet.
     """
-    probe = Probe(function, draw)
+    probe = Probe(function, draw, target in WITH_TENSORS)
     answers = {}
     with np.errstate(all="ignore"), keep_functions(COMPARING) as put_back:
         for case, result in exercise.checks[target](probe, draw):

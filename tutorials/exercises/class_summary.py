@@ -34,7 +34,7 @@ def count_mistakes(students: list[Student]) -> list[Mistake]:
             if mark.result.status != FAIL:
                 continue
             number = int(mark.result.id[2:])
-            sentence = re.sub(r" \(line \d+\)", "", mark.result.sentence)
+            sentence = re.sub(r" \([^()]*line \d+\)", "", mark.result.sentence)
             mistake = mistakes.setdefault((number, sentence), Mistake(number, sentence))
             mistake.names.append(student.name)
     return sorted(mistakes.values(), key=lambda mistake: (-len(mistake.names), mistake.number))

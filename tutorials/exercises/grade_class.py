@@ -28,7 +28,7 @@ from exercises.gradebook import (
 from exercises.grading import TODO, Result
 from exercises.private_cases import try_cases
 from exercises.processes import Limits, grade_exercises
-from exercises.submissions import read_submission
+from exercises.submissions import name_lines, read_submission
 from nanos2t.cli.console import log_stderr
 from nanos2t.files import write_text
 
@@ -138,7 +138,9 @@ def grade_student(
         result = results.get(exercise.id) or missing_result(exercise)
         if exercise.id in submission.from_modules:
             # Lines are counted in several modules that were joined.
-            result.sentence = re.sub(r" \(line \d+\)", "", result.sentence)
+            for verdict in (result, *result.parts):
+                verdict.sentence = name_lines(verdict.sentence, files[exercise.id])
+                verdict.detail = name_lines(verdict.detail, files[exercise.id])
         student.marks.append(mark_result(exercise, result, assignment))
     return student
 

@@ -22,6 +22,8 @@ COURSE_FOLDERS = {"answers", "stubs"}
 BESIDE = {"hints.json", "TASKS.md", "Thumbs.db", "desktop.ini"}
 BESIDE_SUFFIXES = {".bak", ".key", ".pyc"}
 NUM_NAMES = 5  # of files that a note shows
+# How sentences and tracebacks name a line of the file that is graded.
+LINE = re.compile(r"(?:\bex\d\d_\w+\.py, |^|(?<=\()|(?<=, ))line (\d+)", re.MULTILINE)
 
 # How a file says to which exercise it belongs: the best first.
 EXACT, MODULES, OTHER_NAME, MODULES_ELSEWHERE = range(4)
@@ -56,10 +58,13 @@ class Candidate:
         return " and ".join(map(str, self.places))
 
     @property
-    def rank(self) -> tuple[bool, int, int, str]:
+    def rank(self) -> tuple[bool, int, int, int, str]:
         """Return the order in which candidates are preferred."""
         depth = max(len(place.parts) for place in self.places)
-        return self.is_unwritten, self.kind, depth, self.name
+        # Of several files with other names, "smith_ex05-1.py" came after "smith_ex05.py".
+        match = re.search(r"[-(](\d{1,2})\)?\.py", self.name)
+        version = int(match[1]) if match and self.kind == OTHER_NAME else 0
+        return self.is_unwritten, self.kind, -version, depth, self.name
 
 
 def read_submission(name: str, paths: list[Path], exercises: list[Exercise]) -> Submission:
@@ -202,13 +207,15 @@ def exact_exercise(name: str, exercises: list[Exercise]) -> Exercise | None:
 def find_exercise(name: str, exercises: list[Exercise]) -> tuple[Exercise, bool] | None:
     """Return the exercise to which a file belongs, and whether its name is another one.
 
-    Browsers and learning platforms change names: "ex05_attention (1).py", "smith_ex5.py".
+    Browsers and learning platforms change names: "ex05_attention (1).py", "smith_ex5.py". Editors
+    add ".txt", which Windows does not show.
     """
-    if not name.lower().endswith(".py"):
+    shown = name.lower().removesuffix(".txt")
+    if not shown.endswith(".py"):
         return None
-    exact = exact_exercise(name, exercises)
+    exact = exact_exercise(shown, exercises)
     if exact:
-        return exact, False
+        return exact, shown != name.lower()
     match = match_number(name)
     for exercise in exercises:
         if match and exercise.number == int(match[1]):
@@ -264,6 +271,24 @@ def join_modules(modules: dict[str, bytes], exercises: list[Exercise]) -> dict[s
                 texts.append(f"# {path}\n".encode() + modules[path].removeprefix(codecs.BOM_UTF8))
             files[exercise.id] = b"\n".join(texts)
     return files
+
+
+def name_lines(text: str, data: bytes) -> str:
+    """Return a sentence or a traceback about joined modules, with the lines of the modules.
+
+    "line 298" becomes "nanos2t/decoder.py, line 297".
+    """
+    lines = data.split(b"\n")
+
+    def name_line(match: re.Match) -> str:
+        number = int(match[1])
+        for i in reversed(range(min(number, len(lines)))):
+            header = re.fullmatch(rb"# (nanos2t/[\w/]+\.py)", lines[i])
+            if header:
+                return f"{header[1].decode()}, line {number - i - 1}"
+        return match[0]
+
+    return LINE.sub(name_line, text)
 
 
 def is_unchanged(candidate: Candidate, exercise: Exercise) -> bool:
