@@ -62,7 +62,9 @@ def add_class_options(parser: argparse.ArgumentParser) -> None:
         "--assignment", metavar="FILE", help="a Python file with points, private cases and a seed"
     )
     group.add_argument(
-        "--output", metavar="DIR", help="write grades.csv, grades.json, class.html, gradescope/"
+        "--output",
+        metavar="DIR",
+        help="write grades.csv, grades.json, class.html, gradescope/, feedback/",
     )
     group.add_argument(
         "--gradescope", metavar="FILE", help="write the results.json of a single submission"

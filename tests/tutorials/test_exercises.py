@@ -217,7 +217,12 @@ def test_the_packages_own_function_is_found_out(folder):
     [
         (1, "return centred", "centred", "is there a return?"),
         (1, "return centred", "return [1.0, centred", "line 8 is not valid Python"),
-        (1, "import numpy", "import nunpy", "ModuleNotFoundError"),
+        (
+            1,
+            "import numpy",
+            "import nunpy",
+            "No module named 'nunpy': what is not Python's, torch's",
+        ),
         (1, "def normalise", "def normalize", "normalise is missing in the file"),
         (1, ", eps: float", ", *, eps: float", "TypeError: "),
         (

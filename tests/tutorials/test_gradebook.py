@@ -140,6 +140,12 @@ def test_a_text_for_each_student(assignment):
     result = make_result(RIGHT, sentence="it took longer than 10 s")
     lines = make_feedback(make_student("Ada", result, assignment), assignment).splitlines()
     assert lines[2:] == [f"{title}: 10 of 20", "    it took longer than 10 s"]
+    # What is not written is told once, though the teacher has cases for it.
+    unwritten = Part("unfuse", TODO, "write unfuse")
+    private = Part("unfuse" + SUFFIX, TODO, "write unfuse")
+    result = make_result(unwritten, RIGHT, private, status=TODO, sentence="write unfuse; 1 of 3")
+    lines = make_feedback(make_student("Ada", result, assignment), assignment).splitlines()
+    assert lines[3:] == ["    write unfuse"]
     result = make_result(RIGHT, RIGHT, status=OK)
     lines = make_feedback(make_student("Ada", result, assignment), assignment).splitlines()
     assert lines == ["Ada: 20 of 20 points", "", f"{title}: 20 of 20"]
@@ -173,6 +179,29 @@ def test_the_same_code_is_told():
     assert "<li>wang; xu: the same code in 1, 3, 4</li>" in make_page(
         [student for student in students if len(student.marks)], Assignment({"ex01": 10})
     )
+
+
+def test_one_function_that_was_copied_is_told():
+    """Whatever stands around it: comments, docstrings, the rest of a module."""
+    assignment = Assignment({"ex08": 10})
+    lines = "".join(f"    x{i} = T + {i} * past\n" for i in range(60))
+    code = f"def causal_mask(T, past, device):\n{lines}    return x1\n"
+    texts = {
+        "quinn": code,
+        "rossi": "import torch  # mine\n\n"
+        + code.replace("):", "):\n    'My own words.'\n    # go"),
+        "silva": code.replace("x1", "y1"),
+        # The task and all else is the course's.
+        "tanaka": '"""' + "The task. " * 300 + f'"""\n{code[:36]}    return T\n',
+        "ueda": '"""' + "The task. " * 300 + f'"""\n{code[:36]}    return T\n',
+    }
+    students = []
+    for name, text in texts.items():
+        student = Student(name, files={"ex08": text.encode()})
+        result = Result("ex08", "causal mask", FAIL, "")
+        student.marks.append(mark_result(EXERCISES[7], result, assignment))
+        students.append(student)
+    assert find_same_code(students) == [(["quinn", "rossi"], [8])]
 
 
 # The page

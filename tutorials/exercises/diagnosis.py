@@ -274,6 +274,8 @@ def explain_exception(error: BaseException, where: str) -> tuple[str, str]:
     detail = own_traceback(error)
     message = " ".join(str(error).split())[:200]
     plain = IN_PLAIN_WORDS.get(type(error), f"{type(error).__name__}: {message}")
+    if isinstance(error, ModuleNotFoundError) or "relative import" in message:
+        plain += ": what is not Python's, torch's, numpy's or the package's belongs into this file"
     if NO_GPU.search(message):
         plain = "it asks for a GPU, and there is none: use the device of the arguments"
     sentence = f"{where}: {plain}"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 
 from exercises.assignment import Assignment
 from exercises.exercise import Exercise
-from exercises.grading import FAIL, OK, Part, Result
+from exercises.grading import FAIL, OK, TODO, Part, Result
 from exercises.private_cases import SUFFIX
 
 # What begins a formula in a spreadsheet: names of folders and exceptions are students' words.
@@ -106,9 +106,12 @@ def list_sentences(result: Result) -> list[str]:
     wrong = [part for part in result.parts if part.status != OK]
     lines = []
     for verdict in wrong:
-        lines += [verdict.sentence, *verdict.detail.splitlines()]
-    # What ended the process is a verdict on the exercise alone.
-    if result.status != OK and result.sentence not in lines:
+        # What is not written is not there for the teacher's cases either.
+        if verdict.sentence not in lines:
+            lines += [verdict.sentence, *verdict.detail.splitlines()]
+    # What ended the process, or could not be read, is a verdict on the exercise alone.
+    is_told = result.sentence in lines or (result.status == TODO and lines)
+    if result.status != OK and not is_told:
         lines += [result.sentence, *result.detail.splitlines()]
     return [line for line in lines if line]
 
