@@ -3,6 +3,8 @@
 Shapes: B batch, T frames, W frames out, C channels, I channels in, O channels out, K taps.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +15,8 @@ from nanos2t.fast.onednn import linear_onednn
 from nanos2t.fast.packed import FastConv
 from nanos2t.fast.windows import split_windows
 from nanos2t.wav2vec2 import ConvLayer
+
+MakeConv = Callable[[nn.Conv1d, nn.Module | None], FastConv | Int8Conv]
 
 
 class FastConvLayer(ConvLayer):
@@ -102,12 +106,15 @@ def fold_norm(windows: Tensor, weight: Tensor, norm: nn.GroupNorm) -> tuple[Tens
     return folded, bias.to(weight.dtype)
 
 
-def make_fast_layer(core: ConvLayer, min_rows: int | None) -> ConvLayer:
-    """Return a fast layer in the place of the core's; min_rows: see FastLinear."""
+def make_fast_layer(core: ConvLayer, make_conv: MakeConv) -> ConvLayer:
+    """Return a fast layer in the place of the core's.
+
+    make_conv(conv, activation): returns a FastConv or an Int8Conv.
+    """
     if isinstance(core.norm, wav2vec2.MaskedGroupNorm):
         return FoldedConvLayer(core)
     if core.norm is not None:
-        return FastConvLayer(core, FastConv(core.conv, None, min_rows), core.activation)
+        return FastConvLayer(core, make_conv(core.conv, None), core.activation)
 
     # Without a norm between them, the product and the activation are one step.
-    return FastConvLayer(core, FastConv(core.conv, core.activation, min_rows), nn.Identity())
+    return FastConvLayer(core, make_conv(core.conv, core.activation), nn.Identity())

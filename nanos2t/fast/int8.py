@@ -15,26 +15,36 @@ from torch import Tensor, nn
 
 from nanos2t.decoder import Head
 from nanos2t.fast.frozen import ADVICE, FrozenLayer
+from nanos2t.fast.onednn import find_post_op, has_onednn
 from nanos2t.fast.windows import flatten_weight, split_windows
 
 # The largest value of a signed byte: -128 is not used, so that the range is symmetric.
 INT8_MAX = 127
 
 
-class Int8Linear(FrozenLayer):
-    """nn.Linear with its weight (O, I) in int8.
+def quantise_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a weight (O, I) in int8, and the scale (O,) of each of its rows."""
+    # The largest absolute value of each row becomes 127.
+    largest = torch.maximum(weight.amax(1), -weight.amin(1)).clamp(min=1e-12)  # (O,)
+    scale = largest / INT8_MAX  # (O,)
+    rows = (weight / scale[:, None]).round_().to(torch.int8)  # (O, I)
+    return rows, scale
 
-    many_rows: whether it multiplies hundreds of rows at once, as an encoder's do. That only decides
-    which kernel is used.
-    """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, many_rows: bool = False):
+class Int8Layer(FrozenLayer):
+    """nn.Linear with its weight (O, I) in int8, and the activation after it."""
+
+    def _save_to_state_dict(self, *arguments) -> None:
+        raise ValueError(f"an int8 model has only rounded weights: to save it, {ADVICE}")
+
+
+class Int8Linear(Int8Layer):
+    """An int8 layer by the kernels of torch.ops.quantized, which are fast for a few rows."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, activation: nn.Module | None = None):
         super().__init__()
-
-        # The largest absolute value of each row becomes 127.
-        largest = torch.maximum(weight.amax(1), -weight.amin(1)).clamp(min=1e-12)  # (O,)
-        scale = largest / INT8_MAX  # (O,)
-        rows = (weight / scale[:, None]).round_().to(torch.int8)  # (O, I)
+        self.activation = activation
+        rows, scale = quantise_weight(weight)
         zero_point = torch.zeros_like(scale, dtype=torch.long)  # (O,)
 
         # torch warns that these kernels will move to another package.
@@ -42,52 +52,96 @@ class Int8Linear(FrozenLayer):
             warnings.simplefilter("ignore")
             quantised = torch._make_per_channel_quantized_tensor(rows, scale, zero_point, 0)
 
-        self.packed = pack_int8(quantised, bias, choose_engine(many_rows))
+        self.packed = torch.ops.quantized.linear_prepack(quantised, bias)
         self.bias = None  # it is packed, too
         self.num_packed = weight.numel() + (0 if bias is None else bias.numel())
 
     def multiply(self, x: Tensor) -> Tensor:
         """Return the layer's result (..., O) for x (..., I)."""
-        return torch.ops.quantized.linear_dynamic(x, self.packed)
-
-    def _save_to_state_dict(self, *arguments) -> None:
-        raise ValueError(f"an int8 model has only rounded weights: to save it, {ADVICE}")
+        y = torch.ops.quantized.linear_dynamic(x, self.packed)
+        return y if self.activation is None else self.activation(y)
 
 
-def choose_engine(many_rows: bool) -> str:
-    """Return the engine of torch.ops.quantized that multiplies faster.
+class Int8ManyRows(Int8Layer):
+    """An int8 layer by oneDNN: for hundreds of rows twice as fast with AMX, for one it is slower.
 
-    For many rows it is oneDNN's, twice as fast with AMX, if the CPU has AVX-512 with VNNI. On
-    others it is slower, and sums of two products overflow.
+    See `has_fast_bytes` for the CPUs that it is meant for.
     """
-    quantized = torch.backends.quantized
-    # An older torch does not know them.
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, activation: nn.Module | None = None):
+        super().__init__()
+        self.activation = activation
+        self.register_parameter("bias", bias)
+        self.num_packed = weight.numel()
+        rows, self.scale = quantise_weight(weight.detach())
+        self.pack(rows)
+
+    def pack(self, rows: Tensor) -> None:
+        """Take the weight (O, I) in int8, in which 0 stands for 0."""
+        self.packed = torch.ops.onednn.qlinear_prepack(rows, None)
+        self.zero_points = torch.zeros(len(rows), dtype=torch.int32)  # (O,)
+
+        # torch warns once that these tensors will move to another package: let it do so here.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.quantize_per_tensor_dynamic(self.scale, torch.quint8, False)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """Return the layer's result (..., O) for x (..., I)."""
+        if x.numel() == 0:
+            return x.new_zeros(*x.shape[:-1], len(self.scale))
+
+        # The smallest and the largest number become 0 and 255.
+        quantised = torch.quantize_per_tensor_dynamic(x.contiguous(), torch.quint8, False)
+        codes = torch.empty(0, dtype=torch.uint8)
+        codes.set_(quantised.untyped_storage(), 0, x.shape)  # its bytes, without a copy
+
+        post_op = find_post_op(self.activation)
+        name, algorithm = post_op or ("none", "")
+        y = torch.ops.onednn.qlinear_pointwise(
+            *(codes, quantised.q_scale(), quantised.q_zero_point()),
+            *(self.packed, self.scale, self.zero_points, self.bias),
+            *(1.0, 0, torch.float32, name, [], algorithm),
+        )
+        return y if post_op is not None else self.activation(y)
+
+    def __getstate__(self) -> dict:
+        # A packed weight can neither be copied nor written to a file.
+        return vars(self) | {"packed": None, "rows": self.packed.to_dense().T.contiguous()}
+
+    def __setstate__(self, state: dict) -> None:
+        rows = state.pop("rows")
+        super().__setstate__(state)
+        self.pack(rows)
+
+
+def has_fast_bytes() -> bool:
+    """Return whether Int8ManyRows is faster than Int8Linear: on a CPU with AVX-512 and its VNNI.
+
+    On others it is slower, and sums of two products overflow.
+    """
+    # An older torch does not know what the CPU can do.
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    is_better = "onednn" in quantized.supported_engines and capabilities.get("avx512_vnni")
-    if many_rows and is_better:
-        return "onednn"
-    return quantized.engine
+    return has_onednn() and bool(capabilities.get("avx512_vnni"))
 
 
-def pack_int8(weight: Tensor, bias: Tensor | None, engine: str) -> torch.ScriptObject:
-    """Return a quantised weight (O, I) and a bias (O,) or None as an engine reads them."""
-    usual_engine = torch.backends.quantized.engine
-    torch.backends.quantized.engine = engine
-    try:
-        return torch.ops.quantized.linear_prepack(weight, bias)
-    finally:
-        torch.backends.quantized.engine = usual_engine
+def quantise_many(
+    weight: Tensor, bias: Tensor | None, activation: nn.Module | None = None
+) -> Int8Layer:
+    """Return the layer that is faster here for hundreds of rows at once, as an encoder has them."""
+    layer_class = Int8ManyRows if has_fast_bytes() else Int8Linear
+    return layer_class(weight, bias, activation)
 
 
 class Int8Conv(nn.Module):
-    """nn.Conv1d without padding: an Int8Linear over its windows."""
+    """nn.Conv1d without padding, and the activation after it: an int8 layer over its windows."""
 
-    def __init__(self, conv: nn.Conv1d):
+    def __init__(self, conv: nn.Conv1d, activation: nn.Module | None = None):
         super().__init__()
         self.kernel_size = conv.kernel_size
         self.stride = conv.stride
         self.padding = conv.padding
-        self.linear = Int8Linear(flatten_weight(conv.weight), conv.bias, many_rows=True)
+        self.linear = quantise_many(flatten_weight(conv.weight), conv.bias, activation)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, I, T)
         windows = split_windows(x.transpose(1, 2), self)

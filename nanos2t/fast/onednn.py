@@ -37,6 +37,20 @@ def is_supported(x: Tensor, weight: Tensor, min_rows: int = 1) -> bool:
     )
 
 
+def find_post_op(activation: nn.Module | None) -> tuple[str, str] | None:
+    """Return the name and the algorithm of an activation that oneDNN applies to a product, or None.
+
+    No activation is one of them: ("none", "").
+    """
+    if activation is None:
+        return "none", ""
+    if isinstance(activation, nn.GELU):
+        return "gelu", activation.approximate  # "none" or "tanh"
+    if isinstance(activation, nn.ReLU):
+        return "relu", ""
+    return None
+
+
 def linear_onednn(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: nn.Module | None = None
 ) -> Tensor:
@@ -44,18 +58,10 @@ def linear_onednn(
 
     The weight may be one that `pack_weight` made.
     """
-    # The activations that oneDNN can apply to the product: their names and algorithms.
-    if activation is None:
-        name = "none"
-        algorithm = ""
-    elif isinstance(activation, nn.GELU):
-        name = "gelu"
-        algorithm = activation.approximate  # "none" or "tanh"
-    elif isinstance(activation, nn.ReLU):
-        name = "relu"
-        algorithm = ""
-    else:
+    post_op = find_post_op(activation)
+    if post_op is None:
         return activation(linear_onednn(x, weight, bias))
+    name, algorithm = post_op
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, name, [], algorithm)
 
 

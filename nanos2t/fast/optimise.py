@@ -4,14 +4,14 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nanos2t.decoder import Decoder
-from nanos2t.fast.feature_encoder import FastConvLayer, make_fast_layer
-from nanos2t.fast.int8 import Int8Conv, Int8Head, Int8Linear
+from nanos2t.fast.feature_encoder import make_fast_layer
+from nanos2t.fast.int8 import Int8Conv, Int8Head, Int8Linear, quantise_many
 from nanos2t.fast.memory import release_pages
 from nanos2t.fast.onednn import FastHead, choose_min_rows, has_onednn
-from nanos2t.fast.packed import FastLinear, can_pack
+from nanos2t.fast.packed import FastConv, FastLinear, can_pack
 from nanos2t.fast.positional_conv import replace_positions
 from nanos2t.model import SpeechEncoderDecoder
 
@@ -72,7 +72,7 @@ def replace_modules(model: SpeechEncoderDecoder) -> None:
 
     layers = encoder.feature_encoder.conv_layers
     for i, layer in enumerate(layers):
-        layers[i] = make_fast_layer(layer, encoder_rows)
+        layers[i] = make_fast_layer(layer, partial(FastConv, min_rows=encoder_rows))
     replace_positions(encoder)
 
 
@@ -95,23 +95,24 @@ def quantise_modules(model: SpeechEncoderDecoder) -> None:
     decoder = model.decoder
     layers = encoder.feature_encoder.conv_layers
     for i, layer in enumerate(layers):
-        if i > 0:
+        make_conv = Int8Conv if i > 0 else partial(FastConv, min_rows=None)
+        if has_onednn():
+            layers[i] = make_fast_layer(layer, make_conv)
+        elif i > 0:
             layer.conv = Int8Conv(layer.conv)
-        if not has_onednn():
-            continue
-        if i == 0:
-            layers[i] = make_fast_layer(layer, None)
-        else:
-            layers[i] = FastConvLayer(layer, layer.conv, layer.activation)
 
-    # In a search the decoder multiplies a row for each beam; its projections of the memory, and all
-    # of the encoder, multiply hundreds at once.
-    quantise_many = partial(quantise_linear, many_rows=True)
+    # The encoder, and what projects its output, multiply hundreds of rows at once.
+    quantise_wide = partial(quantise_linear, make_layer=quantise_many)
+    for block in encoder.blocks:
+        block.mlp.up_proj = quantise_wide(block.mlp.up_proj, block.mlp.activation)
+        block.mlp.activation = nn.Identity()
     for block in decoder.blocks:
-        block.cross_attn.k_proj = quantise_many(block.cross_attn.k_proj)
-        block.cross_attn.v_proj = quantise_many(block.cross_attn.v_proj)
+        block.cross_attn.k_proj = quantise_wide(block.cross_attn.k_proj)
+        block.cross_attn.v_proj = quantise_wide(block.cross_attn.v_proj)
+
+    # The rest of the decoder has a row for each beam.
     replace_linears(decoder, quantise_linear)
-    replace_linears(model, quantise_many)
+    replace_linears(model, quantise_wide)
     replace_positions(encoder)
     decoder.head = Int8Head(decoder.head, decoder.embed.tokens.weight)
 
@@ -124,8 +125,12 @@ def replace_linears(model: nn.Module, make_layer: Callable[[nn.Linear], nn.Modul
                 setattr(module, name, make_layer(child))
 
 
-def quantise_linear(linear: nn.Linear, many_rows: bool = False) -> Int8Linear:
-    """Return `linear` in int8, and release the memory of its float32 weight."""
-    quantised = Int8Linear(linear.weight, linear.bias, many_rows)
+def quantise_linear(
+    linear: nn.Linear,
+    activation: nn.Module | None = None,
+    make_layer: Callable[[Tensor, Tensor | None, nn.Module | None], nn.Module] = Int8Linear,
+) -> nn.Module:
+    """Return `linear`, and the activation after it, in int8; release its float32 weight."""
+    quantised = make_layer(linear.weight, linear.bias, activation)
     release_pages(linear.weight)
     return quantised

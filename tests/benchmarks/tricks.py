@@ -10,13 +10,14 @@ import argparse
 import copy
 import statistics
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from nanos2t.fast.feature_encoder import make_fast_layer
-from nanos2t.fast.int8 import Int8Linear
-from nanos2t.fast.packed import FastLinear
+from nanos2t.fast.int8 import Int8Linear, quantise_many
+from nanos2t.fast.packed import FastConv, FastLinear
 from nanos2t.fast.positional_conv import FastPositionalConv
 from nanos2t.wav2vec2 import Encoder, EncoderConfig
 from tests.benchmarks.speed.bench import time_turns
@@ -44,12 +45,12 @@ def convolution_pairs(small: bool) -> Iterator[Pair]:
     x = torch.randn(1, 1, (1 if small else SECONDS) * RATE)  # (B, 1, L)
 
     first, second, *_ = encoder.feature_encoder.conv_layers
-    folded = make_fast_layer(copy.deepcopy(first), None)
+    folded = make_fast_layer(copy.deepcopy(first), FastConv)
     yield "the norm over time folded into the first convolution", *runs(first, folded, x, None)
     # Each gets frames as the layer before it leaves them in memory: the trick has channels last.
     frames = (first(x, None)[0], None)  # (B, C, T)
     channels_last = (folded(x, None)[0], None)  # (B, C, T), a view
-    linear = make_fast_layer(copy.deepcopy(second), None)
+    linear = make_fast_layer(copy.deepcopy(second), partial(FastConv, min_rows=None))
     yield "the second convolution as a linear layer", *runs(second, linear, frames, channels_last)
     hidden = torch.randn(1, FRAMES, encoder.config.hidden_size)
     positions = encoder.positions
@@ -64,7 +65,7 @@ def linear_pairs(small: bool) -> Iterator[Pair]:
     packed = [FastLinear(copy.deepcopy(layer)) for layer in core]
     halves = [FastLinear(copy.deepcopy(layer).bfloat16()) for layer in core]
     integers = [Int8Linear(layer.weight, layer.bias) for layer in core]
-    many_integers = [Int8Linear(layer.weight, layer.bias, many_rows=True) for layer in core]
+    wide_integers = [quantise_many(layer.weight, layer.bias) for layer in core]
     for rows in 1, 5, FRAMES:
         x = torch.randn(rows, size)
         plain = (core, x)
@@ -72,7 +73,7 @@ def linear_pairs(small: bool) -> Iterator[Pair]:
         other = (halves, x.bfloat16())
         yield f"packed bfloat16, {rows} rows", *runs(run_layers, run_layers, plain, other)
         yield f"int8, {rows} rows", *runs(run_layers, run_layers, plain, (integers, x))
-        other = (many_integers, x)
+        other = (wide_integers, x)
         yield f"int8 for many rows, {rows} rows", *runs(run_layers, run_layers, plain, other)
 
 

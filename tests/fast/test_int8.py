@@ -2,6 +2,7 @@
 """nanos2t/fast/int8.py: int8 is near float32, and the bundled model writes the same."""
 
 import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -12,48 +13,70 @@ from torch import nn
 
 import nanos2t
 from nanos2t.fast.dtypes import has_int8
-from nanos2t.fast.int8 import Int8Conv, Int8Linear, choose_engine
+from nanos2t.fast.int8 import Int8Conv, Int8Layer, Int8Linear, Int8ManyRows, has_fast_bytes
+from nanos2t.fast.onednn import has_onednn
 from nanos2t.transcription.loading import BUNDLED
 from nanos2t.transcription.transcriber import SpeechToText
 
 pytestmark = pytest.mark.skipif(not has_int8(), reason="this build of torch has no int8 kernels")
 
+needs_fast_bytes = pytest.mark.skipif(not has_fast_bytes(), reason="not for this CPU")
+each_class = pytest.mark.parametrize(
+    "layer_class", [Int8Linear, pytest.param(Int8ManyRows, marks=needs_fast_bytes)]
+)
 
-@pytest.mark.parametrize("many_rows", [False, True])
+
+@each_class
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(1, 33), (5, 33), (2, 7, 33)])
 @torch.no_grad()
-def test_a_linear_layer(shape: tuple, bias: bool, many_rows: bool):
+def test_a_linear_layer(shape: tuple, bias: bool, layer_class: type):
     linear = nn.Linear(33, 19, bias=bias)
     x = torch.randn(shape)
     linear.weight *= torch.logspace(-3, 1, 19)[:, None]  # rows of very different sizes
-    result = Int8Linear(linear.weight, linear.bias, many_rows)(x)
+    result = layer_class(linear.weight, linear.bias)(x)
     expected = linear(x)
     size = x.abs() @ linear.weight.abs().T  # of the terms that are summed
     assert ((result - expected).abs() < 0.03 * size).all()
     assert not torch.equal(result, expected)
 
 
-@pytest.mark.parametrize("capabilities", [{"avx512_vnni": True}, {"avx512_vnni": False}, {}])
+@pytest.mark.parametrize("activation", [None, nn.GELU(), nn.GELU("tanh"), nn.ReLU(), nn.Tanh()])
+@each_class
 @torch.no_grad()
-def test_the_engine_decides_no_number(monkeypatch, capabilities: dict):
-    usual_engine = torch.backends.quantized.engine
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
-    assert choose_engine(many_rows=False) == usual_engine
-    expected = usual_engine
-    if capabilities.get("avx512_vnni") and "onednn" in torch.backends.quantized.supported_engines:
-        expected = "onednn"
-    assert choose_engine(many_rows=True) == expected
-
+def test_the_activation_after_it(layer_class: type, activation: nn.Module | None):
     linear = nn.Linear(33, 19)
     x = torch.randn(40, 33)
-    x[:, 5] = 0
+    plain = Int8Linear(linear.weight, linear.bias)(x)
+    expected = plain if activation is None else activation(plain)
+    result = layer_class(linear.weight, linear.bias, activation)(x)
+    torch.testing.assert_close(result, expected, rtol=1e-3, atol=1e-4)
+
+
+@needs_fast_bytes
+@torch.no_grad()
+def test_many_rows_have_the_numbers_of_a_few():
+    linear = nn.Linear(33, 19)
     few = Int8Linear(linear.weight, linear.bias)
-    many = Int8Linear(linear.weight, linear.bias, many_rows=True)
-    assert torch.backends.quantized.engine == usual_engine
-    torch.testing.assert_close(many(x), few(x), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(copy.deepcopy(many)(x), few(x), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(many(0 * x), few(0 * x))
+    many = Int8ManyRows(linear.weight, linear.bias)
+    x = torch.randn(2, 40, 33)
+    for values in x, 3 + x.abs(), 0 * x, x[:, ::2], x.transpose(0, 1), x[:, :0]:
+        torch.testing.assert_close(many(values), few(values), rtol=1e-5, atol=1e-5)
+
+    # A copy, and what comes back from a file.
+    for twin in copy.deepcopy(many), pickle.loads(pickle.dumps(many)):
+        assert torch.equal(twin(x), many(x))
+
+
+@pytest.mark.parametrize("capabilities", [{"avx512_vnni": True}, {"avx512_vnni": False}, {}])
+def test_other_cpus_have_torchs_own_kernels(monkeypatch, capabilities: dict):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    is_expected = capabilities.get("avx512_vnni", False) and has_onednn()
+    assert has_fast_bytes() is is_expected
+    model = nanos2t.load(dtype="int8").model
+    for layer in model.encoder.blocks[0].mlp.up_proj, model.decoder.blocks[0].cross_attn.k_proj:
+        assert type(layer) is (Int8ManyRows if is_expected else Int8Linear)
+    assert type(model.decoder.blocks[0].mlp.up_proj) is Int8Linear
 
 
 @pytest.mark.parametrize("kernel, stride", [(3, 2), (2, 2), (5, 1)])
@@ -76,7 +99,7 @@ def test_what_becomes_int8(both):
     before, after = ([*stt.model.modules()] for stt in both)
     linear = sum(isinstance(module, nn.Linear) for module in before)
     convs = len(both[0].model.encoder.config.conv_kernels) - 1
-    assert sum(isinstance(module, Int8Linear) for module in after) == linear + convs + 1
+    assert sum(isinstance(module, Int8Layer) for module in after) == linear + convs + 1
     assert not any(isinstance(module, nn.Linear) for module in after)
 
 
