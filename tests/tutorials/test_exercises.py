@@ -244,6 +244,12 @@ def test_the_packages_own_function_is_found_out(folder):
             "in place",
         ),
         (
+            12,
+            "return Beams(tokens, chosen, scores, ended), parents",
+            "running.scores -= 1\n    return Beams(tokens, chosen, scores, ended), parents",
+            "in place",
+        ),
+        (
             1,
             "return centred",
             "import random\n    return random.random() * centred",

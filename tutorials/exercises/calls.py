@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from exercises.comparison import Answer, as_array, flatten_answer, relative_errors
+from exercises.comparison import Answer, answer_distance, flatten_answer
 from exercises.course import EXERCISES
 from exercises.exercise import Exercise, Raised
 from exercises.inputs import STORED, Draw
@@ -60,8 +60,7 @@ class Probe:
         self.output = ""
 
     def __call__(self, *arguments, **named):
-        arrays = [part for part in arguments if isinstance(part, (torch.Tensor, np.ndarray))]
-        before = [as_array(array).copy() for array in arrays]
+        before = flatten_answer(arguments)
         try:
             result = self.call_function(*arguments, **named)
             if self.is_tensor and isinstance(result, (np.ndarray, np.generic)):
@@ -72,9 +71,9 @@ class Probe:
             self.error = self.error or error
             return Raised(error)
 
-        for array, old in zip(arrays, before):
-            if relative_errors(as_array(array), old).any():
-                self.changed = True
+        # Also what lies in a tuple, a dict or Beams.
+        if answer_distance(flatten_answer(arguments), before) > 0:
+            self.changed = True
         return result
 
     def call_function(self, *arguments, **named):

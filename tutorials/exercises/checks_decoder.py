@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from exercises.exercise import Facts, Raised
+from exercises.exercise import Facts, Raised, type_fact
 from exercises.inputs import (
     BERT,
     GPT2,
@@ -116,6 +116,7 @@ def check_shift_right(function, draw: Draw):
     yield "a label 0", function(torch.tensor([[0, 4, 0, 2], [0, 0, 2, -100]]), 3, 9)
     yield "a label among others is IGNORED", function(torch.tensor([[5, -100, 4, 2]]), 1, 0)
     yield "one label", function(torch.tensor([[7], [-100]]), 1, 0)
+    yield "labels of 32 bits", type_fact(function(labels.int(), 1, 0), torch.int)
 
 
 def check_cross_entropy(function, draw: Draw):

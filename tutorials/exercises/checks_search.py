@@ -109,6 +109,7 @@ def check_greedy_search(function, draw: Draw):
     yield "min_length=5, length_penalty=2", search(first, length_penalty=2.0, **few)
     yield "two EOS ids", search(second, eos_token_id=[2, 4])
     yield "no pad id", search(second, pad_token_id=None)
+    yield "two EOS ids, no pad id", search(second, eos_token_id=[2, 4], pad_token_id=None)
     yield "pad id 0", search(second, pad_token_id=0)
     yield "no EOS id, no pad id", search(first, eos_token_id=None, pad_token_id=None)
     yield "max_new_tokens=3", search(first, max_new_tokens=3)
@@ -161,6 +162,7 @@ def check_beam_search(function, draw: Draw):
     yield "two EOS ids", search(first, eos_token_id=[2, 4])
     yield "3 of 3 beams wanted", search(12, num_return_sequences=3)
     yield "no pad id", search(16, pad_token_id=None, num_return_sequences=3)
+    yield "two EOS ids, no pad id", search(first, eos_token_id=[2, 4], pad_token_id=None)
     yield "pad id 0", search(16, pad_token_id=0, num_return_sequences=3)
     without_end = {"eos_token_id": None, "pad_token_id": None}
     yield "no EOS id, no pad id", search(first, num_return_sequences=2, **without_end)
