@@ -293,4 +293,6 @@ def own_traceback(error: BaseException) -> str:
         is_python = STDLIB in path.parents or frame.filename.startswith("<frozen")
         if not is_python and path.parent != HERE and "site-packages" not in path.parts:
             lines.append(f"{path.name}, line {frame.lineno}, in {frame.name}: {frame.line}")
+    if not lines and type(error) in IN_PLAIN_WORDS:
+        return ""
     return "\n".join([*lines[-6:], f"{type(error).__name__}: {error}"])
