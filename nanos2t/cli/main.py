@@ -7,6 +7,7 @@ packages when they run, so that --help is fast.
 
 import argparse
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -34,6 +35,9 @@ from nanos2t.cli.console import (
     log_stderr,
     write_stdout,
 )
+
+# What was interrupted has so much time to end, before it is interrupted once more.
+SECONDS_TO_END = 1.0
 
 
 class Parser(argparse.ArgumentParser):
@@ -66,14 +70,39 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class Interruption:
-    """A handler of signals that remembers whether one came, and raises KeyboardInterrupt."""
+    """A handler of signals that remembers whether one came, and raises KeyboardInterrupt.
+
+    Some package may discard it, while it is imported or in a callback: then it is raised again.
+    """
 
     def __init__(self) -> None:
         self.received = False
 
     def __call__(self, *_) -> NoReturn:
         self.received = True
+        self.set_alarm()
         raise KeyboardInterrupt
+
+    def set_alarm(self) -> None:
+        """Let `raise_again` be called in a while, where there are alarms: not on Windows."""
+        if hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, self.raise_again)
+            signal.setitimer(signal.ITIMER_REAL, SECONDS_TO_END)
+
+    def raise_again(self, *_) -> None:
+        """Raise KeyboardInterrupt, unless code is running that one has ended, as in `finally`."""
+        self.set_alarm()
+        error = sys.exc_info()[1]
+        while error is not None and not isinstance(error, KeyboardInterrupt):
+            error = error.__context__
+        if error is None:
+            raise KeyboardInterrupt
+
+    def clear_alarm(self) -> None:
+        """Let it not be called any more."""
+        if self.received and hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -133,5 +162,6 @@ def terminable(handler: Interruption) -> Iterator[None]:
             signal.signal(signal.SIGINT, handler)
         yield
     finally:
+        handler.clear_alarm()
         for number, former_handler in former_handlers.items():
             signal.signal(number, former_handler)

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -194,3 +195,52 @@ def test_interrupted_at_any_moment(model, clips, command, delay):
         assert all(line.startswith(b"nanos2t: ") for line in lines)
     else:
         assert len(lines) == 1
+
+
+needs_alarms = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no alarms on Windows")
+
+
+@needs_alarms
+def test_an_interrupt_that_is_discarded_comes_again(monkeypatch):
+    """As in a package that is imported, or a callback of C, with a bare `except`."""
+    monkeypatch.setattr(cli, "SECONDS_TO_END", 0.02)
+    former_handler = signal.getsignal(signal.SIGALRM)
+    discarded = []
+    with pytest.raises(KeyboardInterrupt), cli.terminable(cli.Interruption()):
+        for _ in range(2):
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(60)
+            except BaseException as error:
+                discarded.append(type(error))
+        time.sleep(60)
+    assert discarded == 2 * [KeyboardInterrupt]
+    assert signal.getsignal(signal.SIGALRM) == former_handler
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+@needs_alarms
+def test_what_an_interrupt_ends_has_its_time(monkeypatch):
+    """`finally` and `with` run to their end, also if they handle errors of their own."""
+    monkeypatch.setattr(cli, "SECONDS_TO_END", 0.01)
+    steps = []
+
+    @contextmanager
+    def slow_end():
+        try:
+            yield
+        finally:
+            time.sleep(0.1)
+            steps.append("with")
+
+    with pytest.raises(KeyboardInterrupt), cli.terminable(cli.Interruption()), slow_end():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(60)
+        finally:
+            try:
+                raise OSError
+            except OSError:
+                time.sleep(0.1)
+            steps.append("finally")
+    assert steps == ["finally", "with"]
