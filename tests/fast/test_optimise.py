@@ -9,8 +9,9 @@ from helpers.fast_pair import RATE, build_model, make_batch, relative_error, var
 
 import nanos2t
 from nanos2t.decoder import Head
+from nanos2t.fast import onednn
 from nanos2t.fast.feature_encoder import FastConvLayer, FoldedConvLayer
-from nanos2t.fast.onednn import FastHead
+from nanos2t.fast.onednn import FastHead, multiply_from_left
 from nanos2t.fast.optimise import optimise_model
 from nanos2t.fast.packed import FastConv, FastLinear
 from nanos2t.fast.positional_conv import FastPositionalConv
@@ -204,6 +205,23 @@ def test_bfloat16_is_near_the_core():
         core = copy.deepcopy(plain).bfloat16()(values.bfloat16(), mask, labels).logits
     error = relative_error(result.float(), expected)
     assert 0 < error < 2 * relative_error(core.float(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_the_head_is_multiplied_from_the_left_in_bfloat16(monkeypatch, dtype, num_beams: int):
+    """Within a whole model: once for each new token, with all beams as rows, and nowhere else."""
+    rows = []
+
+    def multiply(x, weight, bias):
+        rows.append(x.shape[0])
+        return multiply_from_left(x, weight, bias)
+
+    monkeypatch.setattr(onednn, "multiply_from_left", multiply)
+    fast = optimise_model(build_model(), dtype)
+    values = make_batch()[0][:1].to(dtype)
+    fast.generate(values, max_new_tokens=4, min_new_tokens=4, num_beams=num_beams)
+    assert rows == ([num_beams] * 4 if dtype == torch.bfloat16 else [])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
