@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Lower than any sum of log-probabilities. It is finite, so that hypotheses that are demoted keep
-# their order, and a softmax over them is not NaN.
+# Lower than any sum of log-probabilities, as in transformers. It is finite, so that a softmax over
+# such scores is not NaN. Usual scores vanish in it: what is demoted in float32 is equal afterwards.
 IMPOSSIBLE = -1e9
 
 

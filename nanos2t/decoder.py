@@ -60,7 +60,8 @@ class DecoderConfig:
     # MLP, MLMTransform. "gelu_tanh" in GPT-2, "relu" in Speech2Text2.
     activation: str = "gelu"
 
-    # Embedding: its row for this token is zero and is not trained. None in GPT-2, 1 in BART, mBART.
+    # Embedding: a new row for this token is zero, and reading the token does not train it (the
+    # output matrix does if it is tied). None in GPT-2, 1 in BART, mBART.
     pad_token_id: int | None = 0
 
     # initialize.py: the standard deviation of new matrices.

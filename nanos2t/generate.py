@@ -24,7 +24,8 @@ from nanos2t.logits_processing import process_logits, warp_logits
 from nanos2t.search_trace import Candidate, record_candidates
 from nanos2t.wav2vec2 import mask_padding
 
-# Rows of a greedy search leave the batch together, when so many of them have ended.
+# In a greedy search, rows that have ended leave the batch when they are this share of it: each time
+# the caches of all others are copied.
 LEAVING_SHARE = 0.25
 
 NextLogits = Callable[[Tensor, Tensor | None], Tensor]
@@ -413,7 +414,8 @@ def check_result(result: Generated, num_utterances: int) -> None:
         return
     raise ValueError(
         f"no sequence of {result.sequences.shape[1]} tokens is allowed, expected at least one: see "
-        "suppress_tokens, bad_words_ids, no_repeat_ngram_size, min_length, temperature"
+        "suppress_tokens, bad_words_ids, no_repeat_ngram_size, min_length, temperature, "
+        "length_penalty"
     )
 
 

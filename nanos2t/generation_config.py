@@ -41,6 +41,9 @@ class GenerationConfig:
 
     `max_length` and `min_length` count the start token. `max_new_tokens` and `min_new_tokens` do
     not, and take precedence. Without a maximum, 20 tokens are generated.
+
+    An option of a call replaces both of the file's: `max_length=10` in a call is followed even if
+    the file has `max_new_tokens`, which transformers would follow.
     """
 
     max_length: int | None = None
@@ -329,7 +332,8 @@ RULES = {
     "min_new_tokens": (at_least(0), "a whole number, at least 0"),
     "num_beams": (count_up_to(10_000), "a whole number from 1 to 10000"),
     "num_return_sequences": (count_up_to(10_000), "a whole number from 1 to 10000"),
-    # Beyond these numbers, scores would be infinite, or equal.
+    # Beyond these numbers, scores would be infinite, or equal. Far below 0, long hypotheses may score
+    # less than IMPOSSIBLE: then the search finds none, and says so.
     "length_penalty": (between(-10, 10), "a number from -10 to 10"),
     "early_stopping": (is_stopping_rule, 'True, False or "never"'),
     "no_repeat_ngram_size": (at_least(0), "a whole number, at least 0"),

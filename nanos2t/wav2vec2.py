@@ -105,14 +105,16 @@ class EncoderConfig:
     training: EncoderTraining = EncoderTraining()
 
     # Block, Encoder: norms before attention and MLP instead of after them. True in
-    # wav2vec2-large-lv60, wav2vec2-large-xlsr-53, wav2vec2-xls-r-*, hubert-large-*.
+    # wav2vec2-large-lv60, wav2vec2-large-xlsr-53, wav2vec2-xls-r-*, hubert-large-*, wavlm-large.
     pre_norm: bool = False
 
     # FeatureEncoder: "group" is one norm over time, after the first convolution; "layer" is a norm
-    # over the channels of each frame, after every convolution. "layer" in the models with pre_norm.
+    # over the channels of each frame, after every convolution. "layer" in the models with pre_norm
+    # and in data2vec-audio.
     conv_norm: str = "group"
 
-    # FeatureEncoder: whether its convolutions have a bias. True in the models with pre_norm.
+    # FeatureEncoder: whether its convolutions have a bias. True in the models with pre_norm, except
+    # wavlm-large.
     conv_bias: bool = False
 
     # FeatureProjection: whether it begins with a norm. False in some models of HuBERT.
@@ -284,7 +286,10 @@ def attend_step_by_step(
     is_causal: bool = False,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Compute what `attend` computes, from the same arguments, one step at a time."""
+    """Compute what `attend` computes, from the same arguments, one step at a time.
+
+    One thing differs: a query whose keys are all masked gets NaN here, and 0 there.
+    """
     if is_causal:
         sizes = (queries.shape[2], keys.shape[2])
         mask = torch.ones(sizes, dtype=torch.bool, device=queries.device).tril()  # (T, S)
@@ -564,7 +569,7 @@ class AdapterLayer(nn.Module):
 
 
 class Adapter(nn.Module):
-    """Layers that make the frames fewer, closer to the number of tokens: 8 times in XLS-R.
+    """Layers that reduce the number of frames towards that of the tokens: 8 times in XLS-R.
 
     With adapter_layers = 0, it does nothing.
     """
@@ -797,7 +802,7 @@ class Encoder(nn.Module):
         x = self.dropout(x)
 
         # No frame may attend to padding.
-        mask = self.block_mask(frame_lengths, x.shape[1])  # (B, 1, 1, T)
+        mask = self.block_mask(frame_lengths, x.shape[1])  # (B, 1, 1, T), None or PositionMask
 
         # Layerdrop (Fan et al. 2020): in training, blocks are skipped at random.
         rate = self.config.training.layerdrop
