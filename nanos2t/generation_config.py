@@ -332,8 +332,8 @@ RULES = {
     "min_new_tokens": (at_least(0), "a whole number, at least 0"),
     "num_beams": (count_up_to(10_000), "a whole number from 1 to 10000"),
     "num_return_sequences": (count_up_to(10_000), "a whole number from 1 to 10000"),
-    # Beyond these numbers, scores would be infinite, or equal. Far below 0, long hypotheses may score
-    # less than IMPOSSIBLE: then the search finds none, and says so.
+    # Beyond these numbers, scores would be infinite, or equal. Far below 0, long hypotheses may
+    # score less than IMPOSSIBLE: then the search finds none, and says so.
     "length_penalty": (between(-10, 10), "a number from -10 to 10"),
     "early_stopping": (is_stopping_rule, 'True, False or "never"'),
     "no_repeat_ngram_size": (at_least(0), "a whole number, at least 0"),
