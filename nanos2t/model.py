@@ -398,7 +398,8 @@ def count_real_samples(input_values: Tensor, attention_mask: Tensor) -> Tensor |
     Raises ValueError if the shapes differ, or if padding is not on the right.
     """
     inputs.check_attention_mask(attention_mask, input_values)
-    sample_lengths = attention_mask.sum(1)  # (B,)
+    # Of a mask of float16 or bfloat16 the sum would be rounded: count what is not 0.
+    sample_lengths = (attention_mask != 0).sum(1)  # (B,)
     # A graph of torch.compile or torch.export must not depend on what is in the mask.
     if torch.compiler.is_compiling():
         return sample_lengths

@@ -229,15 +229,18 @@ def masked_group_norm(
     is_real = valid_frames(lengths, x.shape[2])[:, None]  # (B, 1, T)
     count = lengths[:, None, None]  # (B, 1, 1)
 
+    # Sums over so many frames do not fit in float16: compute in float32 at least, as torch does.
+    dtype = torch.promote_types(x.dtype, torch.float32)
+
     # Padding counts neither in the sums nor in what they are divided by.
-    mean = torch.where(is_real, x, 0.0).sum(2, keepdim=True) / count  # (B, C, 1)
+    mean = torch.where(is_real, x, 0.0).sum(2, keepdim=True, dtype=dtype) / count  # (B, C, 1)
     centred = x - mean  # (B, C, T)
     squares = torch.where(is_real, centred.square(), 0.0)  # (B, C, T)
     variance = squares.sum(2, keepdim=True) / count  # (B, C, 1)
 
     # As in every norm: a mean of 0 and a variance of 1, then weight and bias.
     scale = weight[:, None] / (variance + eps).sqrt()  # (B, C, 1)
-    return centred * scale + bias[:, None]  # (B, C, T)
+    return (centred * scale + bias[:, None]).to(x.dtype)  # (B, C, T)
 
 
 def position_conv(x: Tensor, gain: Tensor, direction: Tensor, bias: Tensor, groups: int) -> Tensor:

@@ -221,6 +221,14 @@ def test_count_samples():
     for dtype in (torch.long, torch.int32, torch.bool):
         assert count_real_samples(values, mask.to(dtype)).tolist() == [4, 2, 0]
     assert count_real_samples(values, torch.ones(3, 4, dtype=torch.long)) is None
+
+    # 70,001 is a number of no 16-bit type.
+    long_mask = torch.ones(2, 70_002)
+    long_mask[1, -1] = 0
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.uint8):
+        lengths = count_real_samples(long_mask, long_mask.to(dtype))
+        assert not lengths.is_floating_point()
+        assert lengths.tolist() == [70_002, 70_001]
     with pytest.raises(ValueError, match=r"attention_mask.*\(3, 5\).*\(3, 4\)"):
         count_real_samples(values, torch.ones(3, 5))
     for dtype in (torch.long, torch.bool):

@@ -98,8 +98,8 @@ MODEL = [
     ),
     Mistake(
         "wav2vec2.py",
-        "mean = torch.where(is_real, x, 0.0).sum(2, keepdim=True) / count",
-        "mean = torch.where(is_real, x, 0.0).mean(2, keepdim=True)",
+        "mean = torch.where(is_real, x, 0.0).sum(2, keepdim=True, dtype=dtype) / count",
+        "mean = torch.where(is_real, x, 0.0).mean(2, keepdim=True, dtype=dtype)",
         "test_wav2vec2.py::test_batch_is_alone",
     ),
     Mistake(

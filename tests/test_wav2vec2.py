@@ -260,6 +260,22 @@ def test_layerdrop_never_changes_the_number_of_frames(variant):
         assert torch.equal(got_frames, frames)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float16, 1e-4), (torch.bfloat16, 1e-4), (torch.float64, TOLERANCE)],
+)
+def test_group_norm_of_many_frames_in_any_dtype(dtype, tolerance):
+    """32,000 squares of up to 100 are more than float16 can hold."""
+    x = (2 * torch.randn(2, 4, 32000) + 0.5).to(dtype)
+    weight, bias = torch.randn(2, 4).to(dtype)
+    got = wav2vec2.masked_group_norm(x, torch.tensor([32000, 30000]), weight, bias)
+    assert got.dtype == dtype
+    for item, length in enumerate([32000, 30000]):
+        want = wav2vec2.masked_group_norm(x[item : item + 1, :, :length], None, weight, bias)
+        difference = (got[item, :, :length].double() - want[0].double()).abs()
+        assert difference.mean() < tolerance
+
+
 # Attention
 
 
