@@ -149,7 +149,7 @@ def test_pictures_show_the_weights(show, sample_run):
     shown = np.array(page.locator(".map canvas").evaluate(OPACITIES))
     assert shown.shape == cross[1, 4].shape and (shown.argmax(1) == cross[1, 4].argmax(1)).all()
     assert page.locator(".grid button").count() == 2 * 6 + 5 * 6
-    assert page.locator(".grid button.aligned").count() == 2
+    assert page.locator(".grid button.aligned").count() == len(piece["heads"]) > 0
     page.get_by_label("layer 3, head 1", exact=True).last.click()
     shown, encoder = (
         np.array(page.locator(".large canvas").evaluate(OPACITIES)),
