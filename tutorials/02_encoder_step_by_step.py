@@ -250,10 +250,10 @@ assert wrong > 0.1
 #
 # ## What this encoder has never heard
 #
-# The encoder in these lessons is small (2.8 million numbers) and has heard only digits: six people
-# and some synthetic voices. It is enough to see how the parts work. It is no picture of what a
-# large encoder has learned, and we cannot show one here: none comes with the package, and the
-# lessons need no network.
+# The encoder in these lessons is small (2.8 million numbers) and has heard little but digits: six
+# people and some synthetic voices, with noise and music around them. It is enough to see how the
+# parts work. It is no picture of what a large encoder has learned, and we cannot show one here:
+# none comes with the package, and the lessons need no network.
 #
 # - Large encoders are *pretrained* on thousands of hours of speech without any text: parts of the
 #   frames are hidden, and the model learns to tell which of several candidates was there. Then an
@@ -263,8 +263,8 @@ assert wrong > 0.1
 #   words are wrong on the clean test set of LibriSpeech, and 8.2 % on the other one.
 # - What ours lacks shows soon. A model like it, trained without one of the six people, wrote 91 %
 #   of this person's numbers right; the bundled one writes nearly all of those of all six, as its
-#   `README.md` says. And it knows nothing but digits: played backwards, our recording is digits to
-#   it, too (the first question below).
+#   `README.md` says. And of all that people say it knows ten digits: other sounds, among them
+#   digits played backwards, it was trained to take for nothing (the first question below).
 # - The parts are the same. Whoever has a large checkpoint in a folder gives it to `nanos2t.load`,
 #   and can draw the same pictures of it.
 #
@@ -281,9 +281,9 @@ assert wrong > 0.1
 # <details><summary>Answers</summary>
 #
 # 1. All of them turn. Turned back by 180 degrees, the picture after the convolutions is the old
-#    one, nearly (their correlation is 0.98): to a convolution of 50 ms, a vowel is a vowel in both
-#    directions. After the last block it is 0.82: the order of the sounds has begun to matter. The
-#    model writes "seven eight two three".
+#    one, nearly (their correlation is 0.97): to a convolution of 50 ms, a vowel is a vowel in both
+#    directions. After the last block it is 0.85: the order of the sounds has begun to matter. The
+#    model writes nothing.
 # 2. With any one of the five blocks taken out it writes "two four seven". No block is needed for
 #    this clean recording, since each adds only a little to what is there. It shows, too, how little
 #    one right text proves: lesson 9 has faults that no text shows.

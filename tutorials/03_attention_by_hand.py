@@ -269,12 +269,12 @@ assert own[0].mean() > 1.3 * own[1:].mean(1).max()
 # 1. Ten added to all scores changes nothing: exp(score + 10) is exp(score) times the same number
 #    for all, and it cancels. Ten times the scores gives 0.00002, 0.017 and 0.983: their differences
 #    are what counts, and the largest takes nearly everything.
-# 2. Head 0. Without it the result changes by far more than half of its length, without any of the
+# 2. Head 0. Without it the result changes by more than half of its length, without any of the
 #    others by less than half.
-# 3. Where the recording was before, they do: heads 0, 1 and 3 still give about 0.7 of the weight to
-#    what is near (a little more before). In the added silence they give it less than half: nothing
-#    is to be found nearby, and these frames look elsewhere. Attention looks for what is useful, and
-#    near is only often so.
+# 3. Where the recording was before, they do: heads 0, 1 and 3 still give 0.6 to 0.75 of the weight
+#    to what is near (a little more before). In the added silence they give it about half or less:
+#    nothing is to be found nearby, and these frames look elsewhere. Attention looks for what is
+#    useful, and near is only often so.
 #
 # </details>
 #

@@ -200,12 +200,12 @@ for stack in stacks.values():
 #
 # <details><summary>Answers</summary>
 #
-# 1. It writes "six six six", and is sure of nothing: the first word is "six" with 0.17, "two" with
-#    0.16, "seven" with 0.14, nearly as if it threw a die. (English has "six" with 0.24.) So it
-#    knows that digits come, and not which.
-# 2. `embed_scale` 2 and `norm_eps` 0.1 write the right text in English and in German; with the
-#    offset the model writes "two seven". A test that reads one text would pass two of these
-#    mistakes. Lesson 9 shows how to find them.
+# 1. It writes "three six", and is sure of nothing: the first word is "three" with 0.13, "six" with
+#    0.13, "five" with 0.11, nearly as if it threw a die. (English has "six" with 0.17.) So it knows
+#    that digits come, and not which.
+# 2. All three write the right number in English and in German. As it is spoken, the offset makes
+#    "two seven" of it, and the two others are right again. A test that reads one text may pass all
+#    of these mistakes. Lesson 9 shows how to find them.
 # 3. GPT-2's vectors begin at 0.4 and grow to 5.6, fourteenfold; mBART's only from 13.9 to 14.8,
 #    since its embeddings are multiplied by sqrt(192) and normalised, and what a new block adds is
 #    small beside them. A new model of this kind hardly does anything yet: it passes its input on.

@@ -386,10 +386,10 @@ assert abs(slope - change) < 1e-5
 # <details><summary>Answers</summary>
 #
 # 1. It goes on where the sound goes on. After "two two" it expects "seven" with more than 0.99, as
-#    if "four" had been there. Left out, "two" and then "seven": it expects "seven" once more, as
-#    surely. It counts what was written, and listens there.
-# 2. Not ignored, the language costs 11 or more in all nine. Ignored, "verbatim" costs next to
-#    nothing, and the others between 3 (Spanish) and 6 (English): told to write German, the model
+#    if "four" had been there. Left out, "two" and then "seven": it expects "seven" once more, if
+#    less surely. It counts what was written, and listens there.
+# 2. Not ignored, the language costs 13 or more in all nine. Ignored, "verbatim" costs next to
+#    nothing, and the others between 3 (Italian) and 6 (English): told to write German, the model
 #    would not begin with "two". English expects "two hundred", so its first label is cheap, and the
 #    second costs more than 11.
 # 3. A rate of 0.001 takes a little off the loss, and 0.03 nearly all of it: the model then writes

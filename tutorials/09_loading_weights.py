@@ -322,11 +322,12 @@ assert shares["new"] == 0 and shares["trained"] > 0.1
 # <details><summary>Answers</summary>
 #
 # 1. A missing norm departs where it is missing: this stage is not there, and the next is wrong by
-#    half of its largest number; what is written is no number, or nothing. The wrong root departs at
+#    half of its largest number; the model writes "two", and no more. The wrong root departs at
 #    block 0 of the encoder, by a few percent, and the model still writes "two four seven".
 # 2. Not much. Take the exchanged q and k in block 2, and multiply a matrix of the MLP in block 4 by
-#    1.5. The curve leaves at block 2, as with the first fault alone. At block 4 it is higher by a
-#    third or less, which nobody would notice. So mend the first fault, and look again.
+#    1.5. The curve leaves at block 2, as with the first fault alone. At block 4 it is higher than
+#    with that alone, less than twice as high, which nobody would notice who has not seen the other
+#    curve. So mend the first fault, and look again.
 # 3. At the first token all four that have a dot differ by 2 % or more, so they are found; the wrong
 #    epsilon is not, nor at any other token. The mean over all logits hides some more: it moves less
 #    than single logits do, with each of the four.
