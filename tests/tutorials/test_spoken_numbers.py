@@ -446,3 +446,18 @@ def test_the_bundled_model_writes_nothing_for_silence_and_short_noise():
             ).text
             == ""
         )
+
+
+def test_the_stages_of_the_recipe_fit_together():
+    """Each goes on from a run, and with utterances, that the guide makes."""
+    home = Path(spoken_numbers.__file__).parent
+    guide = (home.parents[1] / "train_spoken_numbers.md").read_text(encoding="utf-8")
+    made = {"tutorials/recipes/spoken_numbers"}
+    for name in ("train", "tight", "strangers", "strangers_tight"):
+        stage = train_config.resolve_config({}, str(home / f"{name}.json"))
+        assert f"--output {Path(stage.train).parent} " in guide
+        assert stage.model in made or f"--output {Path(stage.model).parent} " in guide
+        made.add(f"{stage.output}/last")
+    for path in home.glob("*_conditions.json"):
+        assert path.name in guide
+        assert spoken_numbers.parse_conditions(path.read_text()) != TRAINING
