@@ -142,8 +142,8 @@ assert [count_frames(n) for n in (399, 400, 719, 720)] == [0, 1, 1, 2]
 #
 # How many samples make one frame? Go backwards: one number after the last convolution came from 2,
 # these from 4, these from 9, and so on, until 400 samples. Frame t starts at sample 320 t and ends
-# before 320 t + 400: it shares 80 samples with the next one. Fewer than 400 samples make no frame
-# at all; `EncoderConfig.min_samples` is that number.
+# before 320 t + 400: it shares 80 samples with the next one. Fewer than 400 samples make no frame,
+# so the encoder fills a shorter clip up with zeros; `EncoderConfig.min_samples` is that number.
 
 # %%
 samples = 1

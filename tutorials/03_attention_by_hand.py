@@ -65,7 +65,8 @@ assert torch.allclose(wav2vec2.attention_weights(*four[:2])[0, 0], weight)
 # %% [markdown]
 # ## Why the square root
 #
-# The product of two random vectors of D numbers, each of deviation 1, has a deviation of sqrt(D).
+# The product of two random vectors of D numbers, each with standard deviation 1, has a standard
+# deviation of sqrt(D).
 # Without the division, scores would grow with the size of a head, and a softmax of large scores is
 # no longer a mean: it picks one key and ignores the rest. The division keeps the weights soft,
 # whatever D is.
@@ -166,7 +167,8 @@ assert change > 0.1  # the bias of the queries matters
 # cross-attention): no query sees what comes after the end of a recording. *Causal* (decoder): token
 # t sees tokens 0 to t, because the later ones are not written yet.
 #
-# If *everything* is forbidden to a query, its softmax is 0 / 0, and NaN spreads through the model.
+# If *everything* is forbidden to a query, its softmax is 0 / 0: written out, as here, NaN.
+# PyTorch's function returns 0 instead, so that a wrong mask may go unnoticed.
 
 # %%
 real = wav2vec2.valid_frames(torch.tensor([7, 5]), 7)  # two recordings, of 7 and 5 frames
