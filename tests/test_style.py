@@ -134,7 +134,7 @@ def test_budgets_of_statements():
     # are changed; and the encoders of WavLM and data2vec-audio, gradient checkpointing, searches of
     # a memory. What sound files really hold took as much as a model: it has a folder of its own.
     assert total(CORE).statements <= 2700
-    assert total(RECORDINGS).statements <= 910  # with FLACs that come through a pipe
+    assert total(RECORDINGS).statements <= 970  # with FLACs in a pipe, and every page of an Ogg
     for path in FILES:
         text = path.read_text(encoding="utf-8")
         # The whole encoder is in one file on purpose: a reader needs no other. What only WavLM and

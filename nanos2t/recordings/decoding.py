@@ -22,6 +22,7 @@ import soundfile
 from nanos2t.recordings.channels import check_samples, mix_blocks
 from nanos2t.recordings.ends import ends_with_whole_page, find_doubt, measure_mp3
 from nanos2t.recordings.media import FORMATS, LENGTH_TOLERANCE, MediaFile, find_signature
+from nanos2t.recordings.ogg import check_pages
 from nanos2t.recordings.pipes import PipedStream, PipedWav, open_pipe
 from nanos2t.recordings.streams import (
     StreamPart,
@@ -280,7 +281,11 @@ def measure_seconds(file: AudioFile | MediaFile) -> float:
 
 
 def decode_file(file: AudioFile | MediaFile) -> Iterator[np.ndarray]:
-    """Yield a whole file as mono blocks (L,) at its own rate, then check that none is missing."""
+    """Yield a whole file as mono blocks (L,) at its own rate, then check that none is missing.
+
+    Of an Ogg the pages are checked first.
+    """
+    check_container(file)
     decoded = 0
     for block in mix_blocks(decode_blocks(file), file.samplerate, file.label):
         decoded += len(block)
@@ -294,8 +299,9 @@ def decode_part(
     """Yield the part from `start` to `end` seconds as mono blocks (L,) at the file's own rate.
 
     An `end` up to END_TOLERANCE after the file's end is the file's end. Raises ValueError if the
-    file is shorter, or if fewer samples can be decoded.
+    file is shorter, if fewer samples can be decoded, or if a page of an Ogg is damaged.
     """
+    check_container(file)
     first = round(start * file.samplerate)
     if end is None:
         last = file.frames
@@ -348,7 +354,13 @@ def decode_blocks(
         yield block
 
 
-# Step 3: recognise files that were cut short.
+# Step 3: recognise files that were cut short or damaged.
+
+
+def check_container(file: AudioFile | MediaFile) -> None:
+    """Raise ValueError if a page of an Ogg is damaged or missing."""
+    if file.format == "OGG":
+        check_pages(file.stream, file.label)
 
 
 def check_decoded(file: AudioFile | MediaFile, decoded: int) -> None:

@@ -97,9 +97,12 @@ def is_mp3(head: bytes) -> bool:
     return re.match(rb"ID3|\xff[\xe0-\xff]", head) is not None
 
 
-def find_pattern(stream: BinaryIO, pattern: bytes) -> Iterator[int]:
-    """Yield the position of each match of a regular expression, shorter than OVERLAP, in a file."""
-    offset = 0
+def find_pattern(stream: BinaryIO, pattern: bytes, start: int = 0) -> Iterator[int]:
+    """Yield the position of each match of a regular expression, shorter than OVERLAP, in a file.
+
+    start: the byte where the search begins.
+    """
+    offset = start
     while True:
         stream.seek(offset)
         data = stream.read(SCAN_BYTES)
