@@ -72,6 +72,7 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
         with named_errors(file):
             backend = tokenizers.BertWordPieceTokenizer(
                 str(file),
+                handle_chinese_chars=options.get("tokenize_chinese_chars", True),
                 lowercase=options.get("do_lower_case", True),
                 strip_accents=options.get("strip_accents"),
             )

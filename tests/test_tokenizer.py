@@ -20,6 +20,14 @@ def test_word_pieces_by_hand(tmp_path: Path):
     assert ours.batch_decode([[4], [7, 0]]) == ["two", "fold"] and ours.languages == {}
 
 
+def test_chinese_characters_are_words_unless_the_config_says_no(tmp_path: Path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "日本", "日", "本", "##本"]
+    write(tmp_path, vocab__txt="\n".join(words) + "\n")
+    assert tokenizer.load_tokenizer(tmp_path).encode("日本") == [2, 5, 6, 3]
+    write(tmp_path, tokenizer_config__json={"tokenize_chinese_chars": False})
+    assert tokenizer.load_tokenizer(tmp_path).encode("日本") == [2, 4, 3]
+
+
 def test_a_code_is_a_language_where_it_is_special(tmp_path: Path):
     from tokenizers import Tokenizer as Backend
     from tokenizers import models
