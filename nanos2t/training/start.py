@@ -76,6 +76,7 @@ def prepare_transcriber(
     else:
         model = load_start(config, encoder_folder, decoder_folder)
     warn_about_features(encoder_folder)
+    warn_about_dropouts(decoder_folder)
 
     vocab_size = model.decoder.config.vocab_size
     if config.vocabulary != "decoder":
@@ -103,6 +104,27 @@ def warn_about_features(encoder_folder: Path) -> None:
     if rate := encoder.config.get("mask_feature_prob"):
         log.warning(
             "%s: mask_feature_prob is %s, but features are not masked here", encoder_folder, rate
+        )
+
+
+def warn_about_dropouts(decoder_folder: Path) -> None:
+    """Warn if the decoder was trained with layerdrop, or a dropout, that is not implemented."""
+    decoder = halves.read_half(decoder_folder, "decoder").config
+    if rate := decoder.get("decoder_layerdrop"):
+        log.warning(
+            "%s: decoder_layerdrop is %s, but no block of a decoder is skipped here",
+            decoder_folder,
+            rate,
+        )
+    # GPT-2 has a dropout of its own after the embeddings. Both rates are 0.1 if they are not set.
+    residual_rate = decoder.get("resid_pdrop", 0.1)
+    embedding_rate = decoder.get("embd_pdrop", 0.1)
+    if decoder.get("model_type") == "gpt2" and embedding_rate != residual_rate:
+        log.warning(
+            "%s: embd_pdrop is %s, but resid_pdrop, %s, is used after the embeddings, too",
+            decoder_folder,
+            embedding_rate,
+            residual_rate,
         )
 
 

@@ -183,6 +183,25 @@ def test_that_features_are_not_masked_is_said(tmp_path: Path, data, caplog):
     assert "model: mask_feature_prob is 0.25, but features are not masked here" in caplog.text
 
 
+def test_dropouts_of_a_decoder_that_are_not_implemented_are_said(tmp_path: Path, caplog):
+    """Of a BART, layerdrop; of a GPT-2, one of its own after the embeddings."""
+
+    def warnings_of(**config) -> list[str]:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        caplog.clear()
+        train_start.warn_about_dropouts(tmp_path)
+        return caplog.messages
+
+    assert warnings_of(model_type="bart", decoder_layerdrop=0.0) == []
+    assert warnings_of(model_type="bart") == warnings_of(model_type="gpt2") == []
+    (message,) = warnings_of(model_type="bart", decoder_layerdrop=0.2)
+    assert message.startswith(f"{tmp_path}: decoder_layerdrop is 0.2, but no block")
+    (message,) = warnings_of(model_type="gpt2", embd_pdrop=0.0)
+    assert message.startswith(f"{tmp_path}: embd_pdrop is 0.0, but resid_pdrop, 0.1, is used")
+    pair = {"model_type": "speech-encoder-decoder", "encoder": {}}
+    assert len(warnings_of(**pair, decoder={"model_type": "mbart", "decoder_layerdrop": 0.1})) == 1
+
+
 def test_without_languages_none_is_forced(tmp_path: Path):
     data = corpus(tmp_path / "data", languages=(None,))
     stt = start(config_of(config_folder(tmp_path / "model"), data), tmp_path / "start")
