@@ -92,6 +92,33 @@ def check_frame_mask(
         )
 
 
+def check_adapter_input(
+    input_values: Tensor, sample_lengths: Tensor | None, encoder: EncoderConfig
+) -> None:
+    """Raise ValueError if the adapter would leave no frame of one of the waveforms (B, L).
+
+    sample_lengths: (B,) or None, as `Encoder.forward` gets them. They are read on the CPU only.
+    """
+    # From one frame after the adapter, padded by 1 on each side, to the frames before it.
+    num_frames = 1
+    for _ in range(encoder.adapter_layers):
+        num_frames = (num_frames - 1) * encoder.adapter_stride + encoder.adapter_kernel - 2
+        num_frames = max(1, num_frames)
+
+    # One frame can be made of any waveform: a shorter one is filled up with zeros.
+    if num_frames == 1:
+        return
+    shortest = input_values.shape[1]
+    if sample_lengths is not None and can_read_values(sample_lengths):
+        shortest = int(sample_lengths.min())
+    min_samples = encoder.count_samples(num_frames)
+    if shortest < min_samples:
+        raise ValueError(
+            f"input_values has a waveform of {shortest} samples, expected at least {min_samples}: "
+            f"an adapter_kernel of {encoder.adapter_kernel} makes no frame of fewer"
+        )
+
+
 def check_labels(labels: Tensor, num_utterances: int, vocab_size: int) -> None:
     """Raise ValueError unless labels (B * K, T) are token ids or IGNORED."""
     check_tensor("labels", labels, "(rows, tokens)")

@@ -257,6 +257,7 @@ class SpeechEncoderDecoder(nn.Module):
         sample_lengths = None
         if attention_mask is not None:
             sample_lengths = count_real_samples(input_values, attention_mask)  # (B,) or None
+        inputs.check_adapter_input(input_values, sample_lengths, self.encoder.config)
         frames, frame_lengths = self.encoder(
             input_values, sample_lengths, mask_time_indices
         )  # (B, S, encoder width), (B,)
@@ -291,7 +292,8 @@ class SpeechEncoderDecoder(nn.Module):
             input_values, attention_mask, mask_time_indices
         )  # (B, S, H), (B,)
 
-        # Teacher forcing: position t sees the labels before t.
+        # Teacher forcing: position t sees the labels before t. The start is that of a search; where
+        # the files differ, transformers takes it from config.json, and only in training.
         if decoder_input_ids is None and labels is not None:
             start = self.generation.require_id("decoder_start_token_id")
             pad = self.generation.require_id("pad_token_id")

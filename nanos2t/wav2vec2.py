@@ -172,8 +172,12 @@ class EncoderConfig:
     @property
     def min_samples(self) -> int:
         """The number of samples that make one frame: 400 in all official models."""
-        # Go from one frame back to the samples, from the last convolution to the first.
-        samples = 1
+        return self.count_samples(1)
+
+    def count_samples(self, num_frames: int) -> int:
+        """Return the number of samples that make `num_frames` frames before the adapter."""
+        # Go from the frames back to the samples, from the last convolution to the first.
+        samples = num_frames
         for kernel, stride in zip(reversed(self.conv_kernels), reversed(self.conv_strides)):
             samples = (samples - 1) * stride + kernel
         return samples

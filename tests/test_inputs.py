@@ -2,11 +2,13 @@
 """Arguments of a wrong type, shape or value: one line that says what was expected."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from helpers.generation_models import tiny_model
+from helpers.pairs import ADAPTER
 
 from nanos2t.decoder import DecoderConfig
 from nanos2t.inputs import IGNORED
@@ -163,6 +165,27 @@ def test_what_is_right_is_computed(model):
         mask = torch.ones(WAVEFORMS.shape, dtype=dtype)
         assert torch.equal(model(WAVEFORMS, mask).memory, model(WAVEFORMS).memory)
     assert model.encode(WAVEFORMS[:, :1])[0].shape[1] == 1
+
+
+def test_waveforms_too_short_for_a_wide_adapter():
+    """Two layers with a kernel of 5, padded by 1, make one frame of 3, and 3 of 7."""
+    config = replace(ADAPTER, adapter_layers=2, adapter_kernel=5)
+    model = SpeechEncoderDecoder(config, DecoderConfig.bert(9, num_layers=1)).eval()
+    least = config.count_samples(7)
+    waveforms = torch.randn(2, 99)
+    mask = (torch.arange(99) < torch.tensor([[99], [least - 1]])).long()
+    message = (
+        f"a waveform of {least - 1} samples, expected at least {least}: an adapter_kernel of 5"
+    )
+    refuse(message, model.encode, waveforms, mask)
+    refuse(message, model, waveforms[:, : least - 1])
+    mask[1, least - 1] = 1
+    assert model.encode(waveforms, mask)[1].min() == 1
+    assert model.encode(waveforms[:, :least])[0].shape[1] == 1
+
+    # The official kernel makes a frame of any waveform.
+    model = SpeechEncoderDecoder(ADAPTER, DecoderConfig.bert(9, num_layers=1)).eval()
+    assert model.encode(waveforms[:, :1])[0].shape[1] == 1
 
 
 def test_values_are_not_read_where_that_costs_time(model):
