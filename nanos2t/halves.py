@@ -105,20 +105,23 @@ def change_half(half: Half, changes: Mapping[str, Any]) -> Half:
     for key, value in changes.items():
         if isinstance(value, tuple):
             values[key] = list(value)
-    return replace(half, config={**half.config, **values}, changes=values)
+    # A second name in the file must not outlive a change of the first.
+    config = remap_config.use_first_names(table.config, half.config)
+    config |= remap_config.use_first_names(table.config, values)
+    return replace(half, config=config, changes=values)
 
 
 def find_config_keys(table: Table) -> set[str]:
     """Find the keys of a config.json that the table of its family reads or writes."""
     keys = set()
     for row in table.config.values():
-        keys.add(row.theirs)
+        keys.update([row.theirs, row.second_name])
         # "if:add_adapter=false" reads a second key.
         if row.rule == "if":
             keys.add(row.switch[0])
     if table.part == "decoder":
         keys.update(DECODER_IDS)
-    return keys - {"-"}
+    return keys - {"-", ""}
 
 
 # Weights

@@ -18,6 +18,7 @@ class ConfigRow:
     default: Any
     rule: str = ""  # "only", "if", "write", "harmless", or one of RULES
     argument: str = ""  # what follows the rule: "gelu,relu" in only:gelu,relu
+    second_name: str = ""  # another key of theirs for the same: it counts if both are there
 
     @property
     def name(self) -> str:
@@ -48,8 +49,9 @@ def parse_config_row(columns: list[str]) -> ConfigRow:
     if len(columns) not in (3, 4):
         raise ValueError(f"found {len(columns)} columns, expected ours, theirs, default, rule")
     ours, theirs, default = columns[:3]
+    theirs, _, second_name = theirs.partition("|")
     rule, _, argument = "".join(columns[3:]).partition(":")
-    return ConfigRow(ours, theirs, parse_literal(default), rule, argument)
+    return ConfigRow(ours, theirs, parse_literal(default), rule, argument, second_name)
 
 
 def parse_literal(text: str) -> Any:
@@ -141,6 +143,7 @@ def read_config(
     Raises ValueError, naming `where`, key and value, for a value that changes the computation and
     is not implemented, or that is of another type.
     """
+    theirs = use_first_names(rows, theirs)
     fields = {}
     for row in rows.values():
         value = theirs.get(row.theirs)
@@ -152,6 +155,19 @@ def read_config(
         if row.ours != "-":
             fields[row.ours] = convert_to_ours(row, value, theirs, fields)
     return fields
+
+
+def use_first_names(rows: Mapping[str, ConfigRow], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return their config with first names instead of second ones, which count if both are there.
+
+    So does transformers: num_attention_heads is n_head in a GPT-2.
+    """
+    renamed = dict(theirs)
+    for row in rows.values():
+        value = renamed.pop(row.second_name, None)
+        if value is not None:
+            renamed[row.theirs] = value
+    return renamed
 
 
 def check_value(row: ConfigRow, value: Any, where: str) -> None:

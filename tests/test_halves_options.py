@@ -126,6 +126,19 @@ def test_unknown_and_wrong_options(halves, options, message):
     assert "\n" not in str(error.value)
 
 
+def test_second_names_in_the_file_and_in_the_options(halves, tmp_path):
+    """num_attention_heads is n_head in a GPT-2: the shapes would fit in either case."""
+    decoder_file("GPT2LMHeadModel", "gpt2", tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config["num_attention_heads"] = config.pop("n_head")
+    path.write_text(json.dumps(config))
+    folders = (halves[0], tmp_path)
+    assert join(folders).decoder.config.num_heads == 4
+    assert join(folders, decoder_n_head=2).decoder.config.num_heads == 2
+    assert join(folders, decoder_num_attention_heads=7).decoder.config.num_heads == 7
+
+
 def test_ids_in_the_names_of_the_decoder(halves):
     model = join(halves, decoder_eos_token_id=7, decoder_pad_token_id=5, bos_token_id=6)
     actual = model.generation

@@ -13,6 +13,7 @@ from nanos2t.generation_config import GenerationConfig
 from nanos2t.wav2vec2 import EncoderConfig, EncoderTraining
 
 hf = pytest.importorskip("transformers")
+MODEL_TYPES = set(hf.CONFIG_MAPPING)
 CONFIGS = Path(__file__).parent / "data/configs"
 
 
@@ -50,6 +51,22 @@ def test_defaults_are_those_of_transformers(family):
         if row.rule == "if":
             switch, preset = row.switch
             assert theirs[switch] == preset
+
+
+@pytest.mark.parametrize("family", [name for name in remap.find_tables() if name in MODEL_TYPES])
+def test_second_names_are_those_of_transformers(family):
+    """transformers calls them attribute_map: n_head of a GPT-2 is also its num_attention_heads."""
+    second_names = type(hf.AutoConfig.for_model(family)).attribute_map
+    rows = {row.theirs: row for row in remap.read_table(family).config.values()}
+    want = {second: first for second, first in second_names.items() if first in rows}
+    assert {row.second_name: key for key, row in rows.items() if row.second_name} == want
+    config = {}
+    for i, (second, first) in enumerate(want.items()):
+        config |= {second: 2 + i, first: 7}
+    theirs = hf.AutoConfig.for_model(family, **config)
+    ours = remap_config.read_config(remap.read_table(family).config, config)
+    for first in want.values():
+        assert ours[rows[first].ours] == getattr(theirs, first) != 7
 
 
 def test_an_empty_config_is_our_default():
