@@ -158,10 +158,19 @@ def choose_tokens(
     scores = process_logits(logits, tokens, config)  # (M, V)
     if config.do_sample:
         scores = warp_logits(scores, config, min_tokens_to_keep=1)
-        token = torch.multinomial(scores.softmax(dim=1), 1)  # (M, 1)
+        token = draw_tokens(scores, 1)  # (M, 1)
     else:
         token = scores.argmax(dim=1, keepdim=True)  # (M, 1)
     return token, scores.log_softmax(dim=1).gather(1, token)
+
+
+def draw_tokens(scores: Tensor, count: int) -> Tensor:
+    """Draw `count` places in each row of scores (M, N), in proportion to exp(score)."""
+    probabilities = scores.softmax(dim=1)  # (M, N)
+    # Where a row allows nothing they are NaN. Draw anything: its score is what check_result sees,
+    # unless the row has ended and only waits for others.
+    probabilities = probabilities.nan_to_num(nan=1.0)
+    return torch.multinomial(probabilities, count)  # (M, count)
 
 
 def keep_running(running: Tensor, ended: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -291,9 +300,9 @@ def best_continuations(
 
     # Choose C of them: over all beams of an utterance together.
     if config.do_sample:
-        index = torch.multinomial(scores.softmax(dim=1), C)  # (B, C)
+        index = draw_tokens(scores, C)  # (B, C)
     else:
-        index = scores.topk(C).indices  # (B, C)
+        _, index = scores.topk(C)  # (B, C)
     parent_beams = index // V  # (B, C)
     token = index % V  # (B, C)
 

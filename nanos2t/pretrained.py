@@ -81,10 +81,13 @@ def join_configs(
 
     encoder_family, encoder_config = read_part(encoder.config, "encoder", encoder.where)
     decoder_family, decoder_config = read_part(decoder.config, "decoder", decoder.where)
-    generation = read_generation(
-        decoder, ids, decoder_config.pad_token_id, remap.read_table(decoder_family).ids
-    )
-    generation = generation.override(options)
+    id_rules = dict(remap.read_table(decoder_family).ids)
+    # Computed positions are numbered without the pads, too, in any family.
+    if decoder_config.sinusoidal:
+        start_rules = id_rules["decoder_start_token_id"]
+        id_rules["decoder_start_token_id"] = [*start_rules, "!pad_token_id"]
+    generation = read_generation(decoder, ids, decoder_config, id_rules)
+    generation = generation.override(options, decoder_config.vocab_size)
 
     # Both halves of a pair come from one folder: name it once.
     paths = dict.fromkeys(str(half.folder / "config.json") for half in (encoder, decoder))
@@ -118,14 +121,15 @@ def read_part(config: Any, part: str, where: str) -> tuple[str, EncoderConfig | 
 def read_generation(
     decoder: Half,
     ids: Mapping[str, Any],
-    decoder_pad_id: int | None,
+    decoder_config: DecoderConfig,
     id_rules: Mapping[str, list[str]],
 ) -> GenerationConfig:
     """Read generation options, and resolve ids, from the files in the decoder's folder.
 
     Options come from generation_config.json or, in older folders, from config.json. Ids come from
     the first of `ids`, these files and the decoder's config that has them; an id that none has
-    may follow from `id_rules`, the [ids] of the family's table, or is None.
+    may follow from `id_rules`, the [ids] of the family's table, or is None. All token ids but EOS
+    and BOS must be in the vocabulary.
     """
     path = decoder.folder / "generation_config.json"
     generation_config = {}
@@ -135,8 +139,8 @@ def read_generation(
         path = decoder.folder / "config.json"
 
     # Where to look, in this order. A pad that the config leaves out has the family's default.
-    decoder_config = {"pad_token_id": decoder_pad_id} | decoder.config
-    id_sources = [ids, generation_config, decoder.pair_config or {}, decoder_config]
+    part_config = {"pad_token_id": decoder_config.pad_token_id} | decoder.config
+    id_sources = [ids, generation_config, decoder.pair_config or {}, part_config]
     option_sources = [generation_config] if generation_config else id_sources
 
     rows = remap.read_table(MODEL_TYPE).config
@@ -144,6 +148,9 @@ def read_generation(
     for key in rows:
         sources = id_sources if key.endswith("_token_id") else option_sources
         options[key] = first_value(sources, key)
+    # A pair without a start begins with BOS, as in transformers. The rules are for lone halves.
+    if decoder.pair_config is not None and options["decoder_start_token_id"] is None:
+        options["decoder_start_token_id"] = options["bos_token_id"]
     resolve_ids(options, id_rules, decoder.folder)
 
     # What no file says has the default of GenerationConfig.
@@ -151,7 +158,7 @@ def read_generation(
     fields = {name: value for name, value in fields.items() if value is not None}
     try:
         generation = GenerationConfig(**fields)
-        generation.validate()
+        generation.validate(decoder_config.vocab_size)
         check_distinct_ids(generation, id_rules)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -173,8 +180,9 @@ def resolve_ids(options: dict[str, Any], id_rules: Mapping[str, list[str]], fold
 def check_distinct_ids(generation: GenerationConfig, id_rules: Mapping[str, list[str]]) -> None:
     """Raise ValueError if two ids are equal that the rules of [ids] forbid to be: "!pad_token_id".
 
-    RoBERTa numbers its positions without the pads. Where the start is a pad, transformers counts
-    in one way in training, and in another one in a search.
+    RoBERTa numbers its positions without the pads, and so does transformers where positions are
+    computed. Where the start is a pad, transformers counts in one way in training, and in another
+    one in a search.
     """
     for key, rules in id_rules.items():
         for rule in rules:
@@ -187,7 +195,7 @@ def check_distinct_ids(generation: GenerationConfig, id_rules: Mapping[str, list
             ):
                 raise ValueError(
                     f"{key} is {token_id}, the {other}, which gets no position of its own in this "
-                    f"family, expected another token, such as bos_token_id"
+                    f"decoder, expected another token, such as bos_token_id"
                 )
 
 

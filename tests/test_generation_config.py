@@ -13,8 +13,10 @@ from helpers.search_scripts import CONFIG
 
 import nanos2t
 from nanos2t.cli import main as cli
-from nanos2t.generation_config import RULES, GenerationConfig
+from nanos2t.generate import draw_tokens
+from nanos2t.generation_config import RULES, TOKEN_ID_OPTIONS, GenerationConfig
 from nanos2t.inspection import info
+from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.transcription.loading import BUNDLED
 
 hf = pytest.importorskip("transformers")
@@ -182,6 +184,7 @@ def test_an_id_outside_the_vocabulary(name, value):
         paired_models("group norm, 23 words")[1].generate(*make_batch(), **{name: value})
 
 
+@pytest.mark.parametrize("sample", [False, True])
 @pytest.mark.parametrize("beams", [1, 3])
 @pytest.mark.parametrize(
     ("options", "message"),
@@ -204,10 +207,22 @@ def test_an_id_outside_the_vocabulary(name, value):
         ),
     ],
 )  # fmt: skip
-def test_options_that_leave_no_token_are_named(options, message, beams):
+def test_options_that_leave_no_token_are_named(options, message, beams, sample):
+    options = options | {"num_beams": beams, "do_sample": sample}
     with pytest.raises(ValueError, match=message) as error:
-        tiny_model().generate(torch.zeros(2, 99), num_beams=beams, **options)
+        tiny_model().generate(torch.zeros(2, 99), **options)
     assert "\n" not in str(error.value)
+
+
+def test_a_row_that_allows_no_token_does_not_change_what_others_draw():
+    scores = torch.randn(3, 9)
+    scores[0, 1:] = -torch.inf
+    torch.manual_seed(0)
+    want = draw_tokens(scores, 1)
+    torch.manual_seed(0)
+    scores[2] = -torch.inf
+    got = draw_tokens(scores, 1)
+    assert got[0] == 0 and torch.equal(got[:2], want[:2]) and 0 <= got[2] < 9
 
 
 def test_a_single_token_that_is_allowed_is_enough():
@@ -279,6 +294,21 @@ def test_a_bad_default_is_named(folder: Path, key: str, value: object, capsys):
     assert cli.main(["transcribe", SAMPLE, "--model", str(folder)]) == 3
     out, err = capsys.readouterr()
     assert not out and err.count("\n") == 1 and str(path) in err
+
+
+@pytest.mark.parametrize("value", [99999, -1])
+@pytest.mark.parametrize("key", [name for name in TOKEN_ID_OPTIONS if name != "bos_token_id"])
+def test_from_pretrained_names_an_id_outside_the_vocabulary(folder: Path, key: str, value: int):
+    """As a search would, except for ends: a model may name one that it never predicts."""
+    nested = {"bad_words_ids": [[value]], "suppress_tokens": [value], "lang_to_id": {"de": value}}
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: nested.get(key, value)}))
+    if key == "eos_token_id":
+        SpeechEncoderDecoder.from_pretrained(folder)
+        return
+    with pytest.raises(ValueError, match=f"{key} has {value}, expected a token id below") as error:
+        SpeechEncoderDecoder.from_pretrained(folder)
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
 
 
 def test_a_forced_token_that_is_suppressed_is_named(folder: Path, capsys):

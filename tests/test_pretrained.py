@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.pairs import IDS, ours_from, spread_, tiny_pair
+from helpers.pairs import DECODERS, IDS, ours_from, spread_, tiny_pair
 from helpers.saved_pair import ADAPTER, edit, inputs, logits, same_files, same_weights, save_pair
 from safetensors.torch import load_file, save_file
 
@@ -369,7 +369,7 @@ def test_ids_are_looked_up_in_order(folder):
         return getattr(SpeechEncoderDecoder.from_pretrained(folder).generation, start)
 
     own, config = folder / "generation_config.json", folder / "config.json"
-    edit(own, decoder_start_token_id=10, eos_token_id=[11, 12])
+    edit(own, decoder_start_token_id=10, eos_token_id=[11, 12], bos_token_id=...)
     edit(config, decoder_start_token_id=20, eos_token_id=21)
     edit(config, "decoder", decoder_start_token_id=30, eos_token_id=31)
     assert ids() == 10 and ids("eos_token_id") == (11, 12)
@@ -378,12 +378,33 @@ def test_ids_are_looked_up_in_order(folder):
     edit(config, decoder_start_token_id=None, eos_token_id=...)
     assert ids() == 30 and ids("eos_token_id") == 31
     edit(config, "decoder", decoder_start_token_id=..., eos_token_id=..., bos_token_id=7)
-    assert ids() == 7 and ids("eos_token_id") is None  # BERT: [CLS], else bos
+    assert ids() == 7 and ids("eos_token_id") is None
     (folder / "vocab.txt").write_text("[PAD]\n[CLS]\nword\n[SEP]\n")
-    assert ids() == 1 and ids("eos_token_id") == 3
-    added = [{"id": 101, "content": "[CLS]"}, {"id": 102, "content": "[SEP]"}]
+    assert ids() == 7 and ids("eos_token_id") == 3  # BOS, as in transformers, else BERT's [CLS]
+    edit(config, "decoder", bos_token_id=...)
+    assert ids() == 1
+    added = [{"id": 41, "content": "[CLS]"}, {"id": 42, "content": "[SEP]"}]
     (folder / "tokenizer.json").write_text(json.dumps({"added_tokens": added}))
-    assert ids() == 101 and ids("eos_token_id") == 102
+    assert ids() == 41 and ids("eos_token_id") == 42
+
+
+@pytest.mark.parametrize("family", ["bart", "mbart", "trocr", "gpt2"])
+def test_a_pair_without_a_start_starts_with_bos_as_in_transformers(family, tmp_path):
+    kind, decoder = DECODERS[family]
+    theirs = tiny_pair(decoder_type=kind, decoder=decoder | {"bos_token_id": 5})
+    theirs.save_pretrained(tmp_path)
+    config, own = tmp_path / "config.json", tmp_path / "generation_config.json"
+    edit(config, decoder_start_token_id=...)
+    edit(config, "decoder", decoder_start_token_id=...)
+    edit(own, decoder_start_token_id=..., bos_token_id=9)
+    waveform = torch.randn(1, 191, dtype=torch.float64)
+    for start in (9, 5):  # of generation_config.json, then, without the file, of the decoder
+        theirs = hf.SpeechEncoderDecoderModel.from_pretrained(tmp_path).double().eval()
+        ours = SpeechEncoderDecoder.from_pretrained(tmp_path, dtype=torch.float64)
+        want = theirs.generate(waveform, max_new_tokens=3)
+        assert want[0, 0] == start
+        assert torch.equal(ours.generate(waveform, max_new_tokens=3), want)
+        own.unlink(missing_ok=True)
 
 
 def test_options_other_than_ids_come_from_one_file(folder):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from helpers.half_files import read_with_transformers
 from helpers.numbers import assert_same_numbers
-from helpers.pairs import spread_, tiny_pair
+from helpers.pairs import DECODERS, s2t_folder, spread_, tiny_pair
+from helpers.saved_pair import edit
 from torch import nn
 
 from nanos2t.model import SpeechEncoderDecoder
@@ -49,6 +50,27 @@ def test_a_start_that_is_the_pad_has_no_position_in_roberta(family, tmp_path):
         path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"decoder_start_token_id is 1, the pad_token_id, which"):
         load(tmp_path)
+
+
+def test_a_start_that_is_the_pad_has_no_computed_position(tmp_path):
+    learned = DECODERS["trocr"][1]
+    computed = DECODERS["trocr, sinusoidal, untied"][1]
+    ids = {"decoder_start_token_id": 1, "pad_token_id": 1}
+
+    # A learned position is numbered with the pads: the same TrOCR loads, with the same numbers.
+    theirs = tiny_pair("wav2vec2", "trocr", decoder=learned, **ids)
+    theirs.save_pretrained(tmp_path / "learned")
+    assert_same_numbers(theirs, load(tmp_path / "learned"))
+
+    theirs = tiny_pair("wav2vec2", "trocr", decoder=computed, **ids)
+    theirs.save_pretrained(tmp_path / "trocr")
+    s2t_folder(theirs, tmp_path / "speech_to_text_2")
+    for name in "trocr", "speech_to_text_2":
+        with pytest.raises(ValueError, match=r"json: decoder_start_token_id is 1, the pad_token"):
+            load(tmp_path / name)
+    # Another start is a token like all others.
+    edit(tmp_path / "speech_to_text_2" / "config.json", decoder_start_token_id=2)
+    assert load(tmp_path / "speech_to_text_2").generation.decoder_start_token_id == 2
 
 
 def test_a_start_that_is_the_pad_is_a_token_in_the_other_families(tmp_path):
