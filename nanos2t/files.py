@@ -33,7 +33,8 @@ def write_atomically(path: Path, write_part: Callable[[Path], object]) -> None:
     """Write a file whole or not at all: `write_part(part)` writes it beside, then it is renamed.
 
     Whenever the process dies, `path` is a whole file, old or new. A link is kept, and its target
-    written. What is no regular file, as a pipe or a device, is written directly.
+    written; a file that is replaced keeps its permissions. What is no regular file, as a pipe or a
+    device, is written directly.
 
     Raises ValueError if it cannot be written; what was there is kept.
     """
@@ -43,7 +44,10 @@ def write_atomically(path: Path, write_part: Callable[[Path], object]) -> None:
             return
         target = Path(os.path.realpath(path))
         with new_part(target) as part:
+            # We must be able to write the part, even if the old file was read-only.
+            keep_mode(target, part, 0o600)
             write_part(part)
+            keep_mode(target, part)
             os.replace(part, target)
     except (OSError, RuntimeError) as error:
         raise ValueError(
@@ -64,17 +68,25 @@ def write_group(
         folder.mkdir(parents=True, exist_ok=True)
         with new_part(folder / last) as part:
             partial = part_folder(part)
-            partial.mkdir()
+            partial.mkdir(0o700)
             write_parts(partial)
 
             # Whoever finds the last file finds all of them.
             parts = sorted(partial.iterdir(), key=lambda part: part.name == last)
             with locked_folder(folder):
                 for part in parts:
+                    keep_mode(folder / part.name, part)
                     os.replace(part, folder / part.name)
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{folder}: cannot write there ({find_reason(error)})") from None
     return [folder / part.name for part in parts]
+
+
+def keep_mode(path: Path, part: Path, more: int = 0) -> None:
+    """Give a part the permissions of the file that it will replace, if there is one, and `more`."""
+    with suppress(OSError):
+        mode = path.stat().st_mode & 0o777
+        part.chmod(mode | more)
 
 
 def is_stream(path: Path) -> bool:

@@ -96,6 +96,32 @@ def test_a_link_is_kept_and_its_target_written(path: Path, tmp_path: Path):
     assert path.read_text() == "to ../a" and sorted(os.listdir(link.parent)) == ["link", "new"]
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o755])
+def test_permissions_are_those_of_the_file_that_is_replaced(path: Path, mode: int):
+    """And never wider while it is written."""
+    folder = path.parent
+    modes = []
+
+    def write_part(part: Path) -> None:
+        part.write_text("new")
+        modes.append(part.stat().st_mode & 0o777)
+
+    def write_parts(partial: Path) -> None:
+        (partial / "a").write_text("newest")
+        modes.append(partial.stat().st_mode & 0o777)
+
+    path.chmod(mode)
+    files.write_atomically(path, write_part)
+    assert path.read_text() == "new" and path.stat().st_mode & 0o777 == mode
+    files.write_group(folder, write_parts, last="a")
+    assert path.read_text() == "newest" and path.stat().st_mode & 0o777 == mode
+    assert modes == [mode | 0o600, 0o700]
+    files.copy_file(path, folder / "b")
+    os.symlink("a", folder / "link")
+    files.write_text(folder / "link", "of a link")
+    assert path.read_text() == "of a link" and path.stat().st_mode & 0o777 == mode
+
+
 def test_a_hard_link_keeps_what_it_had(path: Path):
     os.link(path, path.parent / "b")
     files.write_text(path, "new")

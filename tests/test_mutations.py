@@ -270,8 +270,8 @@ FILES = [
     ),
     Mistake(
         "files.py",
-        "partial.mkdir()\n            write_parts(partial)",
-        "partial.mkdir()\n            write_parts(folder)",
+        "partial.mkdir(0o700)\n            write_parts(partial)",
+        "partial.mkdir(0o700)\n            write_parts(folder)",
         "test_checkpoint.py::test_a_failed_save_leaves_the_old_files",
     ),
     Mistake(
