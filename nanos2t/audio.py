@@ -15,10 +15,8 @@ import numpy as np
 import torch
 
 from nanos2t.recordings import decoding
-from nanos2t.recordings.channels import check_samples
+from nanos2t.recordings.channels import MAX_RATE, check_samples
 from nanos2t.recordings.decoding import AudioSource
-
-MAX_RATE = 10_000_000  # Hz: a higher rate is a mistake
 
 
 def load_audio(

@@ -16,6 +16,8 @@ import numpy as np
 # A larger sample is damage: the model could not hear the others beside it, and squares overflow.
 MAX_SAMPLE = 1e15
 
+MAX_RATE = 10_000_000  # Hz: a higher rate is a mistake
+
 # Seconds: of a window, of one in which a steady channel can be told from a voice, and of a frame.
 WINDOW_SECONDS = 10.0
 MIN_STEADY_SECONDS = 2.0

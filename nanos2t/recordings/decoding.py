@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from nanos2t.recordings.channels import check_samples, mix_blocks
+from nanos2t.recordings.channels import MAX_RATE, check_samples, mix_blocks
 from nanos2t.recordings.ends import ends_with_whole_page, find_doubt, measure_mp3
 from nanos2t.recordings.media import FORMATS, LENGTH_TOLERANCE, MediaFile, find_signature
 from nanos2t.recordings.ogg import check_pages
@@ -160,8 +160,10 @@ def open_audio(source: AudioSource) -> Iterator[AudioFile | MediaFile]:
             if not hasattr(stream, "read") or stream.read(0) != b"":
                 raise ValueError(f"expected a path, bytes or binary file, found {type(source)}")
             with open_decoder(rewind_stream(stream), label) as file:
-                if file.samplerate < MIN_RATE:
-                    raise ValueError(f"expected {MIN_RATE} Hz or more, found {file.samplerate} Hz")
+                if not MIN_RATE <= file.samplerate <= MAX_RATE:
+                    raise ValueError(
+                        f"expected {MIN_RATE} to {MAX_RATE} Hz, found {file.samplerate} Hz"
+                    )
                 yield file
     except soundfile.LibsndfileError as error:
         raise ValueError(

@@ -146,11 +146,11 @@ def test_other_sources_are_refused(source):
     refuse(source, "audio stream", "expected a path, bytes or binary file")
 
 
-@pytest.mark.parametrize("rate", [1, 999])
+@pytest.mark.parametrize("rate", [1, 999, 10_000_001, 1_000_000_007])
 def test_rate_that_no_sound_has(rate):
     data = bytearray(encode(noise(5000), RATE))
     data[24:28] = struct.pack("<I", rate)  # at 1 Hz these 10 kB would become 320 MB
-    refuse(bytes(data), "audio bytes", f"{rate} Hz")
+    refuse(bytes(data), "audio bytes", "1000 to 10000000 Hz", f"found {rate} Hz")
 
 
 class Unsteady(io.BytesIO):
