@@ -76,11 +76,23 @@ def read_manifest(path: str | os.PathLike) -> list[Item]:
 def parse_line(line: str, place: str) -> dict:
     """Parse a line of a manifest; `place` names it in errors."""
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=collect_pairs)
+    except KeyError as error:
+        raise ValueError(f"{place}: the key {error} is there twice, expected once") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{place}: no JSON ({error})") from None
     if not isinstance(row, dict):
         raise ValueError(f"{place}: {line[:40]}, expected an object with audio and text")
+    return row
+
+
+def collect_pairs(pairs: list[tuple[str, object]]) -> dict:
+    """Make an object of JSON of its pairs. Raises KeyError for a key that is there twice."""
+    row = {}
+    for key, value in pairs:
+        if key in row:
+            raise KeyError(key)
+        row[key] = value
     return row
 
 

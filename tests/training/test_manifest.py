@@ -79,6 +79,13 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path):
         manifest.read_manifest(tmp_path / "b.jsonl")
 
 
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path):
+    line = '{"audio": "a.wav", "text": "a", "text": "b"}'
+    path = write(tmp_path, {"audio": "a.wav", "text": "a"}, line)
+    with pytest.raises(ValueError, match="a.jsonl, line 2: the key 'text' is there twice"):
+        manifest.read_manifest(path)
+
+
 def test_keys_that_are_not_read_are_said(tmp_path: Path, caplog):
     path = write(tmp_path, {"audio": "a.wav", "text": "a", "langauge": "de", "speaker": "ann"})
     with caplog.at_level(logging.WARNING, "nanos2t"):
