@@ -7,6 +7,7 @@ moment. nanos2t/cli/main.py has the command line itself, and stops it in an orde
 import os
 import signal
 import sys
+from contextlib import suppress
 
 INTERRUPTED = 130
 
@@ -17,6 +18,7 @@ def run_program() -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, leave)
     sys.unraisablehook = report_unraisable
+    reserve_descriptors()
 
     from nanos2t.cli.main import main
 
@@ -28,9 +30,24 @@ def run_program() -> int:
     return code
 
 
+def reserve_descriptors() -> None:
+    """Open the null device in place of stdin, stdout and stderr that are closed.
+
+    Otherwise a recording or a model that is opened later would get their numbers, and what a
+    library writes to stderr. In Python they stay None.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is the one that is missing.
+            os.open(os.devnull, os.O_RDWR)
+
+
 def leave(*_) -> None:
     """End the process at once: nothing has begun, or all is done."""
-    os.write(2, b"nanos2t: interrupted\n")
+    with suppress(OSError):
+        os.write(2, b"nanos2t: interrupted\n")
     os._exit(INTERRUPTED)
 
 

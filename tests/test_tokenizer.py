@@ -1,6 +1,7 @@
 # pytest tests/test_tokenizer.py
 """The tokenizers by hand; test_vocabularies.py compares them with those of transformers."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,23 @@ def test_a_code_is_a_language_where_it_is_special(tmp_path: Path):
     backend.add_special_tokens(["de_DE"])
     backend.save(str(tmp_path / "tokenizer.json"))
     assert tokenizer.load_tokenizer(tmp_path).languages == {"de_DE": 2}
+
+
+def test_what_is_held_back_is_written_if_it_can_be(capfd):
+    with tokenizer.hold_stderr():
+        os.write(2, b"a note")
+        assert capfd.readouterr().err == ""
+    assert capfd.readouterr().err == "a note"
+    stderr = os.dup(2)
+    for path, flags in ("/dev/full", os.O_WRONLY), ("/dev/null", os.O_RDONLY):
+        other = os.open(path, flags)
+        os.dup2(other, 2)
+        os.close(other)
+        for text in b"", b"a note":
+            with tokenizer.hold_stderr():
+                os.write(2, text)
+    os.dup2(stderr, 2)
+    os.close(stderr)
 
 
 def test_nothing_there_and_something_broken(tmp_path: Path):
