@@ -69,10 +69,17 @@ def log_stderr(message: object) -> None:
         print("nanos2t:", line, file=sys.stderr, flush=True)
 
 
-def write_stdout(text: str) -> None:
-    """Write text to stdout at once. Characters that its encoding lacks are escaped."""
+def write_stdout(text: str, is_needed: bool = True) -> None:
+    """Write text to stdout at once. Characters that its encoding lacks are escaped.
+
+    is_needed: whether it is an error if stdout is closed. It is none if a file has the text, too.
+    """
+    if sys.stdout is None:
+        if is_needed:
+            raise CommandError("stdout: closed", FAILED)
+        return
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    if sys.stdout is not None and sys.stdout.isatty():
+    if sys.stdout.isatty():
         text = escape_controls(text)
     printable = text.encode(encoding, "backslashreplace").decode(encoding)
     try:
@@ -96,12 +103,19 @@ def discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def open_source(name: str) -> str | BinaryIO | bytes:
-    """Return what to load audio from: the path, or for "-" stdin, or nothing if that is closed."""
+class ClosedStdin:
+    """Stands for stdin if it is closed: whoever reads it has an error that says so."""
+
+    def read(self, count: int = -1) -> bytes:
+        raise OSError("stdin is closed")
+
+
+def open_source(name: str) -> str | BinaryIO | ClosedStdin:
+    """Return what to load audio from: the path, or for "-" stdin."""
     if name != "-":
         return name
     if sys.stdin is None:
-        return b""
+        return ClosedStdin()
     return sys.stdin.buffer
 
 
@@ -137,13 +151,14 @@ class LogHandler(logging.Handler):
 
 
 @contextmanager
-def show_log() -> Iterator[None]:
-    """Show all that the package logs meanwhile, how far it is included."""
+def show_log(quiet: bool = False) -> Iterator[None]:
+    """Show all that the package logs meanwhile, how far it is included; only errors if `quiet`."""
     logger = logging.getLogger("nanos2t")
     handler = LogHandler()
     former_level = logger.level
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    level = logging.ERROR if quiet else logging.INFO
+    logger.setLevel(level)
     try:
         yield
     finally:

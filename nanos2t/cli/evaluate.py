@@ -15,6 +15,7 @@ from nanos2t.cli.console import (
     hides_progress,
     log_stderr,
     open_items_bar,
+    show_log,
     show_warnings,
     write_stdout,
 )
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     from nanos2t.training import evaluation
     from nanos2t.training.manifest import read_manifest
 
-    with exit_with(USAGE):
+    with exit_with(USAGE), show_log(options.quiet):
         items = read_manifest(options.manifest)
         check_output(options, items)
     show_warnings(options.quiet)
@@ -95,10 +96,8 @@ def run(options: argparse.Namespace) -> int:
         )
 
     scores_json = json.dumps(scores, ensure_ascii=False) + "\n"
-    if options.json:
-        write_stdout(scores_json)
-    else:
-        write_stdout(evaluation.render_evaluation(scores))
+    shown = scores_json if options.json else evaluation.render_evaluation(scores)
+    write_stdout(shown, is_needed=options.output is None)
     if options.output:
         with exit_with(FAILED):
             files.write_text(options.output, scores_json)

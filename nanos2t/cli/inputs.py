@@ -2,6 +2,7 @@
 
 import glob
 import os
+import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -198,6 +199,8 @@ def read_list(name: str) -> list[str]:
     """
     # File descriptor 0 is stdin, which stays open.
     is_stdin = name == "-"
+    if is_stdin and sys.stdin is None:
+        raise ValueError("--files-from -: stdin is closed")
     file = 0 if is_stdin else name
 
     # Names may have bytes that are not UTF-8: surrogateescape keeps them.

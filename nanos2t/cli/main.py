@@ -6,6 +6,7 @@ packages when they run, so that --help is fast.
 """
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -69,6 +70,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def refuse_words(command: str, words: list[str]) -> NoReturn:
+    """Raise CommandError for words that a command does not know."""
+    message = f"unrecognized arguments: {' '.join(words)}"
+    for word in words:
+        if os.path.exists(word):
+            message += f" (a file? write ./{word})"
+    raise CommandError(f"{message} (nanos2t {command} --help tells more)", USAGE)
+
+
 class Interruption:
     """A handler of signals that remembers whether one came, and raises KeyboardInterrupt.
 
@@ -119,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
             if unknown and options.command == "train":
                 train.add_config_changes(options, unknown)
             elif unknown:
-                parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+                refuse_words(options.command, unknown)
             return options.run(options)
     except KeyboardInterrupt:
         pass

@@ -42,7 +42,11 @@ if TYPE_CHECKING:
 
 def add_command(commands) -> None:
     """Add the command to the subparsers of the command line."""
-    parser = commands.add_parser("transcribe", help="transcribe audio files, one line of text each")
+    parser = commands.add_parser(
+        "transcribe",
+        help="transcribe audio files, one line of text each",
+        epilog="A file that fails has an empty line, and its reason is on stderr.",
+    )
     parser.set_defaults(run=run)
     add_input_options(parser)
     add_output_options(parser)
@@ -83,7 +87,10 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
         help="find when each word is spoken (json)",
     )
     parser.add_argument(
-        "--format", choices=tuple(FORMATS), default="txt", help="default: %(default)s"
+        "--format",
+        choices=tuple(FORMATS),
+        default="txt",
+        help="on stdout, srt, vtt and tsv are of one input; default: %(default)s",
     )
     parser.add_argument(
         "--output",
@@ -152,7 +159,7 @@ def transcribe_files(options: argparse.Namespace) -> int:
         texts = transcribe_claimed(stt, queue, inputs, options, bar, failures)
         for text in queue.merge_texts(texts, len(inputs)):
             with bar.external_write_mode():
-                write_stdout(text)
+                write_stdout(text, is_needed=options.output is None)
 
     num_failed = queue.sum(num_failed + len(failures))
     return FAILED if num_failed else 0
@@ -170,6 +177,7 @@ def streams_stdin(
 def transcribe_stdin(stt: "SpeechToText", options: argparse.Namespace) -> int:
     """Write the text of stdin, each segment when it is there, and return the exit code."""
     separator = ""
+    code = 0
 
     def write_segment(segment: "Segment") -> None:
         nonlocal separator
@@ -177,7 +185,6 @@ def transcribe_stdin(stt: "SpeechToText", options: argparse.Namespace) -> int:
             write_stdout(separator + segment.text)
         separator = " "
 
-    code = 0
     with open_seconds_bar(None, hides_progress(options.quiet)) as bar:
         try:
             stt.transcribe_stream(
@@ -191,9 +198,8 @@ def transcribe_stdin(stt: "SpeechToText", options: argparse.Namespace) -> int:
         except ValueError as error:
             log_stderr(name_input(error, "-", ""))
             code = FAILED
-    # What was written before a failure is a line, too.
-    if separator or code == 0:
-        write_stdout("\n")
+    # What was written before a failure is a line, too, as it is if that is nothing.
+    write_stdout("\n")
     return code
 
 
@@ -220,8 +226,8 @@ def find_inputs(options: argparse.Namespace) -> tuple[list[tuple[str, str]], int
         else:
             inputs = [(name, "") for name in input_files]
 
-    # One file of subtitles can have the times of one recording.
-    if options.format in ("srt", "vtt") and not options.output and len(inputs) > 1:
+    # One file of subtitles, or one table, can have the times of one recording.
+    if options.format in ("srt", "vtt", "tsv") and not options.output and len(inputs) > 1:
         message = f"{len(inputs)} inputs, expected one, or --output DIR for a file of each"
         raise CommandError(f"--format {options.format}: {message}", USAGE)
 
@@ -299,12 +305,14 @@ def finish_input(
 ) -> str:
     """Write the file of one input, if it has a path, and return the text for stdout.
 
-    What fails has a line on stderr, and its name is added to `failures`.
+    What fails has a line on stderr, and its name is added to `failures`. Its text is an empty line,
+    so that the lines of bare text are those of the inputs.
     """
     if isinstance(outcome, ValueError):
         failures.append(name)
         log_stderr(name_input(outcome, name, path))
-        return ""
+        is_text = bool(path) or options.format == "txt"
+        return "\n" if is_text else ""
 
     layout = Layout(options.max_line_width, options.max_line_count, options.highlight_words)
     rendered = render(outcome, options.format, name, layout)

@@ -237,6 +237,6 @@ def choose_outputs(draw: random.Random, scene: Scene, recordings: list[Path]) ->
         options.append("--output=a file/out")
         scene.is_usage = True
     num_inputs = len(scene.words.keys() - {f"in/{LOST}"})
-    if format in ("srt", "vtt") and way == "none" and num_inputs > 1:
+    if format in ("srt", "vtt", "tsv") and way == "none" and num_inputs > 1:
         scene.is_usage = True
     scene.arguments[1:1] = options

@@ -5,11 +5,13 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-from helpers.processes import python
+import pytest
+from helpers.processes import ROOT, python
 from helpers.tiny import SOUNDS, write
 
 from nanos2t.cli import console
@@ -37,7 +39,7 @@ def test_the_bar_is_for_terminals(model, clips, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert cli.main([*arguments, "--quiet"]) == 1
     assert "of audio" not in sys.stderr.getvalue() and sys.stderr.getvalue().count("\n") == 1
-    assert len(capsys.readouterr().out.splitlines()) == 6
+    assert len(capsys.readouterr().out.splitlines()) == 8
 
 
 def test_stdout_that_takes_nothing(model, clips, monkeypatch, capsys):
@@ -63,6 +65,43 @@ def test_no_stdout_and_no_stderr(model, clips, monkeypatch):
     arguments = ["gone.wav", clips[0], "--output", "out", "--model", str(model)]
     assert cli.main(["transcribe", *arguments]) == 1
     assert os.listdir("out") == ["a.txt"]
+
+
+def test_a_closed_stdout_is_an_error(model, clips, monkeypatch, capsys):
+    """Unless all that is asked for is written to files."""
+    transcribe = ["transcribe", clips[0], "--model", str(model)]
+    align = ["align", clips[0], "w7", "--model", str(model)]
+    for command in transcribe, [*transcribe, "--format", "json"], align, ["--version"]:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", None)
+            assert cli.main(command) == 1
+        assert capsys.readouterr().err.endswith("nanos2t: stdout: closed\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        assert cli.main([*transcribe, "--output", "out"]) == 0
+    assert capsys.readouterr() == ("", "") and os.listdir("out") == ["a.txt"]
+
+
+def run_with_descriptors(changes: str, *arguments: str) -> tuple[int, str]:
+    """The exit code of `nanos2t` in a shell that changes descriptors, and its stdout."""
+    command = f'exec "$0" -m nanos2t "$@" {changes}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    return done.returncode, done.stdout.decode()
+
+
+@pytest.mark.parametrize("changes", ["2>/dev/full", "2>&- <&-"])
+def test_a_stderr_that_takes_nothing_stops_nothing(stt, model, clips, changes):
+    """Loading holds back what its library writes there; a file must not get the number 2."""
+    write(Path("b.mp3"), SOUNDS[3], subtype="MPEG_LAYER_III")
+    arguments = ["transcribe", "gone.wav", "b.mp3", clips[0], "--model", str(model)]
+    expected = f"\n{stt.transcribe('b.mp3')}\n{stt.transcribe(clips[0])}\n"
+    assert run_with_descriptors(changes, *arguments) == (1, expected)
 
 
 def test_text_that_stdout_has_no_bytes_for(model, stt, clips, monkeypatch):

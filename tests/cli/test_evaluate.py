@@ -3,6 +3,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,25 @@ def run(capsys, model: Path):
 def manifest(path: Path, *rows: dict) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def test_keys_that_are_not_read_have_a_line_unless_quiet(run, stt, clips, tmp_path):
+    text = str(stt.transcribe(clips[0]))
+    path = manifest(tmp_path / "m.jsonl", {"audio": clips[0], "text": text, "langauge": "en"})
+    assert run(path)[2] == [f"nanos2t: {path}: not read: langauge"]
+    assert run(path, "--quiet")[2] == []
+
+
+def test_the_scores_are_in_a_file_if_stdout_is_closed(stt, model, clips, tmp_path, monkeypatch):
+    text = str(stt.transcribe(clips[0]))
+    path = manifest(tmp_path / "m.jsonl", {"audio": clips[0], "text": text})
+    command = ["eval", str(path), "--model", str(model)]
+    output = tmp_path / "scores.json"
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        assert cli.main(command) == 1
+        assert cli.main([*command, "--output", str(output)]) == 0
+    assert json.loads(output.read_text())["items"]
 
 
 def test_the_command_prints_a_table_and_the_worst(run, stt, clips, tmp_path):

@@ -16,14 +16,22 @@ from nanos2t.cli import main as cli
 from nanos2t.transcription.transcriber import SpeechToText
 
 
+def test_a_file_that_looks_like_an_option(capsys, clips, no_model):
+    Path("-n.wav").write_bytes(Path(clips[0]).read_bytes())
+    assert cli.main(["transcribe", "-n.wav", "-x"]) == 2
+    message = "unrecognized arguments: -n.wav -x (a file? write ./-n.wav)"
+    assert capsys.readouterr().err == f"nanos2t: {message} (nanos2t transcribe --help tells more)\n"
+
+
 @pytest.mark.parametrize(
     "line, expected",
     [
         ("", "COMMAND"),
         ("translate", "transcribe"),
-        ("demo x", "x"),
+        ("demo x", "x (nanos2t demo --help tells more)"),
         ("transcribe", "FILE"),
         ("transcribe a.wav --lang", "--lang"),
+        ("transcribe -n.wav", "-n.wav (nanos2t transcribe --help tells more)"),
         ("transcribe a.wav --beams 3", "--beams"),
         ("transcribe a.wav --num-beams 0", "from 1 to 1000"),
         ("transcribe a.wav --num-beams -1", "--num-beams"),
@@ -102,7 +110,7 @@ def test_as_a_module_and_stdin(model, stt, clips):
     """And a pipe, which cannot seek, with a folder that is not the repository as the place."""
     process = python("-m", "nanos2t", "transcribe", "gone.wav", "-", "--model", str(model))
     out, err = process.communicate(Path(clips[1]).read_bytes(), timeout=300)
-    assert (process.returncode, out.decode()) == (1, f"{stt.transcribe(clips[1])}\n")
+    assert (process.returncode, out.decode()) == (1, f"\n{stt.transcribe(clips[1])}\n")
     assert err.decode().startswith("nanos2t: gone.wav: ") and err.count(b"\n") == 1
 
 

@@ -387,7 +387,7 @@ def test_a_file_that_vanishes(model: Path, monkeypatch, capsys):
     assert (
         err.startswith("nanos2t: 001.wav: No such file")
         and err.count("\n") == 1
-        and out.count("\n") == 2
+        and out.count("\n") == 3
     )
     assert sorted(os.listdir("out")) == ["000.txt", "002.txt"] and len(names) == 3
 

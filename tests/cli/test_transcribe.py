@@ -42,7 +42,7 @@ def test_the_bundled_model_is_the_default(run, clips):
 @pytest.mark.parametrize("format", FORMATS)
 def test_formats_on_stdout(capsys, stt, model, clips, format):
     # Subtitles on stdout are those of one recording.
-    count = 1 if format in ("srt", "vtt") else 2
+    count = 1 if format in ("srt", "vtt", "tsv") else 2
     names = clips[:count]
     arguments = ["transcribe", *names, "--format", format, "--words", "--model", str(model)]
     assert cli.main(arguments) == 0
@@ -94,7 +94,14 @@ def broken(clips) -> list[str]:
 def test_what_fails_is_named_and_the_others_are_done(run, stt, clips, broken, size):
     names = [clips[0], *broken[:3], clips[1], *broken[3:], clips[2]]
     code, out, err = run("transcribe", *names, "--batch-size", size)
-    assert code == 1 and out == [str(stt.transcribe(name)) for name in clips[:3]]
+    first, second, third = (str(stt.transcribe(name)) for name in clips[:3])
+    # Each input has a line: an empty one if it fails. A folder without audio stands for none.
+    num_failed = len(broken) - 1
+    assert (code, out) == (1, [first, *[""] * 3, second, *[""] * (num_failed - 3), third])
+    options = "--format", "json", "--batch-size", size
+    in_json = run("transcribe", *names, *options)[1]
+    assert in_json.count("{") == 3 and "" not in in_json
+    assert run("transcribe", *names, *options, "--output", "out")[1] == out
     assert len(err) == len(broken)
     for name in broken:
         assert len([line for line in err if line.startswith(f"nanos2t: {name}: ")]) == 1, name
@@ -112,14 +119,15 @@ def test_a_folder_without_audio_fails_among_others(run, stt, clips, broken):
 
 def test_all_files_fail(run, broken):
     code, out, err = run("transcribe", *broken, "--quiet")
-    assert (code, out, len(err)) == (1, [], len(broken))
+    assert (code, out, len(err)) == (1, [""] * (len(broken) - 1), len(broken))
 
 
 def test_the_same_failing_file_twice(run, stt, clips):
     code, out, err = run(
         "transcribe", "missing.wav", clips[0], "missing.wav", clips[1], "--batch-size", 3
     )
-    assert code == 1 and out == [str(stt.transcribe(name)) for name in clips[:2]] and len(err) == 2
+    first, second = (str(stt.transcribe(name)) for name in clips[:2])
+    assert (code, out, len(err)) == (1, ["", first, "", second], 2)
 
 
 def test_a_wav_cut_short_is_done_with_a_warning(run, stt, clips):
@@ -166,10 +174,18 @@ def test_stdin(run, stt, clips, monkeypatch):
     for data in b"", b"no audio":
         type_in(data)
         code, out, err = run("transcribe", "-", clips[1])
-        assert (code, out, len(err)) == (1, expected[1:], 1) and err[0].startswith("nanos2t: -: ")
+        assert (code, out, len(err)) == (1, ["", *expected[1:]], 1)
+        assert err[0].startswith("nanos2t: -: ")
+        type_in(data)
+        assert run("transcribe", "-")[:2] == (1, [""])
     monkeypatch.setattr(sys, "stdin", None)
     code, out, err = run("transcribe", clips[0], "-", clips[1])
-    assert (code, out, len(err)) == (1, expected, 1) and err[0].startswith("nanos2t: -: ")
+    assert (code, out, len(err)) == (1, [expected[0], "", expected[1]], 1)
+    assert err[0].startswith("nanos2t: -: ") and "stdin is closed" in err[0]
+    code, out, err = run("transcribe", "-")
+    assert (code, out, len(err)) == (1, [""], 1) and "stdin is closed" in err[0]
+    code, out, err = run("transcribe", "--files-from", "-")
+    assert (code, out, err) == (2, [], ["nanos2t: --files-from -: stdin is closed"])
 
 
 def test_files(run, stt, clips, no_model, monkeypatch):
@@ -294,7 +310,7 @@ def test_skip_existing_does_the_rest(run, stt, clips):
     Path("out/c.txt.part").write_text("half a fi")
     assert run("transcribe", *clips, "gone.wav", "--output", "out", "--skip-existing")[:2] == (
         1,
-        text[2:],
+        [*text[2:], ""],
     )
     assert sorted(os.listdir("out")) == ["a.txt", "b.txt", "c.txt", "c.txt.part", "d.txt"]
     assert (
@@ -344,7 +360,7 @@ def test_subtitles_have_lines(run, clips):
     assert (code, err) == (0, []) and "<00:00:0" in "".join(out)
 
 
-@pytest.mark.parametrize("format", ["srt", "vtt"])
+@pytest.mark.parametrize("format", ["srt", "vtt", "tsv"])
 def test_subtitles_of_several_recordings_need_a_folder(run, clips, no_model, format):
     for names in (clips[:2], ["?.wav"], ["."], [clips[0], "gone.wav"]):
         code, out, err = run("transcribe", *names, "--format", format)
@@ -364,7 +380,7 @@ def test_recordings_of_phones_in_a_folder_are_no_silent_loss(run, clips, monkeyp
         monkeypatch.setitem(sys.modules, "av", None)
     for names in ["in"], ["in/*"]:
         code, out, err = run("transcribe", *names)
-        assert len(out) == (3 if has_av else 1)
+        assert [bool(line) for line in out] == [True, has_av, has_av]
         if has_av:
             assert (code, err) == (0, [])
             continue

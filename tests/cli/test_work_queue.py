@@ -68,6 +68,7 @@ def test_processes_share_the_files():
         "--files-from", "list", "--model", model, "--output", "out", "--batch-size", 2
     )
     out, err = process.communicate(timeout=500)
+    expected.insert(7, "")
     assert out.splitlines() == expected and process.returncode == 1
     assert err.count("nanos2t: gone.wav: ") == 1 and "nanos2t/" not in err, "a traceback of ours"
     assert sorted(os.listdir("out")) == [name.replace("wav", "txt") for name in names]
