@@ -128,7 +128,7 @@ def read_generation(
 
     Options come from generation_config.json or, in older folders, from config.json. Ids come from
     the first of `ids`, these files and the decoder's config that has them; an id that none has
-    may follow from `id_rules`, the [ids] of the family's table, or is None. All token ids but EOS
+    may follow from `id_rules`, the [ids] of the family's table, or is None. In a pair all but EOS
     and BOS must be in the vocabulary.
     """
     path = decoder.folder / "generation_config.json"
@@ -153,12 +153,17 @@ def read_generation(
         options["decoder_start_token_id"] = options["bos_token_id"]
     resolve_ids(options, id_rules, decoder.folder)
 
+    # A half alone may have the ids of its family's vocabulary, not its own: callers pass others.
+    vocab_size = None
+    if decoder.pair_config is not None:
+        vocab_size = decoder_config.vocab_size
+
     # What no file says has the default of GenerationConfig.
     fields = remap_config.read_config(rows, options, f"{path}: ")
     fields = {name: value for name, value in fields.items() if value is not None}
     try:
         generation = GenerationConfig(**fields)
-        generation.validate(decoder_config.vocab_size)
+        generation.validate(vocab_size)
         check_distinct_ids(generation, id_rules)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

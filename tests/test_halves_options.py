@@ -139,6 +139,20 @@ def test_second_names_in_the_file_and_in_the_options(halves, tmp_path):
     assert join(folders, decoder_num_attention_heads=7).decoder.config.num_heads == 7
 
 
+def test_ids_of_the_family_in_a_small_vocabulary(halves, tmp_path):
+    """A lone GPT-2 with 43 tokens has BOS and EOS 50256, unless its maker changed them."""
+    decoder_file("GPT2LMHeadModel", "gpt2", tmp_path)
+    path = tmp_path / "config.json"
+    ids = {"bos_token_id": 50256, "eos_token_id": 50256, "pad_token_id": None}
+    ids["decoder_start_token_id"] = None
+    path.write_text(json.dumps(json.loads(path.read_text()) | ids))
+    (tmp_path / "generation_config.json").unlink(missing_ok=True)
+    assert join((halves[0], tmp_path)).generation.decoder_start_token_id == 50256
+    own = {"decoder_start_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    model = join((halves[0], tmp_path), **own)
+    assert model.generate(torch.zeros(1, 99, dtype=torch.float64), max_new_tokens=2)[0, 0] == 1
+
+
 def test_ids_in_the_names_of_the_decoder(halves):
     model = join(halves, decoder_eos_token_id=7, decoder_pad_token_id=5, bos_token_id=6)
     actual = model.generation
