@@ -148,7 +148,8 @@ def read_generation(
     for key in rows:
         sources = id_sources if key.endswith("_token_id") else option_sources
         options[key] = first_value(sources, key)
-    # A pair without a start begins with BOS, as in transformers. The rules are for lone halves.
+    # A pair without a start begins with BOS, as in transformers. The rules are for lone halves, and
+    # for pairs that have no BOS either.
     if decoder.pair_config is not None and options["decoder_start_token_id"] is None:
         options["decoder_start_token_id"] = options["bos_token_id"]
     resolve_ids(options, id_rules, decoder.folder)

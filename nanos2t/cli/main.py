@@ -74,7 +74,7 @@ def refuse_words(command: str, words: list[str]) -> NoReturn:
     """Raise CommandError for words that a command does not know."""
     message = f"unrecognized arguments: {' '.join(words)}"
     for word in words:
-        if os.path.exists(word):
+        if word.startswith("-") and os.path.exists(word):
             message += f" (a file? write ./{word})"
     raise CommandError(f"{message} (nanos2t {command} --help tells more)", USAGE)
 

@@ -22,6 +22,11 @@ def test_a_file_that_looks_like_an_option(capsys, clips, no_model):
     message = "unrecognized arguments: -n.wav -x (a file? write ./-n.wav)"
     assert capsys.readouterr().err == f"nanos2t: {message} (nanos2t transcribe --help tells more)\n"
 
+    # Where no file is expected, the name would be as wrong with "./" before it.
+    assert cli.main(["demo", clips[0]]) == 2
+    message = f"unrecognized arguments: {clips[0]} (nanos2t demo --help tells more)"
+    assert capsys.readouterr().err == f"nanos2t: {message}\n"
+
 
 @pytest.mark.parametrize(
     "line, expected",
