@@ -302,7 +302,7 @@ def best_continuations(
     if config.do_sample:
         index = draw_tokens(scores, C)  # (B, C)
     else:
-        index = scores.topk(C).indices  # (B, C)
+        _, index = scores.topk(C)  # (B, C)
     parent_beams = index // V  # (B, C)
     token = index % V  # (B, C)
 
