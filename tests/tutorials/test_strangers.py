@@ -15,13 +15,15 @@ import numpy as np
 import pytest
 import soundfile
 import spoken_numbers
-from accents import ACCENTS, OTHER_WORDS
+import utterances
+from accents import ACCENTS
 from digits import DIGITS, draw_digits
 from effects import (
     RATE,
     change_voice,
     draw_babble,
     draw_buzz,
+    draw_music,
     draw_tones,
     drop_details,
     overdrive,
@@ -29,7 +31,19 @@ from effects import (
     stretch_time,
 )
 from hard_table import BEGIN, END, Row, count_errors, format_table, score_texts, wilson_interval
-from utterances import KEPT_VOICES, Conditions, Recordings, choose_part, draw_utterance, join_takes
+from other_words import OTHER_WORDS
+from prompts import SPEAKERS
+from utterances import (
+    KEPT_VOICES,
+    OTHER_KINDS,
+    Conditions,
+    Recordings,
+    choose_part,
+    draw_crowd,
+    draw_utterance,
+    draw_words,
+    join_takes,
+)
 
 from nanos2t.transcription.loading import BUNDLED
 
@@ -80,9 +94,36 @@ def test_babble_and_tones_fill_what_is_asked_for():
         buzz = draw_buzz(samples, rng)
         for x in (babble, tones, buzz):
             assert len(x) == samples and x.std() == pytest.approx(1, abs=1e-3)
-    # The takes are backwards: one of them alone has its end first.
-    ramp = [np.arange(1.0, 5001.0)]
-    assert np.diff(draw_babble(ramp, 4000, np.random.default_rng(0))).mean() < 0
+
+
+def test_a_crowd_says_digits_backwards_and_other_words():
+    # A take that rises to its end: backwards it falls.
+    recordings = make_recordings("a")
+    for takes in recordings.clips["a"]:
+        takes[0] = np.arange(1.0, 5001.0)
+    falling = draw_crowd(4000, recordings, np.random.default_rng(0))
+    assert np.diff(falling).mean() < 0
+    assert falling.std() == pytest.approx(0.1, abs=1e-3)
+    recordings.others = [np.tile([5000.0, -5000.0], 2000)]
+    both = draw_crowd(4000, recordings, np.random.default_rng(0))
+    assert np.abs(np.diff(both)).mean() > 10 * np.abs(np.diff(falling)).mean()
+
+
+def test_music_is_in_time():
+    num_melodies = 0
+    for seed in range(60):
+        x = draw_music(4 * RATE, np.random.default_rng(seed))
+        assert len(x) == 4 * RATE and np.isfinite(x).all()
+        assert not x.any() or x.std() == pytest.approx(1, abs=1e-3)
+
+        # After a rest a note begins at a multiple of the beat, the first number that is drawn.
+        beat = int(np.random.default_rng(seed).uniform(0.1, 0.8) * RATE)
+        starts = np.flatnonzero(~x[:-2].astype(bool) & x[1:-1].astype(bool) & x[2:].astype(bool))
+        starts = [i for i in starts if not x[max(0, i - 40) : i].any()]
+        num_melodies += len(starts) > 1
+        phases = {(i + 1) % beat for i in starts}
+        assert max(phases, default=0) - min(phases, default=0) <= 2
+    assert num_melodies > 5
 
 
 def test_equipment_changes_speech_but_not_beyond_recognition():
@@ -149,7 +190,8 @@ def test_music_and_machines_are_added_at_up_to_the_level_of_the_speech():
         x = draw_utterance((7, 7), recordings, np.random.default_rng(seed), loud)
         assert len(x) == len(plain)
         ratios.append(1 - np.corrcoef(plain, x)[0, 1])
-    assert min(ratios) > 1e-5 and max(ratios) > 1e-3
+    # Music may rest as long as a short utterance.
+    assert np.mean(np.array(ratios) > 1e-5) > 0.8 and max(ratios) > 1e-3
 
 
 def test_pauses_are_as_long_as_the_longest():
@@ -172,6 +214,19 @@ def test_what_has_no_digits_is_silence_words_or_music():
         for empty in (0.0, 0.3)
     ]
     assert shares[0] == 0 and shares[1] == pytest.approx(0.3, abs=0.05)
+
+
+def test_words_without_digits_are_others_and_digits_backwards_but_nine(monkeypatch):
+    monkeypatch.setattr(utterances, "change_voice", lambda x, factor: x)
+    recordings = make_recordings("a")
+    for digit, takes in enumerate(recordings.clips["a"]):
+        takes[0] = np.full(900, 1.0 + digit)
+    recordings.others = [np.full(900, 50.0)]
+    heard = set()
+    for seed in range(200):
+        heard |= set(np.unique(draw_words(recordings, np.random.default_rng(seed))))
+    assert {0.0, 1.0, 9.0, 50.0} <= heard and 10.0 not in heard
+    assert sum(OTHER_KINDS.values()) == pytest.approx(1)
 
 
 def test_babble_and_damage_are_drawn_from_the_recordings():
@@ -198,6 +253,12 @@ def test_kept_voices_and_other_words_are_not_trained_on_as_digits(tmp_path: Path
     assert [*trained.clips] == ["tts-1"] and [len(x) for x in trained.others] == [500]
     assert [*Recordings([tmp_path], "test").clips] == ["piper-joe"]
     assert not Recordings([tmp_path], "test").others
+
+    # People of prompts.py, too, and what they say besides.
+    assert all(choose_part(speaker, 0) == "test" for speaker in SPEAKERS)
+    soundfile.write(tmp_path / "word_allison-3.wav", TONE[:700], RATE)
+    assert [len(x) for x in Recordings([tmp_path], "test").others] == [700]
+    assert [len(x) for x in Recordings([tmp_path], "train").others] == [500]
 
 
 # Voices
@@ -275,7 +336,10 @@ def test_sets_have_the_same_numbers_in_all_conditions(monkeypatch):
     monkeypatch.setattr(hard_sets, "code_opus", lambda x: x)
     monkeypatch.setattr(hard_sets, "make_room", lambda seconds, rng: np.array([1.0, 0.5]))
     clips = make_clips("abcdef")
-    sets = [*hard_sets.draw_hard_sets(clips, {"v-1": clips["a"]}, 4)]
+    strangers = SimpleNamespace(
+        clips={"v-1": clips["a"], "eve": clips["b"]}, people=["eve"], voices=["v-1"], others=[TONE]
+    )
+    sets = [*hard_sets.draw_hard_sets(clips, strangers, 4)]
     names = [hard_set.condition for hard_set in sets]
     assert len(names) == len(set(names)) > 35
     numbers = [[digits for digits, _ in hard_set.items] for hard_set in sets]
@@ -283,8 +347,16 @@ def test_sets_have_the_same_numbers_in_all_conditions(monkeypatch):
     assert all(own == with_digits[0] for own in with_digits)
     assert [len(digits) for digits in with_digits[0]] == [1, 2, 3, 4]
     without = [n for n, name in zip(numbers, names) if name.startswith("no digits")]
-    assert len(without) == 6 and all(set(own) == {()} for own in without)
+    assert len(without) == 7 and all(set(own) == {()} for own in without)
     assert all(np.isfinite(x).all() for hard_set in sets for _, x in hard_set.items)
+
+    # Without strangers there are fewer.
+    known = [hard_set.condition for hard_set in hard_sets.draw_hard_sets(clips, None, 4)]
+    assert set(names) - set(known) == {
+        "unknown people, one in each number", "unknown people, another for each digit",
+        "a person who is unknown: eve", "a voice kept from training: v-1",
+        "no digits: other words by a person",
+    }  # fmt: skip
 
 
 def test_a_number_is_by_one_speaker_or_by_others_for_each_digit():

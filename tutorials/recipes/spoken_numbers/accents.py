@@ -22,16 +22,3 @@ ACCENTS = {
     "hy_fi_mv_diphone": FINNISH,
     "telugu_NSK_diphone": TELUGU,
 }
-
-# What voices say that is no digit. None of these sounds like one.
-OTHER_WORDS = (
-    "hello", "yes", "no", "stop", "please", "thank you", "good morning", "water", "window",
-    "apple", "banana", "computer", "Monday", "Friday", "April", "garden", "yellow", "purple",
-    "the cat sat on the mat", "where is my coffee", "I do not know", "see you tomorrow", "maybe",
-    "open the door", "what time is it", "left", "right", "up", "down", "go", "bird", "house",
-    "mother", "father", "table", "paper", "music", "telephone", "school", "hospital", "hundred",
-    "thousand", "plus", "minus", "point", "dog", "happy", "Sheila", "Marvin", "follow me",
-    "a cup of hot chocolate", "it was a dark and stormy evening", "big", "small", "jump", "swim",
-    "orange", "umbrella", "kangaroo", "zebra", "violin", "sister", "frog", "fish", "thread",
-    "forest", "sigh", "save", "ace", "night", "fine", "heaven", "zeal", "tea", "wonderful",
-)  # fmt: skip

@@ -105,12 +105,12 @@ def change_voice(x: np.ndarray, factor: float) -> np.ndarray:
 
 
 def draw_babble(takes: list[np.ndarray], samples: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw 3 to 8 people who speak at once, backwards, so that they say no digit: unit power."""
+    """Draw 3 to 8 people who speak at once: unit power."""
     babble = np.zeros(samples)
     for _ in range(rng.integers(3, 9)):
         start = int(rng.integers(-2000, 1000))
         while start < samples:
-            take = takes[rng.integers(len(takes))][::-1]
+            take = takes[rng.integers(len(takes))]
             begin = max(start, 0)
             end = min(start + len(take), samples)
             if end > begin:
@@ -133,6 +133,42 @@ def draw_tones(samples: int, rng: np.random.Generator) -> np.ndarray:
                 * np.exp(-times * rng.uniform(0, 5))
                 / overtone
             )
+    return x / (x.std() + 1e-9)
+
+
+def draw_music(samples: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw notes and chords of one instrument, in time, with or without a drum: unit power."""
+    x = np.zeros(samples)
+    beat = int(rng.uniform(0.1, 0.8) * RATE)
+    lowest = 55 * 2 ** rng.uniform(0, 3)
+    most_notes = rng.integers(1, 5)
+    rest = rng.uniform(0, 0.5)
+    drum = rng.uniform(0.2, 3) if rng.random() < 0.4 else 0.0
+
+    # The instrument: how strong its overtones are, how a note begins and how it fades.
+    step = rng.choice([1, 1, 1, 2])
+    overtones = np.arange(1, 20, step)[: rng.integers(1, 10)]
+    strengths = overtones ** -rng.uniform(0, 2)
+    attack = rng.uniform(0.002, 0.08)
+    decay = rng.uniform(0, 9)
+    vibrato = rng.choice([0.0, rng.uniform(0, 0.01)])
+
+    for begin in range(int(rng.integers(beat)), samples, beat):
+        length = min(int(beat * rng.uniform(0.5, 2)), samples - begin)
+        times = np.arange(length) / RATE
+        if rng.random() < rest:
+            continue
+        envelope = np.minimum(times / attack, 1) * np.exp(-decay * times)
+        phase = times + vibrato * np.sin(35 * times) / 35
+        for _ in range(rng.integers(1, most_notes + 1)):
+            pitch = lowest * 2 ** (rng.integers(0, 25) / 12)
+            for overtone, strength in zip(overtones, strengths):
+                if pitch * overtone < RATE / 2:
+                    tone = np.sin(2 * np.pi * pitch * overtone * phase + rng.uniform(0, 6))
+                    x[begin : begin + length] += strength * tone * envelope
+        if drum:
+            hit = rng.standard_normal(length) * np.exp(-rng.uniform(15, 60) * times)
+            x[begin : begin + length] += drum * hit
     return x / (x.std() + 1e-9)
 
 

@@ -1,8 +1,8 @@
 """Sets of utterances that measure a model in conditions that training never had.
 
 Everything is drawn from fixed seeds, from recordings that training never used. "People" are those
-of the training, "strangers" voices that are kept from it. In most sets each digit of a number is by
-another speaker, so that nothing in a recording helps with the next one.
+of the training, "strangers" people and voices that are kept from it. In most sets each digit of a
+number is by another speaker, so that nothing in a recording helps with the next one.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ from disturbances import (
     speak_sentences,
 )
 from effects import RATE
-from utterances import Item
+from utterances import Item, Recordings
 
 SNRS = (30, 20, 10, 5)
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
@@ -86,16 +86,26 @@ def draw_set(
 # Conditions
 
 
-def draw_speaker_sets(people: Clips, strangers: Clips, count: int) -> Iterator[HardSet]:
+def draw_speaker_sets(people: Clips, strangers: Recordings | None, count: int) -> Iterator[HardSet]:
     """Who speaks, and with how long pauses."""
     yield draw_set("people, one in each number", people, count, is_mixed=False)
     for pause in (0.0, 0.25, 1.0):
         condition = f"people, another for each digit, pauses of {pause:g} s"
         yield draw_set(condition, people, count, pause=(pause, pause))
     yield draw_set("people, another for each digit, pauses of 0 to 1 s", people, count)
-    for name, clips in sorted(strangers.items()):
-        condition = f"a voice kept from training: {name}"
-        yield draw_set(condition, {name: clips}, count, is_mixed=False)
+    if strangers is None:
+        return
+
+    unknown = {name: strangers.clips[name] for name in strangers.people}
+    if unknown:
+        yield draw_set("unknown people, one in each number", unknown, count, is_mixed=False)
+        yield draw_set("unknown people, another for each digit", unknown, count)
+    for name in sorted(strangers.people):
+        own = {name: strangers.clips[name]}
+        yield draw_set(f"a person who is unknown: {name}", own, count, is_mixed=False)
+    for name in sorted(strangers.voices):
+        own = {name: strangers.clips[name]}
+        yield draw_set(f"a voice kept from training: {name}", own, count, is_mixed=False)
 
 
 def draw_disturbed_sets(
@@ -151,7 +161,9 @@ def quantise_to(x: np.ndarray, rng: np.random.Generator, decibels: float) -> np.
     return quantise(x, decibels)
 
 
-def draw_empty_sets(sentences: list[np.ndarray], count: int) -> Iterator[HardSet]:
+def draw_empty_sets(
+    sentences: list[np.ndarray], strangers: Recordings | None, count: int
+) -> Iterator[HardSet]:
     """No digits: the right text is empty."""
     kinds = {
         "silence": lambda samples, rng: np.zeros(samples),
@@ -167,6 +179,8 @@ def draw_empty_sets(sentences: list[np.ndarray], count: int) -> Iterator[HardSet
             waveforms.append(draw(int(rng.uniform(0.3, 4.0) * RATE), rng))
         yield make_empty_set(name, waveforms)
     yield make_empty_set("other words", sentences)
+    if strangers is not None and strangers.others:
+        yield make_empty_set("other words by a person", strangers.others)
 
 
 def make_empty_set(condition: str, waveforms: list[np.ndarray]) -> HardSet:
@@ -174,9 +188,9 @@ def make_empty_set(condition: str, waveforms: list[np.ndarray]) -> HardSet:
     return HardSet(f"no digits: {condition}", items)
 
 
-def draw_hard_sets(people: Clips, strangers: Clips, count: int) -> Iterator[HardSet]:
+def draw_hard_sets(people: Clips, strangers: Recordings | None, count: int) -> Iterator[HardSet]:
     """Yield all sets, one after the other."""
     sentences = speak_sentences()
     yield from draw_speaker_sets(people, strangers, count)
     yield from draw_disturbed_sets(people, sentences, count)
-    yield from draw_empty_sets(sentences, count)
+    yield from draw_empty_sets(sentences, strangers, count)

@@ -21,6 +21,7 @@ from digits import LANGUAGES, draw_digits, spell, spell_all
 from effects import RATE
 from hard_sets import HardSet, draw_hard_sets, draw_set
 from hard_table import Row, format_table, score_texts, write_card
+from prompts import SPEAKERS
 from torch import nn
 from tqdm import tqdm
 from utterances import (
@@ -140,9 +141,10 @@ def evaluate(options: argparse.Namespace) -> None:
 def evaluate_hard(options: argparse.Namespace) -> None:
     """Print a table of the share that is right in hard conditions, and write it into a card."""
     people = Recordings(options.data, "dev", is_wanted=lambda name: not is_synthetic(name))
-    strangers = {}
-    if find_kept_voices(options.data):
-        strangers = Recordings(options.data, "test", is_wanted=KEPT_VOICES.__contains__).clips
+    kept = find_kept_speakers(options.data)
+    strangers = None
+    if kept:
+        strangers = Recordings(options.data, "test", is_wanted=kept.__contains__)
     stt = nanos2t.load(options.model)
     sets = draw_hard_sets(people.clips, strangers, options.count)
     rows = []
@@ -163,9 +165,10 @@ def evaluate_hard(options: argparse.Namespace) -> None:
         write_card(options.card, table)
 
 
-def find_kept_voices(folders: list[Path]) -> set[str]:
+def find_kept_speakers(folders: list[Path]) -> set[str]:
+    """Return the voices and the people of the folders who are only to measure a model."""
     paths = [path for folder in folders for path in folder.glob("[0-9]_*_*.wav")]
-    return KEPT_VOICES & {path.stem.split("_")[1] for path in paths}
+    return {*KEPT_VOICES, *SPEAKERS} & {path.stem.split("_")[1] for path in paths}
 
 
 def score_set(stt: SpeechToText, hard_set: HardSet) -> Row:

@@ -15,6 +15,7 @@ from effects import (
     cut_badly,
     draw_babble,
     draw_buzz,
+    draw_music,
     draw_noise,
     draw_tones,
     drop_details,
@@ -23,6 +24,7 @@ from effects import (
     reverberate,
     reverberate_strongly,
 )
+from prompts import SPEAKERS
 
 from nanos2t import audio
 
@@ -35,6 +37,9 @@ KEPT_VOICES = {
     "festival-pc-diphone",
     "festival-telugu-nsk-diphone",
 }
+
+# What is in utterances without digits, and how often.
+OTHER_KINDS = {"words": 0.45, "crowd": 0.18, "music": 0.2, "tones": 0.12, "machine": 0.05}
 
 Item = tuple[Digits, np.ndarray]
 
@@ -53,6 +58,12 @@ def choose_part(speaker: str, index: int) -> str:
     if index % 9 == 0 and index > 0:
         return "dev"
     return "train"
+
+
+def choose_word_part(path: Path) -> str:
+    """Return the part of a word that is no digit: "test" if one of prompts.py says it."""
+    speaker = path.stem.removeprefix("word_").rpartition("-")[0]
+    return "test" if speaker in SPEAKERS else "train"
 
 
 def is_synthetic(speaker: str) -> bool:
@@ -98,9 +109,8 @@ class Recordings:
             if choose_part(speaker, index) in parts and is_wanted(speaker):
                 clips = self.clips.setdefault(speaker, [[] for _ in DIGITS])
                 clips[digit].append(load_clip(path))
-        if "train" in parts:
-            words = sorted(path for folder in folders for path in Path(folder).glob("word_*.wav"))
-            self.others = [load_clip(path) for path in words]
+        words = sorted(path for folder in folders for path in Path(folder).glob("word_*.wav"))
+        self.others = [load_clip(path) for path in words if choose_word_part(path) in parts]
 
         self.check(", ".join(map(str, folders)), " or ".join(parts))
         self.people = [name for name in self.clips if not is_synthetic(name)]
@@ -217,36 +227,43 @@ def draw_speaker(
 
 def draw_other(recordings: Recordings, rng: np.random.Generator) -> np.ndarray:
     """Draw speech or music without any digit: (L,)."""
-    kind = rng.random()
     samples = int(rng.uniform(0.3, 5.0) * RATE)
-    if kind < 0.35:
-        draw = draw_buzz if kind < 0.07 else draw_tones
-        return draw(samples, rng) * 0.1
-    if kind < 0.45:
+    kind = rng.choice([*OTHER_KINDS], p=[*OTHER_KINDS.values()])
+    if kind == "crowd":
         return draw_crowd(samples, recordings, rng)
+    if kind == "words":
+        return draw_words(recordings, rng)
+    draw = {"music": draw_music, "tones": draw_tones, "machine": draw_buzz}[kind]
+    return draw(samples, rng) * 0.1
 
-    # Other words by voices, or digits backwards, but nine, which is itself backwards.
+
+def draw_words(recordings: Recordings, rng: np.random.Generator) -> np.ndarray:
+    """Draw one to four words that are no digits, or digits backwards: (L,)."""
     parts = [silence(rng.uniform(0.0, 0.4))]
     for _ in range(rng.integers(1, 5)):
-        if recordings.others and kind < 0.8:
+        if recordings.others and rng.random() < 0.85:
             take = recordings.others[rng.integers(len(recordings.others))]
         else:
-            speakers = [*recordings.clips]
-            speaker = recordings.clips[speakers[rng.integers(len(speakers))]]
-            takes = speaker[rng.integers(9)]
-            take = takes[rng.integers(len(takes))][::-1]
+            # Not nine, which is itself backwards.
+            take = draw_any(recordings, rng, 9)[::-1]
         parts.append(change_voice(take, np.exp(rng.uniform(-0.2, 0.2))))
         parts.append(silence(rng.exponential(0.1)))
     return np.concatenate([*parts, silence(rng.uniform(0.0, 0.4))])
 
 
+def draw_any(recordings: Recordings, rng: np.random.Generator, num_digits: int = 10) -> np.ndarray:
+    """Draw a recording of one of the first `num_digits` digits by anyone: (L,)."""
+    speakers = [*recordings.clips.values()]
+    takes = speakers[rng.integers(len(speakers))][rng.integers(num_digits)]
+    return takes[rng.integers(len(takes))]
+
+
 def draw_crowd(samples: int, recordings: Recordings, rng: np.random.Generator) -> np.ndarray:
     """Draw people and voices who speak at once, and say no digit: (L,)."""
-    speakers = [*recordings.clips.values()]
-    takes = []
-    for _ in range(12):
-        own = speakers[rng.integers(len(speakers))][rng.integers(10)]
-        takes.append(own[rng.integers(len(own))])
+    takes = [draw_any(recordings, rng)[::-1] for _ in range(12)]
+    if recordings.others:
+        indices = rng.integers(len(recordings.others), size=12)
+        takes += [recordings.others[i] for i in indices]
     return draw_babble(takes, samples, rng) * 0.1
 
 
@@ -258,9 +275,9 @@ def disturb(
         x = reverberate_strongly(x, rng)
     if rng.random() < conditions.babble:
         babble = draw_crowd(len(x), recordings, rng)
-        x = x + babble * 10 ** (-rng.uniform(3, 25) / 20)
+        x = x + babble * 10 ** (-rng.uniform(0, 25) / 20)
     if conditions.tones and rng.random() < conditions.tones:
-        draw = draw_buzz if rng.random() < 0.3 else draw_tones
+        draw = (draw_buzz, draw_tones, draw_music)[rng.integers(3)]
         x = x + draw(len(x), rng) * 0.1 * 10 ** (-rng.uniform(0, 25) / 20)
     if rng.random() < conditions.damage:
         x = overdrive(x, rng)

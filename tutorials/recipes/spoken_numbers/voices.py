@@ -17,8 +17,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import soxr
-from accents import ACCENTS, OTHER_WORDS
+from accents import ACCENTS
+from disturbances import SENTENCES
 from neural_voices import KOKORO_WORDS, draw_kokoro, draw_piper
+from other_words import OTHER_WORDS, draw_dictionary_words, read_shouts
+from prompts import read_other_prompts, read_prompts
 
 RATE = 8000
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -47,7 +50,10 @@ DIPHONE = (
 HTS = '(set! hts_engine_params (append hts_engine_params (list (list "-r" {stretch:.3f}))))'
 FESTIVAL = {"kal_diphone": DIPHONE, "ked_diphone": DIPHONE, "cmu_us_slt_arctic_hts": HTS}
 
+DICTIONARY_WORDS = 2600
+
 Utterance = tuple[int, str, int, np.ndarray, int]  # digit, voice, index, samples, sample rate
+Word = tuple[str, int, np.ndarray, int]  # voice, index, samples, sample rate
 
 
 def draw_takes(voice: str, count: int, seed: int) -> Iterator[tuple[random.Random, int, int]]:
@@ -160,15 +166,9 @@ def speak_piper(seed: int, wav: Path) -> Iterator[Utterance]:
     yield from draw_piper(seed)
 
 
-def speak_other_words(seed: int, wav: Path) -> Iterator[tuple[str, int, np.ndarray, int]]:
-    """Speak each of OTHER_WORDS with four variants of espeak-ng."""
-    rng = random.Random(f"{seed}/words")
-    for number, word in enumerate(OTHER_WORDS):
-        for index in range(4):
-            variant = rng.choice(VARIANTS)
-            sound = ("-v", f"{rng.choice(DIALECTS)}+{variant}", "-p", rng.randint(30, 70))
-            run_program("espeak-ng", *sound, "-s", rng.randint(110, 220), "-w", wav, word)
-            yield f"espeak-{variant.lower()}", 4 * number + index, *soundfile.read(wav)
+def speak_prompts(seed: int, wav: Path) -> Iterator[Utterance]:
+    """Read the prompts of the people of prompts.py, who are only to measure a model."""
+    yield from read_prompts()
 
 
 ENGINES = {
@@ -179,7 +179,51 @@ ENGINES = {
     "hibari": speak_hibari,
     "kokoro": speak_kokoro,
     "piper": speak_piper,
+    "prompts": speak_prompts,
 }
+
+
+# Words that are no digits
+
+
+def speak_words(seed: int, wav: Path) -> Iterator[Word]:
+    """Speak each of OTHER_WORDS with four variants of espeak-ng."""
+    rng = random.Random(f"{seed}/words")
+    for number, word in enumerate(OTHER_WORDS):
+        for index in range(4):
+            variant = rng.choice(VARIANTS)
+            sound = ("-v", f"{rng.choice(DIALECTS)}+{variant}", "-p", rng.randint(30, 70))
+            run_program("espeak-ng", *sound, "-s", rng.randint(110, 220), "-w", wav, word)
+            yield f"espeak-{variant.lower()}", 4 * number + index, *soundfile.read(wav)
+
+
+def speak_dictionary(seed: int, wav: Path) -> Iterator[Word]:
+    """Speak words of a dictionary: three of four with espeak-ng, the others with flite."""
+    rng = random.Random(f"{seed}/dictionary")
+    kept = set(" ".join(SENTENCES).split())
+    for number, word in enumerate(draw_dictionary_words(DICTIONARY_WORDS, rng, kept)):
+        if number % 4 < 3:
+            name = rng.choice(VARIANTS)
+            sound = ("-v", f"{rng.choice(DIALECTS)}+{name}", "-p", rng.randint(30, 70))
+            run_program("espeak-ng", *sound, "-s", rng.randint(110, 220), "-w", wav, word)
+            voice = f"espeak-{name.lower()}"
+        else:
+            name = rng.choice(sorted(FLITE_VOICES))
+            stretch = f"duration_stretch={rng.uniform(0.75, 1.35):.3f}"
+            run_program("flite", "-voice", name, "--setf", stretch, "-t", word, "-o", wav)
+            voice = f"flite-{name}"
+        yield voice, 1000 + number, *soundfile.read(wav)
+
+
+WORD_SOURCES = {
+    "words": speak_words,
+    "dictionary": speak_dictionary,
+    "shouts": lambda seed, wav: read_shouts(),
+    "prompts": lambda seed, wav: read_other_prompts(),
+}
+
+
+# Files
 
 
 def trim(audio: np.ndarray, rate: int) -> np.ndarray:
@@ -202,9 +246,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("output", type=Path, help="folder to write the wav files to")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--engine", nargs="+", choices=[*ENGINES, "words"], default=[*ENGINES, "words"]
-    )
+    engines = [*dict.fromkeys([*ENGINES, *WORD_SOURCES])]
+    parser.add_argument("--engine", nargs="+", choices=engines, default=engines)
     options = parser.parse_args()
 
     options.output.mkdir(parents=True, exist_ok=True)
@@ -217,15 +260,15 @@ def main() -> None:
 
 
 def write_recordings(engine: str, output: Path, seed: int, wav: Path) -> None:
-    """Write all digits of an engine, or for "words" the words that are no digits."""
-    if engine == "words":
-        for voice, index, audio, rate in speak_other_words(seed, wav):
+    """Write all that an engine says: digits, or words that are no digits, or both."""
+    if engine in ENGINES:
+        for digit, voice, index, audio, rate in ENGINES[engine](seed, wav):
+            path = output / f"{digit}_{voice}_{index}.wav"
+            soundfile.write(path, trim(audio, rate), RATE, subtype="PCM_16")
+    if engine in WORD_SOURCES:
+        for voice, index, audio, rate in WORD_SOURCES[engine](seed, wav):
             path = output / f"word_{voice}-{index}.wav"
             soundfile.write(path, trim(audio, rate), RATE, subtype="PCM_16")
-        return
-    for digit, voice, index, audio, rate in ENGINES[engine](seed, wav):
-        path = output / f"{digit}_{voice}_{index}.wav"
-        soundfile.write(path, trim(audio, rate), RATE, subtype="PCM_16")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,72 @@
+"""What is said in recordings without digits, for which a model is to write nothing.
+
+Some of it is spoken by espeak-ng and flite: the words here, and words of Debian's dictionary
+(wamerican). The rest are the shouts of the game Hedgewars (hedgewars-data, GNU FDL 1.3), by people.
+"""
+
+import random
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from digits import DIGITS
+from prompts import read_mono
+
+# None of these sounds like a digit.
+OTHER_WORDS = (
+    "hello", "yes", "no", "stop", "please", "thank you", "good morning", "water", "window",
+    "apple", "banana", "computer", "Monday", "Friday", "April", "garden", "yellow", "purple",
+    "the cat sat on the mat", "where is my coffee", "I do not know", "see you tomorrow", "maybe",
+    "open the door", "what time is it", "left", "right", "up", "down", "go", "bird", "house",
+    "mother", "father", "table", "paper", "music", "telephone", "school", "hospital", "hundred",
+    "thousand", "plus", "minus", "point", "dog", "happy", "Sheila", "Marvin", "follow me",
+    "a cup of hot chocolate", "it was a dark and stormy evening", "big", "small", "jump", "swim",
+    "orange", "umbrella", "kangaroo", "zebra", "violin", "sister", "frog", "fish", "thread",
+    "forest", "sigh", "save", "ace", "night", "fine", "heaven", "zeal", "tea", "wonderful",
+)  # fmt: skip
+
+DICTIONARY = Path("/usr/share/dict/american-english")
+SHOUTS = Path("/usr/share/games/hedgewars/Data/Sounds/voices")
+
+
+def pronounce(words: list[str]) -> list[str]:
+    """Return the phonemes of each word, in espeak-ng's letters and without stress."""
+    command = ["espeak-ng", "-q", "-x", "-v", "en-us"]
+    result = subprocess.run(
+        command, input="\n".join(words), capture_output=True, text=True, check=True
+    )
+    lines = [re.sub("[',]", "", line).strip() for line in result.stdout.splitlines()]
+    phonemes = [line for line in lines if line]
+    if len(phonemes) != len(words):
+        raise ValueError(f"espeak-ng: {len(phonemes)} lines of phonemes for {len(words)} words")
+    return phonemes
+
+
+def draw_dictionary_words(
+    count: int, rng: random.Random, kept: set[str], path: Path = DICTIONARY
+) -> list[str]:
+    """Draw words of a dictionary in which no digit is heard, as it is in "someone" or "wait".
+
+    Those of `kept`, which measure a model, are not drawn either.
+    """
+    lines = path.read_text(encoding="utf-8").split()
+    words = [word for word in lines if re.fullmatch("[a-z]{3,10}", word) and word not in kept]
+    drawn = rng.sample(words, min(len(words), 2 * count + 100))
+    digits = pronounce([*DIGITS])
+
+    quiet = []
+    for word, phonemes in zip(drawn, pronounce(drawn)):
+        if not any(digit in phonemes for digit in digits):
+            quiet.append(word)
+    return quiet[:count]
+
+
+def read_shouts(folder: Path = SHOUTS) -> Iterator[tuple[str, int, np.ndarray, int]]:
+    """Yield (speaker, index, samples, sample rate) of the shorter shouts of Hedgewars."""
+    for index, path in enumerate(sorted(folder.glob("*/*.ogg"))):
+        samples, rate = read_mono(path)
+        is_heard = np.abs(samples).max() > 1e-3
+        if is_heard and 0.15 < len(samples) / rate < 3.5:
+            yield f"hedgewars-{path.parent.name.lower().replace('_', '-')}", index, samples, rate
