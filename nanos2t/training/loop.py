@@ -186,7 +186,10 @@ def choose_precision(module: nn.Module, config: TrainConfig) -> Iterator[None]:
 
 @contextmanager
 def catch_stop_signals() -> Iterator[list[int]]:
-    """Collect the first Ctrl-C or SIGTERM in the list; raise KeyboardInterrupt at the second."""
+    """Collect the first Ctrl-C or SIGTERM in the list; raise KeyboardInterrupt at the second.
+
+    A program that was started to ignore them, as in the background of a script, ignores them.
+    """
     received: list[int] = []
 
     def receive(number: int, _: object) -> None:
@@ -198,7 +201,8 @@ def catch_stop_signals() -> Iterator[list[int]]:
     previous = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, receive)
+            if signal.getsignal(number) != signal.SIG_IGN:
+                previous[number] = signal.signal(number, receive)
     try:
         yield received
     finally:
@@ -308,5 +312,7 @@ class LossStream:
             self.damaged.add(item)
             line = f"skipped: {item}: {reason.removeprefix(f'{item.audio}: ')}"
             log.error("%s (%d damaged so far)", line, len(self.damaged))
-            with open(Path(self.config.output) / "skipped.txt", "a") as file:
+            # A name may hold bytes that are no UTF-8: that is no reason to end the run.
+            path = Path(self.config.output) / "skipped.txt"
+            with open(path, "a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{self.config.train}: damaged, {line}\n")

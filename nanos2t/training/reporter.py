@@ -1,6 +1,7 @@
 """How far a run is: a bar on a terminal, lines of the logger "nanos2t" elsewhere."""
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -23,7 +24,8 @@ class Reporter:
         self.num_steps = num_steps
         self.started = time.monotonic()
         self.last_line = self.started
-        hidden = None if rank() == 0 else True  # None: hidden unless on a terminal
+        is_shown = rank() == 0 and sys.stderr is not None
+        hidden = None if is_shown else True  # None: hidden unless on a terminal
         self.bar = tqdm(initial=steps_done, total=num_steps, unit="step", disable=hidden)
 
     def __enter__(self) -> "Reporter":

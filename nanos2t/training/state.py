@@ -58,6 +58,7 @@ class RunState:
         self.steps_done = state["step"]
         self.steps_saved = state["step"]
         self.best_value = state["best"].get(self.config.best)
+        check_averaged(self.output, self.config, self.steps_done)
         if rank() == 0:
             trim_log(self.output / "log.jsonl", self.steps_done)
 
@@ -75,9 +76,10 @@ class RunState:
             "best": {self.config.best: self.best_value},
         }
         write_text(self.output / "train.json", render_config(self.config))
-        save_state(state, self.path)
+        # First the copy for the average: a run that dies before the state makes both again.
         if self.config.average > 1 and self.steps_done in steps_to_average(self.config):
             save_state(state, averaged_path(self.output, self.steps_done))
+        save_state(state, self.path)
 
     def check_weights(self) -> None:
         """Raise ValueError if the last update has ruined the weights: they are not to be saved."""
@@ -305,6 +307,19 @@ def steps_to_average(config: TrainConfig) -> list[int]:
 
 def averaged_path(output: Path, step: int) -> Path:
     return output / f"state-{step}.pt"
+
+
+def check_averaged(output: Path, config: TrainConfig, steps_done: int) -> None:
+    """Raise ValueError if --average needs a state of the steps done that was not kept."""
+    if config.average == 1:
+        return
+    for number, step in enumerate(steps_to_average(config)):
+        path = averaged_path(output, step)
+        if step <= steps_done and not path.exists():
+            raise ValueError(
+                f"{path}: no such file, expected --average {max(1, number)} at most: of step "
+                f"{step} no state was kept for the average"
+            )
 
 
 def average_states(output: Path, config: TrainConfig) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,15 @@ import pytest
 import torch
 from torch import nn
 
+from nanos2t.training import state as run_state
 from nanos2t.training.config import TrainConfig
-from nanos2t.training.loop import Progress, create_optimizer, train, train_step
+from nanos2t.training.loop import (
+    Progress,
+    catch_stop_signals,
+    create_optimizer,
+    train,
+    train_step,
+)
 
 CONFIG = {
     "steps": 12,
@@ -27,7 +35,7 @@ CONFIG = {
 }
 
 
-def toy(steps: int, folder: Path, die_at: int = -1) -> torch.Tensor:
+def toy(steps: int, folder: Path, die_at: int = -1, average: int = 1) -> torch.Tensor:
     torch.manual_seed(3)
     module = nn.Sequential(nn.Linear(5, 6), nn.Dropout(0.5), nn.Linear(6, 1))
 
@@ -38,9 +46,8 @@ def toy(steps: int, folder: Path, die_at: int = -1) -> torch.Tensor:
         for _ in range(2):
             yield module(torch.randn(4, 5, generator=generator)).square().mean() / 2
 
-    train(
-        module, losses, TrainConfig(**(CONFIG | {"steps": steps})), folder, lambda: {"exact": 0.5}
-    )
+    config = TrainConfig(**(CONFIG | {"steps": steps, "average": average}))
+    train(module, losses, config, folder, lambda: {"exact": 0.5})
     return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
 
 
@@ -83,7 +90,7 @@ def test_the_log_has_a_line_of_metrics(tmp_path: Path):
 
 
 def test_a_gradient_that_is_not_finite_stops_with_the_last_state_kept(tmp_path: Path):
-    module = nn.Linear(2, 1)
+    module = nn.Linear(2, 3)
 
     def losses(step: int):
         yield module(torch.ones(1, 2)).sum() * (torch.nan if step == 5 else 1.0)
@@ -96,7 +103,7 @@ def test_a_gradient_that_is_not_finite_stops_with_the_last_state_kept(tmp_path: 
 
 @pytest.mark.parametrize("rate", [1e36, math.nan])
 def test_a_learning_rate_that_ruins_the_weights_stops_at_once(tmp_path: Path, rate: float):
-    module = nn.Linear(2, 1)
+    module = nn.Linear(2, 3)
     config = TrainConfig(**(CONFIG | {"learning_rate": rate, "save_every": 1}))
     with pytest.raises(ValueError, match="step 1: .*kept, of step 0, .*state.pt; --learning-rate"):
         train(module, lambda step: [module(torch.ones(1, 2)).sum()], config, tmp_path)
@@ -130,3 +137,51 @@ def test_gradients_are_cut_or_left_alone():
         )
         norm = torch.cat([parameter.grad.flatten() for parameter in module.parameters()]).norm()
         assert norm.item() == pytest.approx(wanted, rel=1e-4)
+
+
+def test_a_run_that_dies_between_two_states_still_has_its_average(tmp_path: Path, monkeypatch):
+    """Once all steps are done, the last state for the average is never made again."""
+    save_state = run_state.save_state
+    saved = []
+
+    def save(state: dict, path: Path) -> None:
+        # The last save writes two files: die before the second.
+        if state["step"] == 12 and saved[-1] == 12:
+            raise ValueError("killed")
+        saved.append(state["step"])
+        save_state(state, path)
+
+    config = TrainConfig(**(CONFIG | {"average": 2}))
+    module = nn.Linear(2, 3)
+    arguments = (module, lambda step: [module(torch.ones(1, 2)).sum()], config, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_state, "save_state", save)
+        with pytest.raises(ValueError, match="killed"):
+            train(*arguments)
+    train(*arguments)
+    weights = {name: weight.clone() for name, weight in module.state_dict().items()}
+    average = run_state.average_states(tmp_path, config)
+    assert average.keys() == weights.keys() and not torch.equal(average["bias"], weights["bias"])
+
+
+def test_an_average_whose_states_were_not_kept_is_refused_before_the_steps(tmp_path: Path):
+    toy(8, tmp_path)
+    with pytest.raises(ValueError, match="state-8.pt: .* expected --average 2 at most"):
+        toy(16, tmp_path, average=3)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 8
+    toy(16, tmp_path, average=2)
+    with pytest.raises(ValueError, match="expected --average 2 at most"):
+        toy(16, tmp_path, average=3)
+
+
+def test_signals_that_are_ignored_stay_so(tmp_path: Path):
+    """In a script, Ctrl-C is for what runs in the foreground."""
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with catch_stop_signals() as signals:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signals == [signal.SIGTERM]
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, former)

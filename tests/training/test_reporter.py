@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import struct
+import sys
 import termios
 import threading
 from dataclasses import replace
@@ -34,6 +35,12 @@ def test_lines_come_at_once_and_then_at_intervals(caplog, monkeypatch):
     steps = [int(re.match(r"step (\d+) of 40: loss 2.5, ", line)[1]) for line in caplog.messages]
     assert steps[0] == 5 and steps[-1] == 40 and 8 < len(steps) < 25
     assert caplog.messages[-1].endswith(" 0.0 min left")
+
+
+def test_without_a_stderr_there_is_no_bar(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    with Reporter(0, 1) as reporter:
+        reporter.report_step(metrics(1))
 
 
 def test_a_step_that_takes_long_is_no_silence(caplog, monkeypatch):

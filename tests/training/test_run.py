@@ -3,6 +3,7 @@
 
 import json
 import math
+import os
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from nanos2t.cli import main as cli
 from nanos2t.training import run
 from nanos2t.training.config import TrainConfig
 from nanos2t.training.loop import LossStream
+from nanos2t.training.manifest import Item
 from nanos2t.training.run import run_training
 
 
@@ -159,6 +161,17 @@ def test_a_damaged_recording_is_skipped_while_the_run_goes_on(tmp_path: Path, ca
     assert cli.main(["train", "--resume", config.output]) == 0  # is done: draws nothing
     assert (tmp_path / "run" / "skipped.txt").read_text().splitlines() == listed
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 12
+
+
+def test_a_damaged_recording_of_any_name_is_listed(tmp_path: Path):
+    """A name that is no UTF-8 does not end the run."""
+    path = tmp_path / os.fsdecode(b"\xff.wav")
+    path.touch()
+    config = TrainConfig(train="a.jsonl", output=str(tmp_path))
+    losses = LossStream(None, None, [], config)
+    losses.report_damaged({Item(str(path), "one"): "cannot be decoded"})
+    listed = (tmp_path / "skipped.txt").read_text("utf-8")
+    assert listed.endswith("\\udcff.wav: cannot be decoded\n")
 
 
 @pytest.mark.parametrize(
