@@ -10,7 +10,7 @@ import torch
 
 from exercises.comparison import Answer, answer_distance, flatten_answer
 from exercises.course import EXERCISES
-from exercises.exercise import Exercise, Raised
+from exercises.exercise import RAISED, Exercise, Raised, make_readable
 from exercises.inputs import STORED, Draw
 from exercises.state import COMPARING, keep_functions, keep_settings
 from exercises.targets import package_function
@@ -56,6 +56,8 @@ class Probe:
         self.changed = False
         self.errors: dict[str, BaseException] = {}
         self.printed: dict[str, str] = {}
+        # What has ended the check before its last case
+        self.failure: BaseException | None = None
         # Those of the case that runs.
         self.error: BaseException | None = None
         self.output = ""
@@ -66,9 +68,10 @@ class Probe:
             result = self.call_function(*arguments, **named)
             if self.is_tensor and isinstance(result, (np.ndarray, np.generic)):
                 raise NotTensorError
-        except (Exception, SystemExit) as error:
+        except RAISED as error:
             if is_unwritten(error):
                 raise
+            error = make_readable(error)
             self.error = self.error or error
             return Raised(error)
 
@@ -98,24 +101,42 @@ class Probe:
         self.error = None
         self.output = ""
 
+    def error_of(self, case: str, answers: dict[str, Answer]) -> BaseException | None:
+        """Return the exception of a case, or of the check if the case has no answer, or None."""
+        if case in answers:
+            return self.errors.get(case)
+        return self.failure
+
 
 def is_unwritten(error: BaseException) -> bool:
     """Return whether an exception is a stub's NotImplementedError("ex05")."""
-    return isinstance(error, NotImplementedError) and bool(re.fullmatch(r"(ex\d\d)?", str(error)))
+    return type(error) is NotImplementedError and bool(re.fullmatch(r"(ex\d\d)?", str(error)))
 
 
 def collect_answers(
-    exercise: Exercise, target: str, function: Callable, draw: Draw = STORED
+    exercise: Exercise,
+    target: str,
+    function: Callable,
+    draw: Draw = STORED,
+    is_students: bool = False,
 ) -> tuple[dict[str, Answer], Probe]:
     """Run a check and return {case: flattened answer} and the probe that made the calls.
+
+    A check may fail at a result that it does not expect. If the function `is_students`, that is the
+    function's failure, and the cases from there on have no answer.
 
     NotImplementedError: a stub that is needed is not written yet.
     """
     probe = Probe(function, draw, target in WITH_TENSORS)
     answers = {}
     with np.errstate(all="ignore"), keep_functions(COMPARING) as put_back:
-        for case, result in exercise.checks[target](probe, draw):
-            put_back()
-            answers[case] = flatten_answer(result)
-            probe.end_case(case)
+        try:
+            for case, result in exercise.checks[target](probe, draw):
+                put_back()
+                answers[case] = flatten_answer(result)
+                probe.end_case(case)
+        except Exception as error:
+            if not is_students or is_unwritten(error):
+                raise
+            probe.failure = probe.error or make_readable(error)
     return answers, probe

@@ -20,6 +20,7 @@ Answer = dict[str, np.ndarray]
 
 # Relative to 1 + the size of the number. Known wrong answers are at least 100 times as far away.
 TOLERANCE = 1e-5
+MAX_DEPTH = 6  # of lists in lists; a right answer has at most four
 ARRAYS = (torch.Tensor, np.ndarray, np.generic, bool, int, float)
 FACT = " fact: "
 KINDS = {"b": "bool", "i": "whole numbers", "u": "whole numbers", "f": "numbers"}
@@ -31,16 +32,32 @@ def as_array(value: object) -> np.ndarray:
     return np.asarray(value)
 
 
+def describe_tensor(tensor: torch.Tensor) -> str:
+    """Return what a tensor is of which NumPy can make no array, such as one of bfloat16."""
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if tensor.layout is not torch.strided:
+        kind = str(tensor.layout).removeprefix("torch.")
+    elif tensor.device.type == "meta":
+        kind = "no numbers, on the device meta"
+    return f"a tensor of {kind}"
+
+
 def kind_of(array: np.ndarray) -> str:
     return KINDS.get(array.dtype.kind, "other")
 
 
-def flatten_answer(value: object, name: str = "") -> Answer:
-    """Return a result as arrays by name. A part that is no array becomes a name without numbers."""
+def flatten_answer(value: object, name: str = "", depth: int = 0) -> Answer:
+    """Return a result as arrays by name. A part that is no array becomes a name without numbers.
+
+    So does what lies deeper than any result: a list may even hold itself.
+    """
     nothing = np.zeros(0)
     if isinstance(value, ARRAYS):
-        # A copy: the next call may write into the same memory.
-        array = as_array(value).copy()
+        try:
+            # A copy: the next call may write into the same memory.
+            array = as_array(value).copy()
+        except (TypeError, RuntimeError):
+            return {f"{name} is {describe_tensor(value)}": nothing}
         if array.size == 0:
             return {f"{name} is empty, {array.shape}": nothing}
         return {name: array}
@@ -48,12 +65,14 @@ def flatten_answer(value: object, name: str = "") -> Answer:
         return {f"{name} raises {type(value.error).__name__}": nothing}
     if value is None:
         return {f"{name} is None": nothing}
-    if not is_dataclass(value) and not isinstance(value, (dict, tuple, list)):
+    is_object = is_dataclass(value) and not isinstance(value, type)
+    has_parts = is_object or isinstance(value, (dict, tuple, list))
+    if not has_parts or depth == MAX_DEPTH:
         return {f"{name} is {type(value).__name__}": nothing}
 
     arrays = {}
     for part_name, part in named_parts(value).items():
-        arrays |= flatten_answer(part, name + part_name)
+        arrays |= flatten_answer(part, name + part_name, depth + 1)
     return arrays
 
 

@@ -100,8 +100,9 @@ def match_kind_of_case(answers: dict[str, Answer], right: dict[str, Answer], wro
 
     for key, mistaken in wrong.items():
         shown = {case for case in cases if not is_close(mistaken[case], right[case])}
-        is_made = all(is_close(answers[case], mistaken[case]) for case in shown)
-        if shown == where_wrong and is_made and not any(raises(answers[case]) for case in shown):
+        is_made = all(is_close(answers.get(case, {}), mistaken[case]) for case in shown)
+        is_raised = any(raises(answers.get(case, {})) for case in shown)
+        if shown == where_wrong and is_made and not is_raised:
             # Others may be the same in these cases: then they are as true.
             return f"{kind} only: {mistake_name(key)}"
     return ""
@@ -152,7 +153,7 @@ def diagnose(
     """Return a sentence about a wrong answer that no known mistake gives."""
     where = f"{short_name(target)}, {case}"
     answer = answers.get(case, {})
-    sentence = describe_difference(answer, expected, probe, case, where)
+    sentence = describe_difference(answers, expected, probe, case, where)
     if sentence:
         return sentence
     if probe.changed:
@@ -165,11 +166,13 @@ def diagnose(
 
 
 def describe_difference(
-    answer: Answer, expected: Answer, probe: Probe, case: str, where: str
+    answers: dict[str, Answer], expected: Answer, probe: Probe, case: str, where: str
 ) -> str:
     """Return what is wrong with exceptions, types, shapes or finiteness, or "" if nothing is."""
-    if raises(answer) and raises(answer) != raises(expected) and case in probe.errors:
-        return explain_exception(probe.errors[case], where)[0]
+    answer = answers.get(case, {})
+    error = probe.error_of(case, answers)
+    if error and (case not in answers or raises(answer) and raises(answer) != raises(expected)):
+        return explain_exception(error, where)[0]
     if raises(expected) and not raises(answer):
         return f"{where}: it should {raises(expected).replace('raises', 'raise')}"
     if list(answer) != list(expected):
@@ -225,8 +228,8 @@ def find_broken_law(
     exercise: Exercise, target: str, probe: Probe, answers: dict[str, Answer]
 ) -> str:
     """Return what holds for every right answer but not for this function, or ""."""
-    again, _ = collect_answers(exercise, target, probe.function, probe.draw)
-    if not all(is_close(again[case], answers[case]) for case in answers):
+    again, _ = collect_answers(exercise, target, probe.function, probe.draw, is_students=True)
+    if not all(is_close(again.get(case, {}), answers[case]) for case in answers):
         return (
             "the same call gives another result each time: is there dropout, or other randomness?"
         )

@@ -27,8 +27,8 @@ def find_drawn_mistake(
     expected, _ = collect_answers(exercise, target, package_function(target), draw)
     refuse_new_errors(exercise, target, expected)
     with replace_functions({target: function}):
-        answers, probe = collect_answers(exercise, target, function, draw)
-        wrong = [case for case in expected if not is_close(answers[case], expected[case])]
+        answers, probe = collect_answers(exercise, target, function, draw, is_students=True)
+        wrong = [case for case in expected if not is_close(answers.get(case, {}), expected[case])]
         sentence = ""
         if wrong:
             case = wrong[0]

@@ -9,6 +9,9 @@ from exercises.inputs import Draw
 Check = Callable[[Callable, Draw], Iterator[tuple[str, object]]]
 Law = tuple[Callable[[Callable], bool], str]
 
+# What a student's code may raise: with the others of these nothing else would be graded.
+RAISED = (Exception, SystemExit, KeyboardInterrupt, GeneratorExit)
+
 
 @dataclass(frozen=True)
 class Exercise:
@@ -61,6 +64,16 @@ class Raised:
     """The result of a call that raised an exception."""
 
     error: BaseException
+
+
+def make_readable(error: BaseException) -> BaseException:
+    """Return an exception, or another in its place if it has no text: a class may have a slip."""
+    try:
+        str(error)
+    except Exception:
+        text = f"{type(error).__name__}, whose __str__ fails as well"
+        return RuntimeError(text).with_traceback(error.__traceback__)
+    return error
 
 
 class Facts(dict):

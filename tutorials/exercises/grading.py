@@ -196,7 +196,7 @@ def join_names(names: list[str]) -> str:
 
 def check_function(exercise: Exercise, target: str, function: Callable) -> Part:
     """Compare a function's answers with the key."""
-    answers, probe = collect_answers(exercise, target, function)
+    answers, probe = collect_answers(exercise, target, function, is_students=True)
     right, wrong = read_key(exercise, target)
     wrong_cases = [case for case in right if not is_close(answers.get(case, {}), right[case])]
 
@@ -206,15 +206,16 @@ def check_function(exercise: Exercise, target: str, function: Callable) -> Part:
         case = wrong_cases[0]
         details = []
         part.status = FAIL
-        part.sentence = name_mistake(answers, right, wrong, probe.errors.get(case))
+        part.sentence = name_mistake(answers, right, wrong, probe.error_of(case, answers))
         if not part.sentence or part.sentence.startswith(LIKELY):
             difference = diagnose(exercise, target, probe, answers, case, right[case])
             # A name that is not certain does not hide what is wrong.
             if part.sentence:
                 details.append(difference)
             part.sentence = part.sentence or difference
-        if case in probe.errors:
-            details.append(own_traceback(probe.errors[case]))
+        error = probe.error_of(case, answers)
+        if error:
+            details.append(own_traceback(error))
         if probe.printed.get(case):
             details += [PRINTED, probe.printed[case][:2000].rstrip()]
         part.detail = "\n".join(details)

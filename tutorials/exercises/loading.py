@@ -9,7 +9,7 @@ from types import ModuleType
 
 from exercises.course import EXERCISES
 from exercises.diagnosis import explain_exception
-from exercises.exercise import Exercise, ExerciseError
+from exercises.exercise import RAISED, Exercise, ExerciseError, make_readable
 from exercises.state import keep_functions, keep_settings, list_owners
 from exercises.targets import is_written, package_function, short_name
 
@@ -97,7 +97,8 @@ def load_module(exercise: Exercise, path: Path) -> ModuleType:
     except SyntaxError as error:
         place = f"line {error.lineno}" if error.lineno else "the file"
         raise ExerciseError(f"{place} is not valid Python: {error.msg}") from None
-    except (Exception, SystemExit) as error:
+    except RAISED as error:
+        error = make_readable(error)
         raise ExerciseError(*explain_exception(error, "the file cannot be imported")) from None
     return module
 
