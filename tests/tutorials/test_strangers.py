@@ -29,6 +29,7 @@ from effects import (
     overdrive,
     reverberate_strongly,
     stretch_time,
+    tilt,
 )
 from hard_table import BEGIN, END, Row, count_errors, format_table, score_texts, wilson_interval
 from other_words import OTHER_WORDS
@@ -139,6 +140,23 @@ def test_equipment_changes_speech_but_not_beyond_recognition():
     pulse[10] = 1.0
     tail = reverberate_strongly(pulse, np.random.default_rng(1))[500:1000]
     assert tail.std() > 1e-3
+
+
+def test_a_tilt_raises_each_octave_above_the_one_below():
+    times = np.arange(RATE) / RATE
+    for decibels in (-3.0, 6.0):
+        for hertz in (500, 1000, 2000):
+            level = tilt(np.sin(2 * np.pi * hertz * times), decibels)[100:-100].std()
+            expected = decibels * np.log2((hertz + 50) / 1000)
+            assert 20 * np.log10(level * 2**0.5) == pytest.approx(expected, abs=0.1)
+    recordings = make_recordings("a")
+    for takes in recordings.clips["a"]:
+        takes[0] = np.random.default_rng(1).standard_normal(900)
+    plain, tilted = (
+        draw_utterance((1, 2), recordings, np.random.default_rng(5), conditions)
+        for conditions in (PLAIN, replace(PLAIN, tilt=1.0))
+    )
+    assert len(plain) == len(tilted) and not np.allclose(plain, tilted)
 
 
 def test_a_machine_sounds_the_same_all_the_time():

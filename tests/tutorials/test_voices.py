@@ -12,6 +12,7 @@ import prompts
 import pytest
 import soundfile
 import voices
+from utterances import choose_word_part
 
 
 def test_trimmed_keeps_the_word_and_20_ms_around_it():
@@ -75,6 +76,17 @@ def test_shouts_are_neither_silent_nor_long(tmp_path: Path):
     soundfile.write(tmp_path / "Default_pl/e.ogg", np.zeros(16000), 16000)
     found = [(speaker, index) for speaker, index, _, _ in other_words.read_shouts(tmp_path)]
     assert found == [("hedgewars-default-pl", 0), ("hedgewars-default-pl", 3)]
+
+
+def test_names_of_pictures_are_in_other_languages_and_no_symbols(tmp_path: Path):
+    for name in ("animals/cat_fr", "animals/cat", "symbols/math/3_fr", "people/man_desc_ru"):
+        write_tone(tmp_path / f"{name}.ogg")
+    write_tone(tmp_path / "animals/cow_es.ogg", 5.0)
+    read = other_words.read_stamps
+    speakers = {speaker for speaker, *_ in read(9, random.Random(0), tmp_path)}
+    assert speakers == {"tuxpaint-fr", "tuxpaint-ru"}
+    assert len([*read(1, random.Random(0), tmp_path)]) == 1
+    assert all(choose_word_part(Path(f"word_{speaker}-3.wav")) == "train" for speaker in speakers)
 
 
 @pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")

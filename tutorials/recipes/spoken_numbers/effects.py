@@ -37,6 +37,14 @@ def limit_band(x: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.fft.irfft(spectrum)[: len(x)]
 
 
+def tilt(x: np.ndarray, decibels: float) -> np.ndarray:
+    """Make each octave `decibels` louder than the one below: a thin microphone, or a dull one."""
+    spectrum = np.fft.rfft(x, fft_size(len(x)))
+    hertz = np.linspace(0, RATE / 2, len(spectrum))
+    octaves = np.log2((hertz + 50) / 1000)
+    return np.fft.irfft(spectrum * 10 ** (decibels * octaves / 20))[: len(x)]
+
+
 def draw_noise(samples: int, rng: np.random.Generator) -> np.ndarray:
     """Draw noise of unit power with a spectrum between white and brown."""
     spectrum = np.fft.rfft(rng.standard_normal(fft_size(samples)))

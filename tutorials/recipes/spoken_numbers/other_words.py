@@ -1,7 +1,8 @@
 """What is said in recordings without digits, for which a model is to write nothing.
 
 Some of it is spoken by espeak-ng and flite: the words here, and words of Debian's dictionary
-(wamerican). The rest are the shouts of the game Hedgewars (hedgewars-data, GNU FDL 1.3), by people.
+(wamerican). The rest is by people: the shouts of the game Hedgewars (hedgewars-data, GNU FDL 1.3)
+and the names of pictures of Tux Paint in other languages (tuxpaint-stamps-default, GPL 2).
 """
 
 import random
@@ -28,6 +29,8 @@ OTHER_WORDS = (
 )  # fmt: skip
 
 DICTIONARY = Path("/usr/share/dict/american-english")
+STAMPS = Path("/usr/share/tuxpaint/stamps")
+STAMP_LANGUAGES = ("be", "bg", "ca", "da", "el", "es", "fr", "ro", "ru")
 SHOUTS = Path("/usr/share/games/hedgewars/Data/Sounds/voices")
 
 
@@ -67,6 +70,29 @@ def read_shouts(folder: Path = SHOUTS) -> Iterator[tuple[str, int, np.ndarray, i
     """Yield (speaker, index, samples, sample rate) of the shorter shouts of Hedgewars."""
     for index, path in enumerate(sorted(folder.glob("*/*.ogg"))):
         samples, rate = read_mono(path)
-        is_heard = np.abs(samples).max() > 1e-3
-        if is_heard and 0.15 < len(samples) / rate < 3.5:
+        if is_short_sound(samples, rate):
             yield f"hedgewars-{path.parent.name.lower().replace('_', '-')}", index, samples, rate
+
+
+def read_stamps(
+    count: int, rng: random.Random, folder: Path = STAMPS
+) -> Iterator[tuple[str, int, np.ndarray, int]]:
+    """Yield (speaker, index, samples, sample rate) of `count` pictures' names, without symbols."""
+    paths = []
+    for path in sorted(folder.rglob("*.ogg")):
+        language = path.stem.rpartition("_")[2]
+        if language in STAMP_LANGUAGES and "symbols" not in path.parts:
+            paths.append(path)
+    rng.shuffle(paths)
+
+    num_found = 0
+    for index, path in enumerate(paths):
+        samples, rate = read_mono(path)
+        if num_found < count and is_short_sound(samples, rate):
+            num_found += 1
+            yield f"tuxpaint-{path.stem.rpartition('_')[2]}", index, samples, rate
+
+
+def is_short_sound(samples: np.ndarray, rate: int) -> bool:
+    is_heard = np.abs(samples).max(initial=0) > 1e-3
+    return bool(is_heard) and 0.15 < len(samples) / rate < 3.5

