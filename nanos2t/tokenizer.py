@@ -35,8 +35,14 @@ class Tokenizer:
                 self.languages[token.content] = token_id
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text, with the special tokens that the checkpoint puts around it."""
-        return self.backend.encode(text).ids
+        """Return the ids of a text, with the special tokens that the checkpoint puts around it.
+
+        Raises ValueError for a text that the vocabulary has no tokens for.
+        """
+        try:
+            return self.backend.encode(text).ids
+        except Exception as error:
+            raise ValueError(f"text {text!r:.40}: {files.first_line(error)}") from None
 
     def decode(self, ids: Iterable[int], skip_special_tokens: bool = True) -> str:
         """Return the text of ids (T,), a list or a tensor."""

@@ -140,6 +140,17 @@ def show_warnings(quiet: bool) -> None:
         logger.setLevel(logging.NOTSET)
 
 
+@contextmanager
+def keep_log_level() -> Iterator[None]:
+    """Give the package's logger the level back that it has now."""
+    logger = logging.getLogger("nanos2t")
+    level = logger.level
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 class LogHandler(logging.Handler):
     """Writes what is logged as lines on stderr, above a progress bar."""
 

@@ -97,10 +97,13 @@ def run(options: argparse.Namespace) -> int:
 
     scores_json = json.dumps(scores, ensure_ascii=False) + "\n"
     shown = scores_json if options.json else evaluation.render_evaluation(scores)
-    write_stdout(shown, is_needed=options.output is None)
-    if options.output:
-        with exit_with(FAILED):
-            files.write_text(options.output, scores_json)
+    try:
+        write_stdout(shown, is_needed=options.output is None)
+    finally:
+        # Also if nobody reads stdout to its end: to compute the scores may have taken hours.
+        if options.output:
+            with exit_with(FAILED):
+                files.write_text(options.output, scores_json)
     return FAILED if failed else 0
 
 

@@ -33,6 +33,7 @@ from nanos2t.cli.console import (
     USAGE,
     CommandError,
     explain_unwritten,
+    keep_log_level,
     log_stderr,
     write_stdout,
 )
@@ -119,8 +120,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command line, by default that of this process, and return its exit code."""
     interruption = Interruption()
     try:
-        # Commands change how warnings are shown: that ends with them.
-        with terminable(interruption), warnings.catch_warnings():
+        # Commands change how warnings and the log are shown: that ends with them.
+        with terminable(interruption), warnings.catch_warnings(), keep_log_level():
             parser = build_parser()
             options, unknown = parser.parse_known_args(arguments)
             if options.command == "exercises":

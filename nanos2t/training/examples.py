@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
@@ -13,6 +13,9 @@ from nanos2t.training.config import TrainConfig
 from nanos2t.training.manifest import Item, load_item
 from nanos2t.transcription.transcriber import SpeechToText
 from nanos2t.wav2vec2 import Encoder, conv_output_lengths
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ def check_item(stt: SpeechToText, item: Item, config: TrainConfig, decode: bool)
         raise ValueError("empty text")
     check_special_tokens(stt, item.text)
     tokens, num_forced = encode_text(stt, item)
-    check_tokens(stt, tokens, num_forced, num_samples)
+    check_vocabulary(stt, item.text, tokens)
+    check_length(stt, tokens, num_forced, num_samples)
 
     if decode:
         check_decodable(item.audio, item.start, item.end, stt.sample_rate)
@@ -130,13 +134,38 @@ def check_special_tokens(stt: SpeechToText, text: str) -> None:
             raise ValueError(f"text with a special token, {token.content}")
 
 
-def check_tokens(stt: SpeechToText, tokens: list[int], num_forced: int, num_samples: int) -> None:
-    """Raise ValueError for unknown tokens, too few to learn from, or too many for the clip."""
+def check_vocabulary(stt: SpeechToText, text: str, tokens: list[int]) -> None:
+    """Raise ValueError for tokens that are unknown, or that the decoder has no place for."""
     backend = stt.tokenizer.backend
-    unknown_ids = {backend.token_to_id("<unk>"), backend.token_to_id("[UNK]")} - {None}
+    unknown_token = getattr(getattr(backend, "model", None), "unk_token", None)
+    names = {"<unk>", "[UNK]", unknown_token} - {None}
+    unknown_ids = {backend.token_to_id(name) for name in names} - {None}
+
+    # Some vocabularies write what they do not know as the end of the text.
+    unknown_ids -= set(stt.model.generation.eos_ids)
     if not unknown_ids.isdisjoint(tokens):
         raise ValueError("text outside the vocabulary")
+    if unknown_token is None:
+        check_letters(backend, text)
 
+    # A tokenizer may have got tokens that the model was never made larger for.
+    vocab_size = stt.model.decoder.config.vocab_size
+    if tokens and max(tokens) >= vocab_size:
+        raise ValueError(f"token id {max(tokens)}, expected ids below the vocab_size {vocab_size}")
+
+
+def check_letters(backend: "Tokenizer", text: str) -> None:
+    """Raise ValueError if a vocabulary without an unknown token drops letters or digits."""
+    covered: set[int] = set()
+    for start, end in backend.encode(text).offsets:
+        covered.update(range(start, end))
+    lost = [letter for i, letter in enumerate(text) if letter.isalnum() and i not in covered]
+    if lost:
+        raise ValueError(f"text outside the vocabulary, which has no token for {lost[0]!r}")
+
+
+def check_length(stt: SpeechToText, tokens: list[int], num_forced: int, num_samples: int) -> None:
+    """Raise ValueError for too few tokens to learn from, or too many for the clip."""
     # A text cannot be longer than the encoding of its clip.
     num_frames = count_frames(stt.model.encoder, num_samples, with_adapter=True)
     max_positions = stt.model.decoder.config.max_positions

@@ -1,7 +1,9 @@
 # pytest tests/cli/test_evaluate.py
 """nanos2t/cli/evaluate.py: the table, the JSON, the exit codes."""
 
+import contextlib
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -55,6 +57,7 @@ def test_keys_that_are_not_read_have_a_line_unless_quiet(run, stt, clips, tmp_pa
     path = manifest(tmp_path / "m.jsonl", {"audio": clips[0], "text": text, "langauge": "en"})
     assert run(path)[2] == [f"nanos2t: {path}: not read: langauge"]
     assert run(path, "--quiet")[2] == []
+    assert not logging.getLogger("nanos2t").level  # what follows in this process is not quiet
 
 
 def test_the_scores_are_in_a_file_if_stdout_is_closed(stt, model, clips, tmp_path, monkeypatch):
@@ -66,6 +69,17 @@ def test_the_scores_are_in_a_file_if_stdout_is_closed(stt, model, clips, tmp_pat
         patch.setattr(sys, "stdout", None)
         assert cli.main(command) == 1
         assert cli.main([*command, "--output", str(output)]) == 0
+    assert json.loads(output.read_text())["items"]
+
+
+def test_the_scores_are_in_a_file_if_stdout_takes_nothing(stt, model, clips, tmp_path):
+    path = manifest(
+        tmp_path / "m.jsonl", {"audio": clips[0], "text": str(stt.transcribe(clips[0]))}
+    )
+    output = tmp_path / "scores.json"
+    command = ["eval", str(path), "--model", str(model), "--output", str(output)]
+    with open("/dev/full", "w") as full, contextlib.redirect_stdout(full):
+        assert cli.main(command) == 1
     assert json.loads(output.read_text())["items"]
 
 

@@ -1,6 +1,7 @@
 # pytest tests/training/test_examples.py
 """Which items of a manifest can be trained on, and why the others cannot."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,12 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+import tokenizers
 import torch
 from helpers.training import RATE, SMALL, TINY
+from tokenizers import models
 
 from nanos2t.decoder import DecoderConfig
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.model import SpeechEncoderDecoder
+from nanos2t.tokenizer import Tokenizer
 from nanos2t.training.examples import count_frames, encode_text, measure_recording, select_examples
 from nanos2t.training.manifest import Item, load_item
 
@@ -123,6 +127,25 @@ def test_empty_texts_may_be_kept_but_not_without_a_label(setup):
     )
     examples, lines = select_examples(stt, [silent], replace(config, keep_empty=True))
     assert not examples and "1 tokens, expected 2 to " in lines[0]
+
+
+VOCABULARIES = {
+    "no token for unknown letters": (models.BPE({"a": 0, "b": 1}, []), "no token for 'é'"),
+    "no token for unknown words": (models.WordLevel({"a": 0}), "Missing \\[UNK\\] token"),
+    "another name": (models.WordLevel({"a": 0, "?": 3}, "?"), "text outside the vocabulary"),
+    "more tokens than the decoder": (models.BPE({"a": 0, "é": 99}, []), "token id 99, expected"),
+}
+
+
+@pytest.mark.parametrize("kind", VOCABULARIES)
+def test_what_a_vocabulary_cannot_write_is_skipped(setup, kind: str):
+    stt, items, config = setup
+    model, reason = VOCABULARIES[kind]
+    stt.tokenizer = Tokenizer(tokenizers.Tokenizer(model))
+    texts = [replace(items[0], text=text) for text in ("aé", "a")]
+    examples, lines = select_examples(stt, texts, config)
+    assert [example.item.text for example in examples] == ["a"]
+    assert len(lines) == 1 and re.search(f"item 1, .*{reason}", lines[0])
 
 
 def test_count_frames_is_what_the_encoder_makes():
