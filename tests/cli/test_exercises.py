@@ -3,6 +3,7 @@
 
 import sys
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 
@@ -40,11 +41,14 @@ def test_a_checkout_above_the_current_folder(no_checkout, monkeypatch):
     below.mkdir(parents=True)
     (folder / "grader.py").write_text("")
     imported = []
-    monkeypatch.setattr(exercises, "import_module", imported.append)
+    start = SimpleNamespace(import_part=imported.append)
+    monkeypatch.setattr(exercises, "import_module", lambda name: imported.append(name) or start)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.chdir(below)
     exercises.find_grader()
-    assert imported == ["exercises.grader"] and sys.path[0] == str(no_checkout / "tutorials")
+    assert imported == ["exercises.start", "grader"] and sys.path[0] == str(
+        no_checkout / "tutorials"
+    )
 
 
 @pytest.mark.parametrize("identifier, number", [("ex14", 14), ("ex05", 5)])

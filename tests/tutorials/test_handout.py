@@ -11,12 +11,12 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from exercises import folders, handout
+from exercises import folders, handout, processes, watch
 from exercises.comparison import read_key
 from exercises.course import EXERCISES
 from exercises.grade_class import Order, grade_class
 from exercises.grading import OK
-from exercises.processes import grade_exercises
+from exercises.processes import CHILD, grade_exercises, name_place
 from exercises.submissions import join_modules, read_submission
 from exercises.targets import package_function
 from helpers.answers import exercise_number
@@ -180,6 +180,98 @@ def test_a_hand_out_is_complete_in_itself(copy, tmp_path):
     assert grade_class(Order(work, as_json=True), printed.append) == 0
     [student] = json.loads("".join(printed))["students"]
     assert student["points"] == student["possible"] == 10 * len(EXERCISES), student
+
+
+@pytest.mark.parametrize(
+    "old, new, sentence, command",
+    [
+        (
+            'raise NotImplementedError("ex08")',
+            "return torch.ones(T,",
+            "nanos2t: nanos2t/decoder.py, line {line} is not valid Python: '(' was never closed\n",
+            ["-m", "nanos2t", "exercises", "1"],
+        ),
+        # The child process of --watch
+        (
+            "def causal_mask(",
+            "import nowhere\n\n\ndef causal_mask(",
+            "nanos2t/decoder.py, line {line}: ModuleNotFoundError: No module named 'nowhere'\n",
+            ["-c", CHILD],
+        ),
+        (
+            "def causal_mask(",
+            "def causal_masks(",
+            "AttributeError: causal_mask is missing in nanos2t.decoder\n",
+            ["-c", CHILD],
+        ),
+    ],
+)
+def test_a_slip_in_the_package_is_one_line(copy, tmp_path, old, new, sentence, command):
+    """Students write the package itself: it cannot be imported, and the grader needs it."""
+    work = tmp_path / "Ada"
+    shutil.copytree(copy, work)
+    path = work / "nanos2t" / "decoder.py"
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    line = 1 + text[: text.index(old)].count("\n")
+
+    paths = os.pathsep.join([str(work / "tutorials"), str(work)])
+    done = subprocess.run(
+        [sys.executable, *command],
+        env=os.environ | {"PYTHONPATH": paths},
+        cwd=work,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.stdout + done.stderr == sentence.format(line=line)
+
+
+def test_the_place_of_a_loop_without_end_is_in_the_package():
+    places = []
+
+    class Lengths:
+        @property
+        def device(self):
+            places.append(name_place(exercise, None, sys._getframe()))
+            raise StopIteration
+
+    exercise = exercise_number(2)
+    function = package_function("wav2vec2:valid_frames")
+    with pytest.raises(StopIteration):
+        function(Lengths(), 3)
+    [place] = places
+    first = function.__code__.co_firstlineno
+    assert re.fullmatch(
+        rf", and was in valid_frames, line ({first + 1}|{first + 2}|{first + 3})", place
+    )
+    assert name_place(exercise, Path("work"), sys._getframe()) == ""
+
+
+def test_watch_goes_on_after_a_slip_in_the_package(monkeypatch):
+    """The child process says why it does not start, and the next save may mend it."""
+    exercise = exercise_number(8)
+    texts = []
+    stamps = iter([1, 2])
+
+    def save_again(seconds):
+        monkeypatch.setattr(processes, "CHILD", CHILD)
+        if len([text for text in texts if "Watching" in text]) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch, "read_stamp", lambda *arguments: next(stamps))
+    monkeypatch.setattr(watch.time, "sleep", save_again)
+    monkeypatch.setattr(processes, "CHILD", "print('decoder.py, line 3: a slip')")
+    with pytest.raises(KeyboardInterrupt):
+        watch.watch_exercises([exercise], None, texts.append)
+    assert texts[:2] == ["decoder.py, line 3: a slip\n", "\nWatching; Ctrl-C ends it.\n"]
+    assert " ok " in texts[2]
+
+    monkeypatch.setattr(processes, "CHILD", "")
+    with pytest.raises(RuntimeError, match="child process does not start"):
+        list(grade_exercises([exercise], None))
 
 
 def test_a_package_that_is_handed_in(copy, tmp_path):

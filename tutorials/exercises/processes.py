@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -31,6 +32,7 @@ from exercises.guard import explain_memory, guard_process, limit_resources
 from exercises.inputs import Draw
 from exercises.private_cases import check_private_cases
 from exercises.state import keep_process
+from exercises.targets import source_file
 
 SECONDS = 30  # that one function may take; a correct one takes less than one
 IDLE_FACTOR = 5  # how much longer it may wait, or sleep
@@ -38,7 +40,7 @@ IDLE_FACTOR = 5  # how much longer it may wait, or sleep
 GRACE_SECONDS = 1
 POLL_SECONDS = 0.1  # between two looks at whether to stop
 START_SECONDS = 300  # for a child process to import torch and the package
-CHILD = "from exercises import processes; processes.run_child()"
+CHILD = "from exercises.start import run_child; run_child()"
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def grade_exercises(
 
     An exercise that ends the child process, or takes longer than it may, fails; a new child
     process grades the exercises after it, and for a teacher the functions after the one that
-    failed. StoppedError: `stop` was set.
+    failed. StoppedError: `stop` was set. RuntimeError: the child process does not start, because
+    the package that is graded, in a hand-out the student's, cannot be imported, for one.
     """
     limits = limits or Limits(seed=new_seed())
     waiting = list(exercises)
@@ -81,8 +84,11 @@ def grade_exercises(
     while waiting:
         child = Child(folder, waiting, limits, stop, parts)
         try:
-            if child.receive_line(START_SECONDS) is None:
-                raise RuntimeError("the grader's child process does not start")
+            # Any other line than an empty one says why it does not start.
+            line = child.receive_line(START_SECONDS)
+            if line != "\n":
+                reason = (line or "").strip()
+                raise RuntimeError(reason or "the grader's child process does not start")
             while waiting and not child.has_failed:
                 result = receive_result(child, waiting[0], parts, limits.seconds)
                 if result:
@@ -339,13 +345,21 @@ def report_delay(
     if is_done.is_set():
         return
     frame = sys._current_frames()[threading.main_thread().ident]
-    place = ""
-    while folder and frame and not place:
-        if frame.f_code.co_filename == str(exercise.path(folder)):
-            place = f", and was in {frame.f_code.co_name}, line {frame.f_lineno}"
-        frame = frame.f_back
-    send(delay=place)
+    send(delay=name_place(exercise, folder, frame))
     os._exit(1)
+
+
+def name_place(exercise: Exercise, folder: Path | None, frame: FrameType | None) -> str:
+    """Return where a student's code is that has led to a frame, or "" if none has."""
+    # In a hand-out the package itself is what students write.
+    files = {str(source_file(target)) for target in exercise.checks}
+    if folder:
+        files = {str(exercise.path(folder))}
+    while frame:
+        if frame.f_code.co_filename in files:
+            return f", and was in {frame.f_code.co_name}, line {frame.f_lineno}"
+        frame = frame.f_back
+    return ""
 
 
 def grade_guarded(job: dict, send: Callable) -> None:

@@ -30,7 +30,12 @@ def resolve_target(target: str) -> tuple[object, str]:
 
 
 def package_function(target: str) -> Callable:
+    """Return a function of the package. AttributeError: in a hand-out somebody has renamed it."""
     owner, name = resolve_target(target)
+    if name not in vars(owner):
+        raise AttributeError(
+            f"{short_name(target)} is missing in nanos2t.{target.partition(':')[0]}"
+        )
     return vars(owner)[name]
 
 

@@ -25,12 +25,17 @@ def watch_exercises(exercises: list[Exercise], folder: Path | None, write: Write
                 stamps[exercise.id] = stamp
                 changed.append(exercise)
 
-        for result in note_delays(changed, grade_exercises(changed, folder)):
-            results[result.id] = result
-            write(format_result(result) + "\n")
+        try:
+            for result in note_delays(changed, grade_exercises(changed, folder)):
+                results[result.id] = result
+                write(format_result(result) + "\n")
+        except RuntimeError as error:
+            # In a hand-out: the next save may mend it.
+            write(f"{error}\n")
         if changed:
-            in_order = [results[exercise.id] for exercise in exercises]
-            write(format_summary(in_order, folder) + "\nWatching; Ctrl-C ends it.\n")
+            in_order = [results[exercise.id] for exercise in exercises if exercise.id in results]
+            summary = format_summary(in_order, folder) if in_order else ""
+            write(f"{summary}\nWatching; Ctrl-C ends it.\n")
         time.sleep(POLL_SECONDS)
 
 
