@@ -186,7 +186,22 @@ def choose_examples(
         log.warning(
             "%s: %d of %d lines are used, see skipped.txt", manifest, len(examples), len(items)
         )
+    warn_about_languages(stt, manifest, items)
     return examples, [f"{manifest}: {line}\n" for line in lines]
+
+
+def warn_about_languages(stt: SpeechToText, manifest: str, items: list[Item]) -> None:
+    """Warn of items without a language if others have one: the model's default may be wrong."""
+    num_without = sum(item.language is None for item in items)
+    if stt.languages and 0 < num_without < len(items):
+        default = stt.resolve_generation(None, {}).language
+        log.warning(
+            "%s: %d of %d lines have no language: that of the model is assumed, %s",
+            manifest,
+            num_without,
+            len(items),
+            default,
+        )
 
 
 def list_skipped(path: Path, lines: list[str]) -> None:

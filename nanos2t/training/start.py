@@ -253,7 +253,10 @@ def build_vocabulary(
     counts = Counter(item.language for item in items if item.language)
     languages = [language for language, _ in counts.most_common()]
     special = ["<s>", "</s>", "<unk>"]
-    special += [f"<{language}>" for language in languages]
+    for language in languages:
+        if f"<{language}>" in ("<pad>", *special):
+            raise ValueError(f"language is {language!r}, expected one that is no special token")
+        special.append(f"<{language}>")
     if pad_id is None or pad_id > len(special):
         pad_id = 0
     special.insert(pad_id, "<pad>")

@@ -163,6 +163,18 @@ def test_a_damaged_recording_is_skipped_while_the_run_goes_on(tmp_path: Path, ca
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 12
 
 
+def test_lines_without_a_language_among_others_are_counted(tmp_path: Path, caplog):
+    """A key that is misspelt in some lines would train their texts as another language's."""
+    config = tiny_run(tmp_path, steps=1)
+    run_training(config)
+    assert "no language" not in caplog.text
+    path = Path(config.train)
+    path.write_text(path.read_text().replace('"language": "en"', '"langauge": "en"'))
+    run_training(replace(config, output=str(tmp_path / "other"), dev=None, best="dev_loss"))
+    assert f"{path}: 4 of 8 lines have no language: " in caplog.text
+    assert caplog.text.count("is assumed, de") == 1
+
+
 def test_a_damaged_recording_of_any_name_is_listed(tmp_path: Path):
     """A name that is no UTF-8 does not end the run."""
     path = tmp_path / os.fsdecode(b"\xff.wav")

@@ -136,6 +136,13 @@ def test_a_vocabulary_is_built_from_the_texts(tmp_path: Path, data, vocabulary):
     assert again.to_str() == stt.tokenizer.backend.to_str()
 
 
+@pytest.mark.parametrize("language", ["s", "unk", "pad"])
+def test_a_language_is_no_special_token(tmp_path: Path, data, language):
+    items = [manifest.Item("a.wav", "one", language)]
+    with pytest.raises(ValueError, match=f"language is '{language}', expected"):
+        train_start.build_vocabulary(items, config_of(tmp_path, data), None)
+
+
 def test_the_pad_keeps_its_id(tmp_path: Path, data):
     items = manifest.read_manifest(data)
     for pad, wanted in (None, 0), (0, 0), (1, 1):
