@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from exercises import folders
@@ -22,6 +23,7 @@ from exercises.targets import student
 from helpers.answers import exercise_number, read_answer
 
 from nanos2t.cli import main as cli
+from nanos2t.cli.console import CommandError
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "nanos2t" / "assets" / "sample.wav"
@@ -277,6 +279,21 @@ def test_a_model_with_functions_in_place_calls_them():
     ):
         with pytest.raises(ValueError, match="mine"), student({target: broken}):
             nanos2t.load().transcribe(sample)
+
+
+@pytest.mark.parametrize("target", ["audio:normalise", "remap:import_state"])
+def test_what_a_function_returns_makes_no_traceback(target):
+    """What the package itself refuses keeps its own sentence."""
+    import nanos2t
+
+    with (
+        pytest.raises(ValueError, match="the package fails in nanos2t/.*, line .*: TypeError: "),
+        student({target: Mock(return_value=None)}),
+    ):
+        nanos2t.load().transcribe(SAMPLE)
+    for error in OSError("gone"), ValueError("no audio"), CommandError("", 2):
+        with pytest.raises(type(error), match=str(error)), student({}):
+            raise error
 
 
 def test_an_exercise_by_its_name():

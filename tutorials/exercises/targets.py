@@ -16,6 +16,8 @@ from pathlib import Path
 import nanos2t
 
 PACKAGE = Path(nanos2t.__file__).parent
+# What the package raises if a function returns what nobody expects; its own errors are of others.
+SLIPS = (TypeError, AttributeError, LookupError, ArithmeticError, AssertionError)
 PLACEHOLDER = re.compile(r"ex\d\d")  # the message of the exception in a stub
 
 
@@ -99,16 +101,33 @@ def places_of(owner: object, name: str, original: Callable) -> list[object]:
 def student(functions: dict[str, Callable]) -> Iterator[None]:
     """Run the package with a student's functions, given by target, inside a `with` block.
 
-    ValueError: one of these functions raised an exception; the message says where.
+    ValueError: one of these functions raised an exception, or the package did at what they have
+    returned; the message says where.
     """
     with replace_functions(functions):
         try:
             yield
         except Exception as error:
-            files = {function.__code__.co_filename for function in functions.values()}
+            codes = [getattr(function, "__code__", None) for function in functions.values()]
+            files = {code.co_filename for code in codes if code}
             frames = traceback.extract_tb(error.__traceback__)
             own = [frame for frame in frames if frame.filename in files]
-            if not own:
+            if own:
+                where = f"{own[-1].filename}, line {own[-1].lineno}, in {own[-1].name}"
+                raise ValueError(f"{where}: {type(error).__name__}: {error}") from None
+            if not isinstance(error, SLIPS):
                 raise
-            where = f"{own[-1].filename}, line {own[-1].lineno}, in {own[-1].name}"
-            raise ValueError(f"{where}: {type(error).__name__}: {error}") from None
+            place = last_place(frames)
+            raise ValueError(
+                f"with these functions the package fails{place}: {type(error).__name__}: {error}: "
+                "see what they return, with nanos2t exercises"
+            ) from None
+
+
+def last_place(frames: traceback.StackSummary) -> str:
+    """Return " in nanos2t/audio.py, line 229" for the last frame of the package, or ""."""
+    for frame in reversed(frames):
+        path = Path(frame.filename)
+        if PACKAGE in path.parents:
+            return f" in {path.relative_to(PACKAGE.parent)}, line {frame.lineno}"
+    return ""
