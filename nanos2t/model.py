@@ -50,9 +50,12 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """
     flat_logits = logits.flatten(0, 1)  # (B * T, V)
     flat_labels = labels.flatten()  # (B * T,)
-    total = F.cross_entropy(flat_logits, flat_labels, ignore_index=IGNORED, reduction="sum")
+    losses = F.cross_entropy(flat_logits, flat_labels, ignore_index=IGNORED, reduction="none")
+
+    # The sum of many labels would be infinite in float16, whose largest number is 65504.
+    total = losses.sum(dtype=torch.promote_types(losses.dtype, torch.float32))
     count = (labels != IGNORED).sum()
-    return total / count.clamp(min=1)
+    return (total / count.clamp(min=1)).to(losses.dtype)
 
 
 class SpeechEncoderDecoder(nn.Module):

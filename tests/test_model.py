@@ -5,6 +5,8 @@ Ours gets the padded batch, HF each item alone. Functions that return a differen
 test_mutations.py breaks the code and asks them to notice.
 """
 
+import math
+
 import pytest
 import torch
 from helpers import encoder_parity
@@ -145,6 +147,12 @@ def test_cross_entropy_is_the_mean_over_labels():
     )
     want = hf.loss.loss_utils.ForMaskedLMLoss(logits, labels, vocab_size=7)
     assert largest(cross_entropy(logits, labels), want) < 1e-6
+
+
+def test_cross_entropy_of_many_labels_is_finite_in_float16():
+    logits = torch.zeros(2, 20_000, 7, dtype=torch.float16)
+    loss = cross_entropy(logits, torch.ones(2, 20_000, dtype=torch.long))
+    assert loss.dtype == torch.float16 and loss.item() == pytest.approx(math.log(7), rel=1e-3)
 
 
 def test_shift_right():
