@@ -59,6 +59,23 @@ def write_work(folder: Path, name: str, *numbers: int) -> Path:
     return work
 
 
+def test_what_cannot_be_written_is_told_before_the_class_is_graded(run, tmp_path):
+    submissions = tmp_path / "submissions"
+    write_work(submissions, "Ada", 8)
+    file = tmp_path / "grades"
+    file.write_text("mine", encoding="utf-8")
+    for option, path, reason in (
+        ("--output", file, "File exists"),
+        ("--output", file / "below", "Not a directory"),
+        ("--output", submissions / "grades", "in the folder of the submissions"),
+        ("--gradescope", tmp_path, "is a folder, expected a file"),
+    ):
+        code, out, err = run(submissions, option, path)
+        assert (code, out) == (2, ""), option
+        assert f"{option}: {path}" in err and reason in err and err.count("\n") == 1
+    assert file.read_text(encoding="utf-8") == "mine" and len(list(submissions.iterdir())) == 1
+
+
 def test_a_small_class(run, tmp_path):
     """A student who knew the public cases by heart, one who ends Python, one who is right."""
     submissions = tmp_path / "submissions"

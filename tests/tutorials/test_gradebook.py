@@ -290,6 +290,7 @@ CASES = {"wav2vec2:attend": check_one}
         ("POINT = {1: 2}", "POINT is none of CASES, PARTIAL, POINTS, SEED"),
         ("PARTIAL = 2", "PARTIAL is 2, expected a number from 0 to 1"),
         ("SEED = 'x'", "SEED is 'x'"),
+        ("SEED = 0", "SEED is 0, expected a whole number from 1"),
         ("CASES = {'attend': print}", "'attend' is none of"),
         ("CASES = {'wav2vec2:attend': 3}", "expected a function"),
         (

@@ -65,8 +65,9 @@ def read_assignment(path: Path | None) -> Assignment:
     if not is_number(partial) or not 0 <= partial <= 1:
         raise ValueError(f"{path}: PARTIAL is {partial!r}, expected a number from 0 to 1")
     seed = values.get("SEED")
-    if seed is not None and (not isinstance(seed, int) or seed < 0):
-        raise ValueError(f"{path}: SEED is {seed!r}, expected a whole number from 0")
+    # 0 would give the public numbers, for which the answers can be learned by heart.
+    if seed is not None and (not isinstance(seed, int) or seed < 1):
+        raise ValueError(f"{path}: SEED is {seed!r}, expected a whole number from 1")
     cases = read_cases(path, values.get("CASES", {}))
     assignment = Assignment(points, partial, seed, cases)
     used = {target for exercise in assignment.exercises for target in exercise.checks}

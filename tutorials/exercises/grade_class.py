@@ -63,8 +63,7 @@ def grade_class(order: Order, write: Write) -> int:
     if assignment.seed is None:
         assignment = replace(assignment, seed=new_seed())
     work = find_work(order)
-    if order.output and order.output.resolve().is_relative_to(order.folder.resolve()):
-        raise ValueError(f"--output: {order.output} is in the folder of the submissions")
+    prepare_output(order)
     for warning in try_cases(assignment):
         log_stderr(warning)
 
@@ -89,6 +88,20 @@ def grade_class(order: Order, write: Write) -> int:
         write(f"Seed {assignment.seed}: as SEED in the assignment it gives the same inputs\n")
         write("".join(f"Written: {name}\n" for name in names))
     return 0 if all(student.is_readable for student in students) else 1
+
+
+def prepare_output(order: Order) -> None:
+    """Make the folder of the grades. ValueError: they cannot be written there."""
+    if order.gradescope and order.gradescope.is_dir():
+        raise ValueError(f"--gradescope: {order.gradescope} is a folder, expected a file")
+    if not order.output:
+        return
+    if order.output.resolve().is_relative_to(order.folder.resolve()):
+        raise ValueError(f"--output: {order.output} is in the folder of the submissions")
+    try:
+        order.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"--output: {order.output}: {error.strerror}") from None
 
 
 def find_work(order: Order) -> Class:
