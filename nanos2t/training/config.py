@@ -5,6 +5,7 @@ This module imports no torch, so that `nanos2t train --help` is quick.
 
 import argparse
 import json
+from collections.abc import Iterable
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -277,17 +278,33 @@ def gather_config_changes(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_config_file(path: str | Path) -> dict:
-    """Read the object in a JSON or TOML file. Raises ValueError if there is none."""
+    """Read the object in a JSON or TOML file, whose keys may be written like flags.
+
+    Raises ValueError if there is none, or if a key is there twice.
+    """
     path = Path(path)
     try:
         text = path.read_text("utf-8-sig")
-        parse = parse_toml if path.suffix == ".toml" else json.loads
-        options = parse(text)
+        if path.suffix == ".toml":
+            options = collect_options(parse_toml(text).items())
+        else:
+            options = json.loads(text, object_pairs_hook=collect_options)
     except (OSError, ImportError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{path}: {reason}, expected a config") from None
     if not isinstance(options, dict):
         raise ValueError(f"{path}: {type(options).__name__}, expected an object")
+    return options
+
+
+def collect_options(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs, with the names of fields. ValueError for one that is twice."""
+    options = {}
+    for key, value in pairs:
+        name = key.replace("-", "_")
+        if name in options:
+            raise ValueError(f"{name} is there twice")
+        options[name] = value
     return options
 
 
@@ -313,11 +330,10 @@ def resolve_config(flags: dict, file: str | None = None, resume: str | None = No
         saved = read_config_file(Path(resume) / "train.json")
         saved["output"] = resume
 
-    # The config file, whose keys may be written like flags, and the flags
+    # The config file and the flags
     requested = {}
     if file:
         requested = read_config_file(file)
-    requested = {name.replace("-", "_"): value for name, value in requested.items()}
     requested = gather_config_changes(requested | flags)
 
     check_options(saved | requested, file or resume)

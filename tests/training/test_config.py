@@ -57,6 +57,9 @@ def test_a_config_may_be_toml(tmp_path: Path):
     (tmp_path / "c.toml").write_text('steps = 5\nbfloat16 = true\nschedule = "cosine"\n')
     config = train_config.resolve_config(GIVEN, str(tmp_path / "c.toml"))
     assert config.steps == 5 and config.bfloat16 is True and config.schedule == "cosine"
+    (tmp_path / "c.toml").write_text("save-every = 5\nsave_every = 6\n")
+    with pytest.raises(ValueError, match="c.toml: save_every is there twice"):
+        train_config.resolve_config(GIVEN, str(tmp_path / "c.toml"))
 
 
 @pytest.mark.parametrize(
@@ -77,6 +80,8 @@ def test_a_config_may_be_toml(tmp_path: Path):
         ('{"encoder": 3}', "--encoder is 3, expected str$"),
         ("[1]", "c.json: list, expected an object"),
         ("{", "c.json: .*expected a config"),
+        ('{"steps": 5, "steps": 6}', "c.json: steps is there twice"),
+        ('{"save-every": 5, "save_every": 6}', "c.json: save_every is there twice"),
     ],
 )
 def test_what_a_config_must_not_say(tmp_path: Path, content, reason):
