@@ -96,6 +96,17 @@ def test_pages_of_another_version_are_found(tmp_path: Path):
     assert page != render.make_page(lesson, render.read_outputs(page))
 
 
+@pytest.mark.parametrize("numbers", [["11"], ["0"], ["4", "99"]])
+def test_a_lesson_that_is_not_there_is_told(numbers, monkeypatch, capsys):
+    """Before any other is run."""
+    monkeypatch.setattr("sys.argv", ["render.py", *numbers])
+    monkeypatch.setattr(render, "render_lesson", None)
+    with pytest.raises(SystemExit) as end:
+        render.main()
+    assert end.value.code == 2
+    assert f"{numbers[-1]}: expected a lesson, 1 to 10" in capsys.readouterr().err
+
+
 def test_numbers_are_compared_nearly():
     assert not differences("loss 0.53, errors 7%", "loss  0.54, errors 7%")
     assert not differences("at most 1e-07", "at most 3e-07")

@@ -156,7 +156,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Run the lessons and write them as pages.")
     parser.add_argument("lessons", nargs="*", type=int, help="their numbers; default: all")
     numbers = parser.parse_args().lessons
-    chosen = [path for path in find_lessons() if not numbers or int(path.name[:2]) in numbers]
+    lessons = {int(path.name[:2]): path for path in find_lessons()}
+    for number in numbers:
+        if number not in lessons:
+            parser.error(f"{number}: expected a lesson, {min(lessons)} to {max(lessons)}")
+    chosen = [lessons[number] for number in sorted(set(numbers)) or lessons]
 
     # Before torch and matplotlib are imported: sums of several threads have other last digits.
     os.environ |= {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
