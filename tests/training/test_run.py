@@ -25,7 +25,7 @@ from helpers.training import (
 import nanos2t
 from nanos2t.cli import console
 from nanos2t.cli import main as cli
-from nanos2t.training import run
+from nanos2t.training import loop, run
 from nanos2t.training.config import TrainConfig
 from nanos2t.training.loop import LossStream
 from nanos2t.training.manifest import Item
@@ -175,8 +175,11 @@ def test_lines_without_a_language_among_others_are_counted(tmp_path: Path, caplo
     assert caplog.text.count("is assumed, de") == 1
 
 
-def test_a_damaged_recording_of_any_name_is_listed(tmp_path: Path):
+def test_a_damaged_recording_of_any_name_is_listed(tmp_path: Path, monkeypatch):
     """A name that is no UTF-8 does not end the run."""
+    # pytest-xdist sends what is logged to its parent, in UTF-8 alone.
+    logged = []
+    monkeypatch.setattr(loop.log, "error", lambda *parts: logged.append(parts))
     path = tmp_path / os.fsdecode(b"\xff.wav")
     path.touch()
     config = TrainConfig(train="a.jsonl", output=str(tmp_path))
@@ -184,6 +187,7 @@ def test_a_damaged_recording_of_any_name_is_listed(tmp_path: Path):
     losses.report_damaged({Item(str(path), "one"): "cannot be decoded"})
     listed = (tmp_path / "skipped.txt").read_text("utf-8")
     assert listed.endswith("\\udcff.wav: cannot be decoded\n")
+    assert len(logged) == 1 and logged[0][0] == "%s (%d damaged so far)"
 
 
 @pytest.mark.parametrize(
