@@ -110,8 +110,8 @@ MODEL = [
     ),
     Mistake(
         "model.py",
-        "return total / count.clamp(min=1)",
-        "return total / count",
+        "(total / count.clamp(min=1))",
+        "(total / count)",
         "test_model.py::test_labels_that_are_all_ignored",
     ),
     Mistake(
