@@ -377,6 +377,25 @@ def test_sets_have_the_same_numbers_in_all_conditions(monkeypatch):
     }  # fmt: skip
 
 
+def test_unknown_people_say_numbers_alone_and_in_turns():
+    clips = make_clips("ab")
+    strangers = SimpleNamespace(clips=clips, people=["a", "b"], voices=[], others=[])
+    sets = {
+        hard_set.condition: hard_set.items
+        for hard_set in hard_sets.draw_speaker_sets(make_clips("cde"), strangers, 8)
+    }
+    alone = [set(np.unique(x)) - {0} for _, x in sets["unknown people, one in each number"]]
+    assert all(len(speakers) == 1 for speakers in alone) and len(set.union(*alone)) == 2
+    in_turns = sets["unknown people, another for each digit"]
+    assert all(len(set(np.unique(x)) - {0}) == min(len(digits), 2) for digits, x in in_turns)
+
+
+def test_people_and_voices_that_are_kept_are_found_by_their_files(tmp_path: Path):
+    for name in ("allison", "piper-joe", "ann", "tts-1"):
+        (tmp_path / f"3_{name}_0.wav").touch()
+    assert spoken_numbers.find_kept_speakers([tmp_path]) == {"allison", "piper-joe"}
+
+
 def test_a_number_is_by_one_speaker_or_by_others_for_each_digit():
     clips = make_clips("abcdef")
     join = partial(hard_sets.join_digits, clips, count=4)
