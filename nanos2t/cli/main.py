@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import NoReturn
 
 import nanos2t
@@ -40,6 +41,9 @@ from nanos2t.cli.console import (
 
 # What was interrupted has so much time to end, before it is interrupted once more.
 SECONDS_TO_END = 1.0
+
+# An import is not interrupted: after so much time it is looked whether it is over.
+SECONDS_TO_IMPORT = 0.05
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,26 +87,37 @@ def refuse_words(command: str, words: list[str]) -> NoReturn:
 class Interruption:
     """A handler of signals that remembers whether one came, and raises KeyboardInterrupt.
 
-    Some package may discard it, while it is imported or in a callback: then it is raised again.
+    It waits for the end of an import: torch's C++ code aborts if an exception passes through it.
+    Some package may discard the exception, as in a callback: then it is raised again.
     """
 
     def __init__(self) -> None:
         self.received = False
 
-    def __call__(self, *_) -> NoReturn:
+    def __call__(self, number: int, frame: FrameType | None) -> None:
         self.received = True
-        self.set_alarm()
-        raise KeyboardInterrupt
+        if not self.waits_for_import(frame):
+            self.set_alarm(SECONDS_TO_END)
+            raise KeyboardInterrupt
 
-    def set_alarm(self) -> None:
+    def waits_for_import(self, frame: FrameType | None) -> bool:
+        """Return whether an import is running, and then call `raise_again` soon."""
+        if not hasattr(signal, "setitimer") or not is_importing(frame):
+            return False
+        self.set_alarm(SECONDS_TO_IMPORT)
+        return True
+
+    def set_alarm(self, seconds: float) -> None:
         """Let `raise_again` be called in a while, where there are alarms: not on Windows."""
         if hasattr(signal, "setitimer"):
             signal.signal(signal.SIGALRM, self.raise_again)
-            signal.setitimer(signal.ITIMER_REAL, SECONDS_TO_END)
+            signal.setitimer(signal.ITIMER_REAL, seconds)
 
-    def raise_again(self, *_) -> None:
+    def raise_again(self, number: int, frame: FrameType | None) -> None:
         """Raise KeyboardInterrupt, unless code is running that one has ended, as in `finally`."""
-        self.set_alarm()
+        if self.waits_for_import(frame):
+            return
+        self.set_alarm(SECONDS_TO_END)
         error = sys.exc_info()[1]
         while error is not None and not isinstance(error, KeyboardInterrupt):
             error = error.__context__
@@ -114,6 +129,15 @@ class Interruption:
         if self.received and hasattr(signal, "setitimer"):
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+def is_importing(frame: FrameType | None) -> bool:
+    """Return whether a frame of the program is reached through an import that `main` began."""
+    while frame is not None and frame.f_code is not main.__code__:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def main(arguments: list[str] | None = None) -> int:

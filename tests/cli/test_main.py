@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers.processes import python
@@ -230,6 +231,41 @@ def test_an_interrupt_that_is_discarded_comes_again(monkeypatch):
     assert discarded == 2 * [KeyboardInterrupt]
     assert signal.getsignal(signal.SIGALRM) == former_handler
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+@needs_alarms
+def test_an_import_is_not_interrupted(monkeypatch, tmp_path):
+    """It comes when the import is over: torch's C++ code aborts if it is interrupted."""
+    module = (
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(0.1)\nlast = 1"
+    )
+    (tmp_path / "imported_slowly.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    steps = []
+    with pytest.raises(KeyboardInterrupt), cli.terminable(cli.Interruption()):
+        import imported_slowly
+
+        steps.append(imported_slowly.last)
+        time.sleep(60)
+    assert steps == [1]
+
+
+def test_interrupted_in_a_module_that_runs_the_command_line(monkeypatch, tmp_path):
+    """The import of that module, which lasts as long as the command, is not waited for."""
+
+    def run(options):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+
+    parser = SimpleNamespace(
+        parse_known_args=lambda arguments: (SimpleNamespace(command="x", run=run), [])
+    )
+    monkeypatch.setattr(cli, "build_parser", lambda: parser)
+    (tmp_path / "runs_main.py").write_text("from nanos2t.cli.main import main\ncode = main()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import runs_main
+
+    assert runs_main.code == 130
 
 
 @needs_alarms
