@@ -298,6 +298,7 @@ CASES = {"wav2vec2:attend": check_one}
             "wav2vec2:attend: its exercise has no points in POINTS",
         ),
         ("1 / 0", "ZeroDivisionError: division by zero \\(line 1\\)"),
+        ("import sys\nsys.exit()", r"it ends Python: take out exit\(\) \(line 2\)"),
         ("def", "SyntaxError"),
     ],
 )

@@ -85,7 +85,7 @@ def run_file(path: Path) -> dict[str, object]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(explain_exception(error, str(path))[0]) from None
     return vars(module)
 
