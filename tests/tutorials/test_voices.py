@@ -12,7 +12,7 @@ import prompts
 import pytest
 import soundfile
 import voices
-from utterances import choose_word_part
+from prompts import SPEAKERS
 
 
 def test_trimmed_keeps_the_word_and_20_ms_around_it():
@@ -86,7 +86,28 @@ def test_names_of_pictures_are_in_other_languages_and_no_symbols(tmp_path: Path)
     speakers = sorted(speaker for speaker, *_ in read(9, random.Random(0), tmp_path))
     assert speakers == ["tuxpaint-fr", "tuxpaint-ru"]
     assert len([*read(1, random.Random(0), tmp_path)]) == 1
-    assert all(choose_word_part(Path(f"word_{speaker}-3.wav")) == "train" for speaker in speakers)
+    assert not set(speakers) & {*SPEAKERS}
+
+
+def test_programs_for_children_have_a_speaker_for_each_language(tmp_path: Path):
+    for name in ("ktuberling/sounds/fr/nose.wav", "klettres/pt_BR/alpha/a.ogg"):
+        write_tone(tmp_path / name)
+    write_tone(tmp_path / "ktuberling/sounds/sr@latin/nose.wav")  # the same as sr
+    write_tone(tmp_path / "klettres/da/syllab/ba.ogg", 0.1)  # too short
+    (tmp_path / "klettres/da.txt").write_text("no recording")
+    found = [(speaker, index) for speaker, index, *_ in other_words.read_toys(tmp_path)]
+    assert found == [("ktuberling-fr", 0), ("klettres-pt-br", 1)]
+
+
+def test_an_exchange_says_parts_of_its_prompts(tmp_path: Path):
+    folder = tmp_path / other_words.OPERATORS["carlo"]
+    for name, seconds in {"a": 0.5, "b": 9.0, "c": 0.1}.items():
+        write_tone(folder / f"{name}.wav", seconds)
+    write_tone(folder / "digits/1.wav")
+    first, again = ([*other_words.read_operators(random.Random(3), tmp_path)] for _ in range(2))
+    assert [take[:2] for take in first] == [("asterisk-carlo", 0), ("asterisk-carlo", 1)]
+    assert len(first[0][2]) == 8000 and 16000 <= len(first[1][2]) <= 48000
+    assert all(np.array_equal(take[2], other[2]) for take, other in zip(first, again))
 
 
 @pytest.mark.skipif(not shutil.which("espeak-ng"), reason="espeak-ng is not installed")

@@ -180,7 +180,8 @@ def draw_empty_sets(
         yield make_empty_set(name, waveforms)
     yield make_empty_set("other words", sentences)
     if strangers is not None and strangers.others:
-        yield make_empty_set("other words by a person", strangers.others)
+        words = [word for own in strangers.others.values() for word in own]
+        yield make_empty_set("other words by a person", words)
 
 
 def make_empty_set(condition: str, waveforms: list[np.ndarray]) -> HardSet:

@@ -1,8 +1,11 @@
 """What is said in recordings without digits, for which a model is to write nothing.
 
 Some of it is spoken by espeak-ng and flite: the words here, and words of Debian's dictionary
-(wamerican). The rest is by people: the shouts of the game Hedgewars (hedgewars-data, GNU FDL 1.3)
-and the names of pictures of Tux Paint in other languages (tuxpaint-stamps-default, GPL 2).
+(wamerican). The rest is by people: the shouts of the game Hedgewars (hedgewars-data, GNU FDL 1.3),
+the names of pictures of Tux Paint in other languages (tuxpaint-stamps-default, GPL 2), words and
+syllables of two more programs for children (ktuberling-data, klettres-data, GPL 2), and what a
+telephone exchange says in French, Italian and Russian (asterisk-core-sounds-fr-wav and so on, CC
+BY-SA 3.0).
 """
 
 import random
@@ -13,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from digits import DIGITS
-from prompts import read_mono
+from prompts import SHARE, read_mono
 
 # None of these sounds like a digit.
 OTHER_WORDS = (
@@ -32,6 +35,12 @@ DICTIONARY = Path("/usr/share/dict/american-english")
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 STAMP_LANGUAGES = ("be", "bg", "ca", "da", "el", "es", "fr", "ro", "ru")
 SHOUTS = Path("/usr/share/games/hedgewars/Data/Sounds/voices")
+TOYS = {"ktuberling": "ktuberling/sounds", "klettres": "klettres"}
+OPERATORS = {
+    "june": "asterisk/sounds/fr_CA_f_June",
+    "carlo": "asterisk/sounds/it_IT_m_Carlo",
+    "ivrvoice": "asterisk/sounds/ru_RU_f_IvrvoiceRU",
+}
 
 
 def pronounce(words: list[str]) -> list[str]:
@@ -91,6 +100,34 @@ def read_stamps(
         if num_found < count and is_short_sound(samples, rate):
             num_found += 1
             yield f"tuxpaint-{path.stem.rpartition('_')[2]}", index, samples, rate
+
+
+def read_toys(share: Path = SHARE) -> Iterator[tuple[str, int, np.ndarray, int]]:
+    """Yield (speaker, index, samples, sample rate) of the shorter sounds of TOYS: the names of
+    parts of a face, letters and syllables.
+    """
+    for program, folder in TOYS.items():
+        paths = [path for path in (share / folder).rglob("*") if path.suffix in (".ogg", ".wav")]
+        for index, path in enumerate(sorted(paths)):
+            language = path.relative_to(share / folder).parts[0].lower().replace("_", "-")
+            samples, rate = read_mono(path)
+            # What is written in two scripts is the same recording (sr@latin).
+            if "@" not in language and is_short_sound(samples, rate):
+                yield f"{program}-{language}", index, samples, rate
+
+
+def read_operators(
+    rng: random.Random, share: Path = SHARE
+) -> Iterator[tuple[str, int, np.ndarray, int]]:
+    """Yield (speaker, index, samples, sample rate) of OPERATORS, up to 3 s of each prompt."""
+    for speaker, folder in OPERATORS.items():
+        for index, path in enumerate(sorted((share / folder).glob("*.wav"))):
+            samples, rate = read_mono(path)
+            longest = int(rng.uniform(1.0, 3.0) * rate)
+            begin = rng.randrange(max(1, len(samples) - longest))
+            samples = samples[begin : begin + longest]
+            if is_short_sound(samples, rate):
+                yield f"asterisk-{speaker}", index, samples, rate
 
 
 def is_short_sound(samples: np.ndarray, rate: int) -> bool:

@@ -31,6 +31,7 @@ from utterances import (
     Conditions,
     Item,
     Recordings,
+    draw_plain,
     draw_utterance,
     draw_validation_set,
     is_synthetic,
@@ -54,6 +55,9 @@ def prepare(options: argparse.Namespace) -> None:
 
     def draw_item(number: int) -> Item:
         rng = np.random.default_rng((options.seed, number))
+        plain = options.conditions.plain
+        if plain and rng.random() < plain:
+            return draw_plain(recordings, rng, options.conditions)
         digits = draw_digits(rng, options.most, options.conditions.empty)
         return digits, draw_utterance(digits, recordings, rng, options.conditions)
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ KEPT_VOICES = {
 }
 
 # What is in utterances without digits, and how often.
-OTHER_KINDS = {"words": 0.6, "crowd": 0.13, "music": 0.13, "tones": 0.09, "machine": 0.05}
+OTHER_KINDS = {"words": 0.7, "crowd": 0.1, "music": 0.1, "tones": 0.06, "machine": 0.04}
 
 Item = tuple[Digits, np.ndarray]
 
@@ -61,10 +61,9 @@ def choose_part(speaker: str, index: int) -> str:
     return "train"
 
 
-def choose_word_part(path: Path) -> str:
-    """Return the part of a word that is no digit: "test" if one of prompts.py says it."""
-    speaker = path.stem.removeprefix("word_").rpartition("-")[0]
-    return "test" if speaker in SPEAKERS else "train"
+def parse_speaker(path: Path) -> str:
+    """Return the speaker from the name of a word that is no digit, word_{speaker}-{index}.wav."""
+    return path.stem.removeprefix("word_").rpartition("-")[0]
 
 
 def is_synthetic(speaker: str) -> bool:
@@ -102,7 +101,6 @@ class Recordings:
         is_wanted: Callable[[str], bool] = lambda speaker: True,
     ):
         self.clips: dict[str, list[list[np.ndarray]]] = {}
-        self.others: list[np.ndarray] = []  # words that are no digits
         for path in sorted(
             path for folder in folders for path in Path(folder).glob("[0-9]_*_*.wav")
         ):
@@ -110,8 +108,11 @@ class Recordings:
             if choose_part(speaker, index) in parts and is_wanted(speaker):
                 clips = self.clips.setdefault(speaker, [[] for _ in DIGITS])
                 clips[digit].append(load_clip(path))
-        words = sorted(path for folder in folders for path in Path(folder).glob("word_*.wav"))
-        self.others = [load_clip(path) for path in words if choose_word_part(path) in parts]
+        self.others: dict[str, list[np.ndarray]] = {}  # words that are no digits
+        for path in sorted(path for folder in folders for path in Path(folder).glob("word_*.wav")):
+            speaker = parse_speaker(path)
+            if ("test" if speaker in SPEAKERS else "train") in parts:
+                self.others.setdefault(speaker, []).append(load_clip(path))
 
         self.check(", ".join(map(str, folders)), " or ".join(parts))
         self.people = [name for name in self.clips if not is_synthetic(name)]
@@ -153,6 +154,7 @@ class Conditions:
     tones: float = 0.0  # share of utterances with music or a machine in the background
     damage: float = 0.0  # share with each of: a large room, a codec, an overdriven microphone
     others: float = 0.0  # share of what has no digit that is other words, or music
+    plain: float = 0.0  # share of utterances that are one digit, with little done to it
 
 
 # No noise (clean=1): `nanos2t train` adds it.
@@ -183,6 +185,19 @@ def draw_utterance(
     if rng.random() < 0.25 * conditions.strength:
         x = limit_band(x, rng.uniform(20, 350), rng.uniform(2800, 4000))
     return audio.normalise(x.astype(np.float32))
+
+
+def draw_plain(recordings: Recordings, rng: np.random.Generator, conditions: Conditions) -> Item:
+    """Draw one digit alone, with or without silence on each side, and noise behind both."""
+    digit = int(rng.integers(10))
+    speaker = draw_speaker(recordings, rng, conditions)
+    speed = np.exp(rng.uniform(-conditions.speed, conditions.speed))
+    take = draw_take(speaker[digit], speed, rng, replace(conditions, background=0.0))
+    before, after = rng.uniform(0.0, 0.5, 2) * (rng.random(2) < 0.5)
+    x = np.concatenate([silence(before), take, silence(after)])
+    if rng.random() > conditions.clean:
+        x = x + draw_noise(len(x), rng) * 0.1 * 10 ** (-rng.uniform(*conditions.snr) / 20)
+    return (digit,), audio.normalise(x.astype(np.float32))
 
 
 def join_takes(
@@ -246,13 +261,20 @@ def draw_words(recordings: Recordings, rng: np.random.Generator) -> np.ndarray:
     parts = [silence(rng.uniform(0.0, 0.4))]
     for _ in range(rng.integers(1, 5)):
         if recordings.others and rng.random() < 0.85:
-            take = recordings.others[rng.integers(len(recordings.others))]
+            take = draw_other_word(recordings, rng)
         else:
             # Not nine, which is itself backwards.
             take = draw_any(recordings, rng, 9)[::-1]
         parts.append(change_voice(take, np.exp(rng.uniform(-0.2, 0.2))))
         parts.append(silence(rng.exponential(0.1)))
     return np.concatenate([*parts, silence(rng.uniform(0.0, 0.4))])
+
+
+def draw_other_word(recordings: Recordings, rng: np.random.Generator) -> np.ndarray:
+    """Draw a word that is no digit, from each speaker with the same probability: (L,)."""
+    speakers = [*recordings.others.values()]
+    words = speakers[rng.integers(len(speakers))]
+    return words[rng.integers(len(words))]
 
 
 def draw_any(recordings: Recordings, rng: np.random.Generator, num_digits: int = 10) -> np.ndarray:
@@ -266,8 +288,7 @@ def draw_crowd(samples: int, recordings: Recordings, rng: np.random.Generator) -
     """Draw people and voices who speak at once, and say no digit: (L,)."""
     takes = [draw_any(recordings, rng)[::-1] for _ in range(12)]
     if recordings.others:
-        indices = rng.integers(len(recordings.others), size=12)
-        takes += [recordings.others[i] for i in indices]
+        takes += [draw_other_word(recordings, rng) for _ in range(12)]
     return draw_babble(takes, samples, rng) * 0.1
 
 

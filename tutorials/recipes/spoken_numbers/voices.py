@@ -21,7 +21,14 @@ import soxr
 from accents import ACCENTS
 from disturbances import SENTENCES
 from neural_voices import KOKORO_WORDS, draw_kokoro, draw_piper
-from other_words import OTHER_WORDS, draw_dictionary_words, read_shouts, read_stamps
+from other_words import (
+    OTHER_WORDS,
+    draw_dictionary_words,
+    read_operators,
+    read_shouts,
+    read_stamps,
+    read_toys,
+)
 from prompts import read_other_prompts, read_prompts
 
 RATE = 8000
@@ -222,6 +229,8 @@ WORD_SOURCES = {
     "dictionary": speak_dictionary,
     "shouts": lambda seed, wav: read_shouts(),
     "stamps": lambda seed, wav: read_stamps(STAMP_WORDS, random.Random(f"{seed}/stamps")),
+    "toys": lambda seed, wav: read_toys(),
+    "operators": lambda seed, wav: read_operators(random.Random(f"{seed}/operators")),
     "prompts": lambda seed, wav: read_other_prompts(),
 }
 
