@@ -1,7 +1,7 @@
 """What a run resumes from: state.pt, written whole or not at all, and checked before it is used.
 
 state.pt is a dictionary: "module" (weights by name), "optimizer", "step" (how many are done),
-"best" (the best value so far of the metric that selects best/, by its name).
+"best" (the best value so far of what selects best/, by its name: "exact on dev.jsonl").
 """
 
 import json
@@ -10,7 +10,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -38,8 +38,8 @@ class RunState:
     output: Path
     save_model: Callable[[str, dict], None]
     steps_done: int = 0
-    best_value: float | None = None
     steps_saved: int = 0
+    best: dict[str, float] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -57,7 +57,7 @@ class RunState:
         restore_state(state, self.path, self.module, self.optimizer)
         self.steps_done = state["step"]
         self.steps_saved = state["step"]
-        self.best_value = state["best"].get(self.config.best)
+        self.best = state["best"]
         check_averaged(self.output, self.config, self.steps_done)
         if rank() == 0:
             trim_log(self.output / "log.jsonl", self.steps_done)
@@ -73,7 +73,7 @@ class RunState:
             "module": weights,
             "optimizer": optimizer_state,
             "step": self.steps_done,
-            "best": {self.config.best: self.best_value},
+            "best": self.best,
         }
         write_text(self.output / "train.json", render_config(self.config))
         # First the copy for the average: a run that dies before the state makes both again.
@@ -95,18 +95,22 @@ class RunState:
             )
 
     def save_if_best(self, metrics: dict[str, float]) -> None:
-        """Write the model "best" if the metric of `config.best` is finite and better than ever."""
+        """Write the model "best" if the metric of `config.best` is finite and better than ever
+        on these data.
+        """
         value = metrics.get(self.config.best)
         if value is None or not math.isfinite(value):
             return
-        if self.best_value is None:
+        name = f"{self.config.best} on {self.config.dev}"
+        best_value = self.best.get(name)
+        if best_value is None:
             is_better = True
         elif self.config.best == "exact":
-            is_better = value > self.best_value
+            is_better = value > best_value
         else:
-            is_better = value < self.best_value
+            is_better = value < best_value
         if is_better:
-            self.best_value = value
+            self.best = {name: value}
             weights, _ = collect_state(self.module, self.optimizer)
             self.save_model("best", weights)
 

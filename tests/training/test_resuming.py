@@ -260,18 +260,30 @@ def test_a_run_does_not_go_on_to_fewer_steps_or_with_other_weights(whole_run, tm
 def test_a_resumed_run_has_the_weight_decay_and_the_metric_that_are_asked_for(
     whole_run, tmp_path: Path
 ):
-    for name in "same", "more":
+    """With another metric, or on other data, the best model is chosen anew."""
+    config = whole_run[0]
+    other_dev = str(Path(config.dev).with_name("other.jsonl"))
+    shutil.copy(config.dev, other_dev)
+    changes = {
+        "same": {},
+        "metric": {"weight_decay": 50.0, "best": "dev_loss"},
+        "data": {"dev": other_dev},
+    }
+    best = {}
+    for name, change in changes.items():
         shutil.copytree(whole_run[1] / "run", tmp_path / name)
-        config = replace(whole_run[0], output=str(tmp_path / name), steps=13, average=1)
-        more = {"weight_decay": 50.0, "best": "dev_loss"} if name == "more" else {}
+        more = {"output": str(tmp_path / name), "steps": 13, "average": 1, **change}
         run_training(replace(config, **more), resumed=True)
-    states = [
-        torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("same", "more")
-    ]
-    assert [[*state["best"]] for state in states] == [["exact"], ["dev_loss"]]
-    actual = [group["weight_decay"] for group in states[1]["optimizer"]["param_groups"]]
-    assert actual == [50.0, 0.0]
-    assert distance(read_weights(tmp_path / "same"), read_weights(tmp_path / "more")) > 1e-5
+        state = torch.load(tmp_path / name / "state.pt", weights_only=True)
+        [best[name]] = state["best"]
+        if name == "metric":
+            decays = [group["weight_decay"] for group in state["optimizer"]["param_groups"]]
+    assert (
+        best["same"] == f"exact on {config.dev}" and best["metric"] == f"dev_loss on {config.dev}"
+    )
+    assert best["data"] == f"exact on {other_dev}"
+    assert decays == [50.0, 0.0]
+    assert distance(read_weights(tmp_path / "same"), read_weights(tmp_path / "metric")) > 1e-5
 
 
 def test_a_run_can_be_made_longer(tmp_path: Path):
