@@ -53,12 +53,15 @@ class Int8Linear(Int8Layer):
             quantised = torch._make_per_channel_quantized_tensor(rows, scale, zero_point, 0)
 
         self.packed = torch.ops.quantized.linear_prepack(quantised, bias)
+        # Without VNNI two products are added in 16 bits, for which only inputs of 7 bits are small
+        # enough.
+        self.reduce_range = not has_vnni()
         self.bias = None  # it is packed, too
         self.num_packed = weight.numel() + (0 if bias is None else bias.numel())
 
     def multiply(self, x: Tensor) -> Tensor:
         """Return the layer's result (..., O) for x (..., I)."""
-        y = torch.ops.quantized.linear_dynamic(x, self.packed)
+        y = torch.ops.quantized.linear_dynamic(x, self.packed, self.reduce_range)
         return y if self.activation is None else self.activation(y)
 
 
@@ -115,14 +118,19 @@ class Int8ManyRows(Int8Layer):
         self.pack(rows)
 
 
+def has_vnni() -> bool:
+    """Return whether the CPU has AVX-512's VNNI, which adds products of bytes in 32 bits."""
+    # An older torch does not know what the CPU can do.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_vnni"))
+
+
 def has_fast_bytes() -> bool:
     """Return whether Int8ManyRows is faster than Int8Linear: on a CPU with AVX-512 and its VNNI.
 
     On others it is slower, and sums of two products overflow.
     """
-    # An older torch does not know what the CPU can do.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return has_onednn() and bool(capabilities.get("avx512_vnni"))
+    return has_onednn() and has_vnni()
 
 
 def quantise_many(

@@ -24,6 +24,12 @@ def has_onednn() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
+def has_bfloat16() -> bool:
+    """Return whether oneDNN multiplies bfloat16 on this CPU, as with AVX-512."""
+    name = "_is_mkldnn_bf16_supported"
+    return has_onednn() and hasattr(torch.ops.mkldnn, name) and getattr(torch.ops.mkldnn, name)()
+
+
 def is_supported(x: Tensor, weight: Tensor, min_rows: int = 1) -> bool:
     """Return whether `linear_onednn` can be used: without gradients, in float32, on a CPU.
 

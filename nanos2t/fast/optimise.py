@@ -26,8 +26,8 @@ def optimise_model(
     """Replace the modules of `model` by fast ones, in place, and return it, for results only.
 
     dtype: what to convert the weights to. torch.int8 quantises them: the model can then be neither
-    saved nor trained. float32 and bfloat16 on a CPU are multiplied by oneDNN, if torch has it: the
-    model cannot be trained. Any other dtype or device leaves the core's modules.
+    saved nor trained. float32 on a CPU is multiplied by oneDNN, if torch has it, and so is bfloat16
+    if the CPU can: the model cannot be trained. All else leaves the core's modules.
     """
     if dtype == torch.int8:
         convert_weights(model, torch.float32)

@@ -12,15 +12,17 @@ from torch.nn import functional as F
 
 from nanos2t.fast.frozen import ADVICE, FrozenLayer
 from nanos2t.fast.memory import release_pages
-from nanos2t.fast.onednn import has_onednn, linear_onednn, pack_weight
+from nanos2t.fast.onednn import has_bfloat16, has_onednn, linear_onednn, pack_weight
 from nanos2t.fast.windows import flatten_weight, unflatten_weight
-
-PACKED_DTYPES = (torch.float32, torch.bfloat16)
 
 
 def can_pack(weight: Tensor) -> bool:
     """Return whether weights of this dtype on this device can be packed."""
-    return has_onednn() and weight.device.type == "cpu" and weight.dtype in PACKED_DTYPES
+    if weight.device.type != "cpu":
+        return False
+    if weight.dtype == torch.bfloat16:
+        return has_bfloat16()
+    return weight.dtype == torch.float32 and has_onednn()
 
 
 class FastLinear(FrozenLayer):
@@ -44,8 +46,8 @@ class FastLinear(FrozenLayer):
         weight = layer.weight.detach()  # (O, I), or (O, I, K) of a convolution
         if not can_pack(weight):
             raise ValueError(
-                f"a fast model is float32 or bfloat16 on the CPU, found {weight.dtype} on "
-                f"{weight.device}: {ADVICE}"
+                "a fast model is float32 on the CPU, or bfloat16 on one with AVX-512, found "
+                f"{weight.dtype} on {weight.device}: {ADVICE}"
             )
         self.register_parameter("bias", layer.bias)
         self.weight_shape = weight.shape

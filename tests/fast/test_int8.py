@@ -12,8 +12,16 @@ from helpers.fast_pair import RATE, relative_error, vary_sample
 from torch import nn
 
 import nanos2t
+from nanos2t.fast import int8
 from nanos2t.fast.dtypes import has_int8
-from nanos2t.fast.int8 import Int8Conv, Int8Layer, Int8Linear, Int8ManyRows, has_fast_bytes
+from nanos2t.fast.int8 import (
+    Int8Conv,
+    Int8Layer,
+    Int8Linear,
+    Int8ManyRows,
+    has_fast_bytes,
+    has_vnni,
+)
 from nanos2t.fast.onednn import has_onednn
 from nanos2t.transcription.loading import BUNDLED
 from nanos2t.transcription.transcriber import SpeechToText
@@ -39,6 +47,17 @@ def test_a_linear_layer(shape: tuple, bias: bool, layer_class: type):
     size = x.abs() @ linear.weight.abs().T  # of the terms that are summed
     assert ((result - expected).abs() < 0.03 * size).all()
     assert not torch.equal(result, expected)
+
+
+@pytest.mark.parametrize("has_vnni", [has_vnni(), False])
+@torch.no_grad()
+def test_sums_of_large_products_do_not_overflow(monkeypatch, has_vnni: bool):
+    """Without VNNI two products are added in 16 bits: 2 * 255 * 127 is too large for them."""
+    monkeypatch.setattr(int8, "has_vnni", lambda: has_vnni)
+    x = torch.ones(3, 256)
+    x[:, 0] = -0.01  # so that 1 becomes the largest byte
+    result = Int8Linear(torch.ones(8, 256), None)(x)
+    assert (result - x.sum(1)[:, None]).abs().max() < 2
 
 
 @pytest.mark.parametrize("activation", [None, nn.GELU(), nn.GELU("tanh"), nn.ReLU(), nn.Tanh()])

@@ -5,11 +5,19 @@ import copy
 
 import pytest
 import torch
-from helpers.fast_pair import RATE, build_model, make_batch, relative_error, vary_sample
+from helpers.fast_pair import (
+    FAST_DTYPES,
+    RATE,
+    build_model,
+    make_batch,
+    needs_bfloat16,
+    relative_error,
+    vary_sample,
+)
 
 import nanos2t
 from nanos2t.decoder import Head
-from nanos2t.fast import onednn
+from nanos2t.fast import onednn, packed
 from nanos2t.fast.feature_encoder import FastConvLayer, FoldedConvLayer
 from nanos2t.fast.onednn import FastHead, multiply_from_left
 from nanos2t.fast.optimise import optimise_model
@@ -79,7 +87,7 @@ def test_encoders_of_other_families(family: str):
     assert len(small.generate(values, mask, **options)) == len(tokens)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", FAST_DTYPES)
 def test_a_fast_model_has_the_names_the_weights_and_the_mode_of_the_core(dtype: torch.dtype):
     """Bit for bit, before and after the first products, whose weights may be packed there."""
     for mode in False, True:
@@ -143,7 +151,7 @@ def test_training_is_refused(family: str | None):
     assert relative_error(b, a) < 1e-5
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", FAST_DTYPES)
 @torch.no_grad()
 def test_new_weights_are_used_at_once(dtype: torch.dtype):
     """Loaded, changed in place where they are not packed, or converted: nothing old is left."""
@@ -195,6 +203,7 @@ def test_wrong_weights_are_refused_as_by_the_core():
             fast.load_state_dict(content)
 
 
+@needs_bfloat16
 def test_bfloat16_is_near_the_core():
     plain = build_model()
     fast = optimise_model(copy.deepcopy(plain), torch.bfloat16)
@@ -207,7 +216,7 @@ def test_bfloat16_is_near_the_core():
     assert 0 < error < 2 * relative_error(core.float(), expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", FAST_DTYPES)
 @pytest.mark.parametrize("num_beams", [1, 3])
 def test_the_head_is_multiplied_from_the_left_in_bfloat16(monkeypatch, dtype, num_beams: int):
     """Within a whole model: once for each new token, with all beams as rows, and nowhere else."""
@@ -245,6 +254,22 @@ def test_load_speeds_up_and_the_core_does_not():
 
     for dtype in torch.float32, torch.bfloat16, torch.float64:
         assert nanos2t.load(fast=True, dtype=dtype).model.dtype == dtype
+
+
+def test_bfloat16_is_the_core_where_the_cpu_cannot_multiply_it(monkeypatch):
+    monkeypatch.setattr(packed, "has_bfloat16", lambda: False)
+    plain = build_model().bfloat16()
+    fast = optimise_model(copy.deepcopy(plain))
+    assert type(fast.decoder.head) is Head
+    values, mask, labels = make_batch()
+    with torch.no_grad():
+        a, b = (model(values.bfloat16(), mask, labels).logits for model in (plain, fast))
+    assert torch.equal(a, b)
+
+    # A fast model is not converted to it later.
+    fast = optimise_model(build_model())
+    with pytest.raises(ValueError, match=r"or bfloat16 on .* AVX-512, found torch\.bfloat16"):
+        fast.bfloat16()
 
 
 def test_without_onednn_nothing_changes(monkeypatch):

@@ -3,17 +3,22 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 import nanos2t
 from helpers.pairs import spread_
 from nanos2t.decoder import DecoderConfig
+from nanos2t.fast.onednn import has_bfloat16
 from nanos2t.generation_config import GenerationConfig
 from nanos2t.model import IGNORED, SpeechEncoderDecoder
 from nanos2t.transcription.loading import BUNDLED
 from nanos2t.wav2vec2 import EncoderConfig
 
 RATE = 8000  # of the bundled model
+
+needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="not for this CPU")
+FAST_DTYPES = [torch.float32, pytest.param(torch.bfloat16, marks=needs_bfloat16)]
 
 
 def relative_error(result: torch.Tensor, expected: torch.Tensor) -> float:
