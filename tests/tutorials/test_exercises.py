@@ -109,7 +109,7 @@ def test_keys_are_up_to_date(exercise):
         for sentence, cases in answers.items():
             assert known[sentence].keys() == answers[""].keys()
             for case, found in (answers[""] | cases).items():
-                assert answer_distance(known[sentence][case], found) < 1e-6, (sentence, case)
+                assert answer_distance(known[sentence][case], found) < make.SAME, (sentence, case)
 
 
 @each
