@@ -436,7 +436,7 @@ COMMANDS = [
     Mistake("cli/main.py", "return INTERRUPTED", "return 0", "cli/test_main.py::test_interrupted"),
     Mistake(
         "cli/main.py",
-        "signal.signal(signal.SIGTERM, handler)",
+        "signal.signal(number, handler)",
         "pass",
         "cli/test_reliability.py::test_stopped_at_some_moment",
     ),

@@ -39,6 +39,11 @@ from nanos2t.cli.console import (
     write_stdout,
 )
 
+# Ctrl-C, `kill`, and a terminal that is closed; Windows has no signal for that.
+STOP_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
 # What was interrupted has so much time to end, before it is interrupted once more.
 SECONDS_TO_END = 1.0
 
@@ -95,6 +100,9 @@ class Interruption:
         self.received = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        # A terminal that is closed may send more than one, from the shell and from the system.
+        if self.received and number not in (signal.SIGINT, signal.SIGTERM):
+            return
         self.received = True
         if not self.waits_for_import(frame):
             self.set_alarm(SECONDS_TO_END)
@@ -181,20 +189,20 @@ def report_error(error: Exception) -> int:
 
 @contextmanager
 def terminable(handler: Interruption) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop the program, unless it was started to ignore Ctrl-C."""
+    """Let the STOP_SIGNALS stop the program, but for those that it was started to ignore."""
     # Python allows only the main thread to set a handler.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     former_handlers = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in STOP_SIGNALS:
         # None is a handler that was not set from Python.
         former_handlers[number] = signal.getsignal(number) or signal.SIG_DFL
     try:
-        signal.signal(signal.SIGTERM, handler)
-        if former_handlers[signal.SIGINT] != signal.SIG_IGN:
-            signal.signal(signal.SIGINT, handler)
+        for number, former_handler in former_handlers.items():
+            if former_handler != signal.SIG_IGN:
+                signal.signal(number, handler)
         yield
     finally:
         handler.clear_alarm()

@@ -41,6 +41,11 @@ log = logging.getLogger("nanos2t")
 
 LOG_EVERY = 10  # steps between lines of log.jsonl
 
+# Ctrl-C, `kill`, and a terminal that is closed; Windows has no signal for that.
+STOP_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
+
 
 @dataclass
 class Progress:
@@ -70,9 +75,9 @@ def train(
     `save_model(name, weights)` is called for "last" with each state, and for "best" when
     `config.best` improves.
 
-    At the first Ctrl-C or SIGTERM all processes finish the step, save it and raise
-    KeyboardInterrupt. Raises ValueError for a gradient, or weights after a step, that are not
-    finite: the last saved state is kept.
+    At the first Ctrl-C or SIGTERM, or when the terminal is closed, all processes finish the step,
+    save it and raise KeyboardInterrupt. Raises ValueError for a gradient, or weights after a step,
+    that are not finite: the last saved state is kept.
     """
     progress = progress or Progress()
     output.mkdir(parents=True, exist_ok=True)
@@ -186,21 +191,22 @@ def choose_precision(module: nn.Module, config: TrainConfig) -> Iterator[None]:
 
 @contextmanager
 def catch_stop_signals() -> Iterator[list[int]]:
-    """Collect the first Ctrl-C or SIGTERM in the list; raise KeyboardInterrupt at the second.
+    """Collect the first of the STOP_SIGNALS in the list; raise KeyboardInterrupt at the second.
 
-    A program that was started to ignore them, as in the background of a script, ignores them.
+    A terminal that is closed may send more than one, from the shell and from the system. A program
+    that was started to ignore a signal, as in the background of a script, ignores it.
     """
     received: list[int] = []
 
     def receive(number: int, _: object) -> None:
-        if received:
+        if received and number in (signal.SIGINT, signal.SIGTERM):
             raise KeyboardInterrupt
         received.append(number)
 
     # Python lets only the main thread handle signals.
     previous = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in STOP_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
                 previous[number] = signal.signal(number, receive)
     try:

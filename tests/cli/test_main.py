@@ -79,12 +79,12 @@ def test_help(capsys, no_model, line: str):
     assert err == "" and out.startswith(("usage: nanos2t", f"nanos2t {nanos2t.__version__}\n"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", cli.STOP_SIGNALS)
 def test_interrupted(run, stt, clips, monkeypatch, number):
     """What is finished stays, on stdout and in files; the handlers are as before."""
-    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # else it may be ignored
+    usual = signal.signal(number, signal.default_int_handler)  # else it may be ignored
     search = SpeechToText.transcribe_batch
-    before = [signal.getsignal(number) for number in (2, 15)]
+    before = [signal.getsignal(number) for number in cli.STOP_SIGNALS]
     calls = []
 
     def stop(self, *arguments):
@@ -98,8 +98,35 @@ def test_interrupted(run, stt, clips, monkeypatch, number):
     assert (code, err) == (130, ["nanos2t: interrupted"])
     assert out == [str(stt.transcribe(name)) for name in clips[:2]]
     assert sorted(os.listdir("out")) == ["a.txt", "b.txt"]
-    assert [signal.getsignal(number) for number in (2, 15)] == before
-    signal.signal(signal.SIGINT, usual)
+    assert [signal.getsignal(number) for number in cli.STOP_SIGNALS] == before
+    signal.signal(number, usual)
+
+
+@pytest.mark.parametrize("number", cli.STOP_SIGNALS)
+def test_signals_that_are_ignored_stay_so(run, clips, monkeypatch, number):
+    """As nohup does with the signal of a closed terminal, and a script with Ctrl-C."""
+    usual = signal.signal(number, signal.SIG_IGN)
+    search = SpeechToText.transcribe_batch
+
+    def go_on(self, *arguments):
+        os.kill(os.getpid(), number)
+        return search(self, *arguments)
+
+    monkeypatch.setattr(SpeechToText, "transcribe_batch", go_on)
+    code, out, err = run("transcribe", *clips)
+    assert (code, len(out), err) == (0, len(clips), [])
+    assert signal.signal(number, usual) == signal.SIG_IGN
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP, which Windows lacks")
+def test_a_closed_terminal_may_send_more_than_one_signal():
+    interruption = cli.Interruption()
+    with pytest.raises(KeyboardInterrupt):
+        interruption(signal.SIGHUP, None)
+    interruption(signal.SIGHUP, None)
+    with pytest.raises(KeyboardInterrupt):
+        interruption(signal.SIGINT, None)
+    interruption.clear_alarm()
 
 
 def test_in_another_thread(model, clips):

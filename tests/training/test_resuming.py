@@ -3,6 +3,8 @@
 
 import errno
 import json
+import os
+import select
 import shutil
 import signal
 import subprocess
@@ -22,7 +24,8 @@ from nanos2t.training.config import TrainConfig
 from nanos2t.training.run import run_training
 
 PROGRAM = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from nanos2t.cli import main as cli
 from nanos2t.training import loop
 
@@ -70,7 +73,7 @@ def test_a_run_that_is_killed_and_resumed_ends_in_the_same_bits(whole_run, step,
     assert read_losses(tmp_path / "run") == read_losses(whole_run[1] / "run")
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_a_run_that_is_asked_to_stop_saves_its_step(whole_run, name, tmp_path: Path):
     config = tiny_run(tmp_path, average=2, workers=1)
     done = train_with_signal(config, 6, getattr(signal, name))
@@ -80,6 +83,51 @@ def test_a_run_that_is_asked_to_stop_saves_its_step(whole_run, name, tmp_path: P
     assert cli.main(["train", "--resume", str(tmp_path / "run")]) == 0
     names = ("last", "best", "average")
     assert_same_models(whole_run[1] / "run", tmp_path / "run", names)
+
+
+TERMINAL = """
+import fcntl, signal, sys, termios, time
+from pathlib import Path
+from nanos2t.cli import main as cli
+from nanos2t.training import loop
+
+fcntl.ioctl(2, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+train_step = loop.train_step
+
+def train_step_and_wait(module, optimizer, losses_of, config, step, progress):
+    loss = train_step(module, optimizer, losses_of, config, step, progress)
+    if step == 6:
+        Path("waits").touch()
+        time.sleep(1.0)
+        signal.raise_signal(signal.SIGHUP)
+    return loss
+
+loop.train_step = train_step_and_wait
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def test_a_run_whose_terminal_is_closed_saves_its_step(whole_run, tmp_path: Path):
+    """The signal comes to its workers, too, and twice; then nothing can be written to stderr."""
+    pty = pytest.importorskip("pty", reason="needs terminals as Unix has them")
+    config = tiny_run(tmp_path, average=2, workers=1)
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-c", TERMINAL, *command_line(config)]
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, cwd=tmp_path
+    )
+    os.close(theirs)
+    while not (tmp_path / "waits").exists():
+        assert process.poll() is None
+        if select.select([ours], [], [], 0.1)[0]:
+            os.read(ours, 100_000)
+    os.close(ours)
+
+    assert process.wait() == console.INTERRUPTED
+    assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 7
+    assert cli.main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert_same_models(whole_run[1] / "run", tmp_path / "run", ("last", "best", "average"))
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(whole_run, tmp_path: Path, monkeypatch):
