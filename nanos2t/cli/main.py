@@ -175,16 +175,33 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def report_error(error: Exception) -> int:
-    """Write the line of a CommandError, and return its exit code. Other errors are raised."""
+    """Write the line of an error that a user can cause, and return its exit code; raise others."""
     unwritten = explain_unwritten(error)
     if unwritten:
         log_stderr(unwritten)
+        return FAILED
+    if isinstance(error, ModuleNotFoundError):
+        log_stderr(explain_missing(error))
         return FAILED
     if not isinstance(error, CommandError):
         raise error
     if str(error):
         log_stderr(error)
     return error.code
+
+
+def explain_missing(error: ModuleNotFoundError) -> str:
+    """Return a sentence about a package that is not installed. Raises the error for a file of ours.
+
+    Whoever runs a checkout without its virtual environment has none of them.
+    """
+    package = (error.name or "").partition(".")[0]
+    if package in ("", "nanos2t"):
+        raise error
+    return (
+        f"{package} is not installed for {sys.executable}, which nanos2t needs: activate its "
+        "virtual environment, or install nanos2t as its README says"
+    )
 
 
 @contextmanager

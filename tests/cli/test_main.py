@@ -3,6 +3,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -127,6 +128,21 @@ def test_a_closed_terminal_may_send_more_than_one_signal():
     with pytest.raises(KeyboardInterrupt):
         interruption(signal.SIGINT, None)
     interruption.clear_alarm()
+
+
+@pytest.mark.parametrize("line", ["demo", "info", "transcribe a.wav", "align a.wav one"])
+def test_in_a_checkout_without_its_virtual_environment(line: str):
+    """Python finds none of the packages that nanos2t needs (-S): one line, no traceback."""
+    process = python("-S", "-m", "nanos2t", *line.split())
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, out, err.count(b"\n")) == (1, b"", 1)
+    assert b" is not installed for " in err and b"virtual environment" in err
+
+
+def test_a_missing_file_of_the_package_is_not_the_users_fault(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nanos2t.transcription.loading", None)
+    with pytest.raises(ModuleNotFoundError, match="nanos2t.transcription.loading"):
+        run("info")
 
 
 def test_in_another_thread(model, clips):
