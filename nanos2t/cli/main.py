@@ -89,6 +89,17 @@ def refuse_words(command: str, words: list[str]) -> NoReturn:
     raise CommandError(f"{message} (nanos2t {command} --help tells more)", USAGE)
 
 
+def check_current_folder() -> None:
+    """Raise CommandError if the current folder was deleted: torch could not be loaded there."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise CommandError(
+            f"the current folder: {error.strerror}, expected one that exists: go to another one",
+            USAGE,
+        ) from None
+
+
 class Interruption:
     """A handler of signals that remembers whether one came, and raises KeyboardInterrupt.
 
@@ -163,6 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
                 train.add_config_changes(options, unknown)
             elif unknown:
                 refuse_words(options.command, unknown)
+            check_current_folder()
             return options.run(options)
     except KeyboardInterrupt:
         pass

@@ -139,6 +139,18 @@ def test_in_a_checkout_without_its_virtual_environment(line: str):
     assert b" is not installed for " in err and b"virtual environment" in err
 
 
+def test_in_a_folder_that_was_deleted(clips):
+    """torch would end the program there."""
+    program = (
+        "import os, sys; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone');"
+        "from nanos2t.cli import main as cli; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    process = python("-c", program, "transcribe", os.path.abspath(clips[0]))
+    out, err = process.communicate(timeout=300)
+    assert (process.returncode, out) == (2, b"")
+    assert err.startswith(b"nanos2t: the current folder: No such file") and err.count(b"\n") == 1
+
+
 def test_a_missing_file_of_the_package_is_not_the_users_fault(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "nanos2t.transcription.loading", None)
     with pytest.raises(ModuleNotFoundError, match="nanos2t.transcription.loading"):
