@@ -8,7 +8,14 @@ from nanos2t.cli.options import list_files
 from nanos2t.files import check_outputs
 from nanos2t.training import config as train_config
 
-RUN_FILES = ("train.json", "skipped.txt", "log.jsonl", "state.pt", "run.lock")
+RUN_FILES = (
+    "train.json",
+    "skipped.txt",
+    "manifests.json",
+    "log.jsonl",
+    "state.pt",
+    "run.lock",
+)
 
 
 def add_command(commands) -> None:

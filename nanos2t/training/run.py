@@ -4,10 +4,11 @@
         -> TrainingModule, LossStream -> train -> the models best/, last/ and average/
 
 Beside the models, the folder of a run holds train.json (the config), the files of the tokenizer,
-skipped.txt (what was not trained on), log.jsonl (metrics), state.pt (see state.py) and, while
-the run goes on, run.lock.
+skipped.txt (what was not trained on), manifests.json (checksums of their items), log.jsonl
+(metrics), state.pt (see state.py) and, while the run goes on, run.lock.
 """
 
+import hashlib
 import logging
 import os
 from contextlib import nullcontext
@@ -18,7 +19,7 @@ from pathlib import Path
 from torch import distributed
 
 from nanos2t.fast.positional_conv import replace_positions
-from nanos2t.files import write_text
+from nanos2t.files import format_json, read_json, write_text
 from nanos2t.model import SpeechEncoderDecoder
 from nanos2t.training.config import TrainConfig, check_options, render_config
 from nanos2t.training.distributed import join_processes, rank, world_size, wrap_distributed
@@ -75,6 +76,10 @@ def train_on_manifest(config: TrainConfig, device: str, resumed: bool) -> None:
         skipped += dev_skipped
     if rank() == 0:
         list_skipped(output / "skipped.txt", skipped)
+        items = {config.train: train_items}
+        if config.dev:
+            items[config.dev] = dev_items
+        note_manifests(output / "manifests.json", items)
 
     # The loop, and what it calls
     configure_model(stt.model, config, train_examples)
@@ -165,7 +170,7 @@ def create_run_folder(config: TrainConfig, output: Path) -> None:
         raise ValueError(f"{output}: not empty, expected a new folder for the run")
 
     # A run that died before its first state may have left some files.
-    for name in ("skipped.txt", *PROCESSOR_FILES):
+    for name in ("skipped.txt", "manifests.json", *PROCESSOR_FILES):
         (output / name).unlink(missing_ok=True)
     write_text(output / "train.json", render_config(config))
 
@@ -213,6 +218,23 @@ def list_skipped(path: Path, lines: list[str]) -> None:
         previous = path.read_text("utf-8").splitlines(keepends=True)
         lines = lines + [line for line in previous if ": damaged, skipped: " in line]
     write_text(path, "".join(dict.fromkeys(lines)))
+
+
+def note_manifests(path: Path, manifests: dict[str, list[Item]]) -> None:
+    """Write the checksums of the items in manifests, and warn of those that have changed.
+
+    A run that is resumed plans its batches from the items that are there now.
+    """
+    noted = read_json(path) if path.exists() else {}
+    checksums = {}
+    for name, items in manifests.items():
+        text = "\n".join(map(repr, items))
+        checksums[name] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        if noted.get(name, checksums[name]) != checksums[name]:
+            log.warning(
+                "%s: it has changed since the run began, which goes on with what it has now", name
+            )
+    write_text(path, format_json(checksums))
 
 
 def configure_model(

@@ -339,3 +339,32 @@ def test_a_run_can_be_made_longer(tmp_path: Path):
     assert cli.main(["train", "--resume", str(tmp_path / "run"), "--steps", "6"]) == 0
     assert json.loads((tmp_path / "run" / "train.json").read_text())["steps"] == 6
     assert torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] == 6
+
+
+@pytest.mark.parametrize("change", ["a text", "a line less", "other recordings", "spaces", "none"])
+def test_a_run_that_is_resumed_warns_of_a_manifest_that_has_changed(
+    change: str, tmp_path: Path, caplog
+):
+    config = tiny_run(tmp_path)
+    run_training(replace(config, steps=4))
+    path = Path(config.train)
+    lines = path.read_text().splitlines(keepends=True)
+    changed = {
+        "a text": [lines[0].replace('"text": "', '"text": "a '), *lines[1:]],
+        "a line less": lines[:-1],
+        "other recordings": [lines[0].replace("0.wav", "1.wav"), *lines[1:]],
+        "spaces": ["\n", *(line.replace(": ", ":  ") for line in lines)],
+        "none": lines,
+    }
+    path.write_text("".join(changed[change]))
+
+    warning = f"{path}: it has changed since the run began"
+    run_training(replace(config, steps=5), resumed=True)
+    assert caplog.text.count(warning) == (change not in ("spaces", "none"))
+
+    # It is told once. Another manifest that is asked for is no surprise.
+    caplog.clear()
+    run_training(replace(config, steps=6), resumed=True)
+    shutil.copy(path, path.with_name("b.jsonl"))
+    run_training(replace(config, train=str(path.with_name("b.jsonl")), steps=7), resumed=True)
+    assert "has changed" not in caplog.text
