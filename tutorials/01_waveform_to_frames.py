@@ -312,10 +312,10 @@ plt.show()
 # 2. Going back from one number: 3, 7, 15, 31, 63, 127, and (127 - 1) * 5 + 10 = 640 samples. The
 #    strides are the same, so there is still a frame for every 320 samples, and neighbours share
 #    half of what they see.
-# 3. Cut off its end: 12 of its 16 frames are still "seven". With 11 to 9 it writes "two", with 8
-#    and 7 "zero", with 6 nothing; with 5 to 3 "seven" again, though little more than the "s" is
-#    left, and with 2 nothing at all. There is no sharp border: half a word is like more than one
-#    word, and the model has only ten to choose from.
+# 3. Cut off its end: 12 of its 16 frames are still "seven". With 11 to 6 it writes "two"; with 5 to
+#    3 "seven" again, though little more than the "s" is left, and with 2 nothing at all. There is
+#    no sharp border: half a word is like more than one word, and the model has only ten to choose
+#    from.
 #
 # </details>
 #
