@@ -284,9 +284,10 @@ assert wrong > 0.1
 #    one, nearly (their correlation is 0.97): to a convolution of 50 ms, a vowel is a vowel in both
 #    directions. After the last block it is 0.85: the order of the sounds has begun to matter. The
 #    model writes nothing.
-# 2. With any one of the five blocks taken out it writes "two four seven". No block is needed for
-#    this clean recording, since each adds only a little to what is there. It shows, too, how little
-#    one right text proves: lesson 9 has faults that no text shows.
+# 2. With any one of the five blocks taken out it writes "two four seven": each adds only a little
+#    to what is there. Written as a number in English, it needs the last block: without block 4 it
+#    is "two thousand, four hundred and seventy-seven", without any of the others it is right. So
+#    one right text proves little: lesson 9 has faults that no text shows.
 # 3. Of 315 million numbers, 4.2 million are in the convolutions, 302 million in the 24 blocks, 8.4
 #    million in the positional convolution, 0.5 million in the projection. Yet the convolutions work
 #    on far more places in time than the blocks do.
