@@ -192,7 +192,7 @@ for stack in stacks.values():
 # ## Try
 #
 # 1. Give the bundled decoder a memory of zeros (`stt.model.generate_from_memory`). What does it
-#    write, and how sure is it of its first words? That is what it knows of numbers alone.
+#    write, and how likely are its first words? That is what it knows of numbers alone.
 # 2. Change one knob of the bundled decoder and load the same weights into it: `embed_scale` 2, a
 #    `position_offset` of 1, `norm_eps` 0.1. Which of them still write the right text?
 # 3. Draw the sizes again with an `init_std` of 0.02, as new models have it. What is left of the
@@ -200,13 +200,12 @@ for stack in stacks.values():
 #
 # <details><summary>Answers</summary>
 #
-# 1. It writes "three six", and is sure of nothing: the first word is "three" with 0.13, "six" with
-#    0.13, "five" with 0.11, nearly as if it threw a die. (English has "six" with 0.17.) So it knows
-#    that digits come, and not which.
-# 2. All three write the right number in English and in German. As it is spoken, the offset makes
-#    "two seven" of it, and the two others are right again. A test that reads one text may pass all
-#    of these mistakes. Lesson 9 shows how to find them.
-# 3. GPT-2's vectors begin at 0.4 and grow to 5.6, fourteenfold; mBART's only from 13.9 to 14.8,
+# 1. It writes nothing, and is not sure of that: the text ends at once with 0.18, the first word is
+#    "six" with 0.13, "two" with 0.12, "three" with 0.11, nearly as if it threw a die. (In English
+#    the end has 0.27, "six" 0.14.) So it knows that digits come, if anything, and not which.
+# 2. All three write the right text, as it is spoken, in English and in German. A test that reads
+#    one text passes all of these mistakes. Lesson 9 shows how to find them.
+# 3. GPT-2's vectors begin at 0.4 and grow to 6.2, sixteenfold; mBART's only from 13.9 to 14.8,
 #    since its embeddings are multiplied by sqrt(192) and normalised, and what a new block adds is
 #    small beside them. A new model of this kind hardly does anything yet: it passes its input on.
 #
