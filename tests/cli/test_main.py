@@ -153,6 +153,7 @@ def test_in_a_folder_that_was_deleted(clips):
 
 def test_a_missing_file_of_the_package_is_not_the_users_fault(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "nanos2t.transcription.loading", None)
+    monkeypatch.delattr("nanos2t.transcription.loading", raising=False)  # of an earlier import
     with pytest.raises(ModuleNotFoundError, match="nanos2t.transcription.loading"):
         run("info")
 
