@@ -297,7 +297,7 @@ assert min(ratios) > 10
 
 # %% [markdown]
 # *What to look at: the scale, which goes in steps of ten. The orange bars are all of a similar
-# size, between 0.5 and 8, in the first convolution as in the head: what each block adds to, rather
+# size, between 1 and 8, in the first convolution as in the head: what each block adds to, rather
 # than replaces (lesson 2), the gradient can pass.*
 #
 # Two things are exactly as the other lessons say. The bias of the keys gets no gradient, because it
@@ -389,13 +389,13 @@ assert abs(slope - change) < 1e-5
 #    if "four" had been there. Left out, "two" and then "seven": it expects "seven" once more, if
 #    less surely. It counts what was written, and listens there.
 # 2. Not ignored, the language costs 13 or more in all nine. Ignored, "verbatim" costs next to
-#    nothing, and the others between 3 (Italian) and 6 (English): told to write German, the model
+#    nothing, and the others between 3 (Spanish) and 7 (English): told to write German, the model
 #    would not begin with "two". English expects "two hundred", so its first label is cheap, and the
-#    second costs more than 11.
-# 3. A rate of 0.001 takes a little off the loss, and 0.03 nearly all of it: the model then writes
-#    "two five seven". With 0.1 the loss is higher again, and the model writes "five" three times or
-#    more. With 10 it rises to hundreds, and it writes "five" without an end. The gradient promises
-#    nothing about long steps.
+#    second costs about 15.
+# 3. A rate of 0.001 takes a little off the loss, and 0.05 nearly all of it: the model then writes
+#    "two five seven". With 0.1 the loss is nearly as high as before, and the model writes "five"
+#    four times. With 10 it rises to hundreds, and it writes "five" without an end. The gradient
+#    promises nothing about long steps.
 #
 # </details>
 #

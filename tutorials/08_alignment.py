@@ -189,8 +189,8 @@ for (word, (start, stop)), found in zip(words.items(), times):
     assert abs(found[0] - start) < 0.1 and found[0] < stop and found[1] > start
 
 # %% [markdown]
-# *What to look at: the path goes through the dark cells, and each coloured span covers its word in
-# the waveform.*
+# *What to look at: the path goes through the dark cells, and each coloured span lies on its word
+# in the waveform.*
 #
 # ## Where the path must not be walked
 #
@@ -257,14 +257,14 @@ assert aligned.has_peak[[0, 2, 4]].all() and not aligned.has_peak[5]
 #
 # <details><summary>Answers</summary>
 #
-# 1. Danish, "tohundrede og syvogfyrre", goes to "seven" with "syv" and back to "four" with "og f",
+# 1. Danish, "tohundrede og syvogfyrre", goes to "seven" with "syv" and back to "four" with "ogf",
 #    as German and Dutch do. French and Italian go forward: "deux" at "two", "quar" or "qua" at
-#    "four", "sept" or "sette" at "seven". What the sound does not contain ("hundrede", "cent",
-#    "ante-") mostly has no peak.
+#    "four", "sept" or "sette" at "seven". What the sound does not contain ("hundrede", "cent")
+#    often has no peak.
 # 2. It finds "five" from 1.0 to 1.5 s, exactly where "four" is: asked for a second digit, it looks
 #    at the second word. The times say nothing against it. The probability does: it is below 0.01,
 #    and more than 0.98 for "two" and "seven".
-# 3. Head 1 of layer 0 looks one word ahead: "two" would begin at 1.2 s, which is in "four", and
+# 3. Head 1 of layer 0 looks one word ahead: "two" would begin at 1.1 s, which is in "four", and
 #    "four" at 2.0 s, with "seven".
 #
 # </details>
