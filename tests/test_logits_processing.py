@@ -6,7 +6,7 @@ from math import exp, inf
 import pytest
 import torch
 from helpers.search_scripts import CONFIG
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -88,6 +88,9 @@ def banned(scores: Tensor) -> list[set[int]]:
 
 @settings(max_examples=150, deadline=None)
 @given(rows_of_tokens, st.integers(0, 5))
+@example([[2, 2, 2], [2, 1, 2]], 3)  # rows as long as an n-gram: rarely drawn
+@example([[2, 2], [2, 1]], 3)
+@example([[2], [3]], 1)
 def test_ban_repeats_is_the_naive_one(rows, size):
     want = [set() for _ in rows]
     for i, row in enumerate(rows):
@@ -103,6 +106,8 @@ def test_ban_repeats_is_the_naive_one(rows, size):
 
 @settings(max_examples=150, deadline=None)
 @given(rows_of_tokens, lists_of_words)
+@example([[2, 1], [1, 2]], [[2, 1, 3], [3, 2, 1, 0]])  # rows one token shorter than a word, and two
+@example([[2], [3]], [[1], [3, 2]])
 def test_ban_words_is_the_naive_one(rows, words):
     want = [
         {token for token in range(4) for word in words if [*row, token][-len(word) :] == word}
