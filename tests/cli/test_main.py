@@ -80,6 +80,11 @@ def test_help(capsys, no_model, line: str):
     assert err == "" and out.startswith(("usage: nanos2t", f"nanos2t {nanos2t.__version__}\n"))
 
 
+def test_the_signals_that_stop_a_command():
+    names = {"SIGINT", "SIGTERM", "SIGHUP"} & set(dir(signal))  # Windows lacks the last
+    assert {number.name for number in cli.STOP_SIGNALS} == names
+
+
 @pytest.mark.parametrize("number", cli.STOP_SIGNALS)
 def test_interrupted(run, stt, clips, monkeypatch, number):
     """What is finished stays, on stdout and in files; the handlers are as before."""
@@ -122,12 +127,14 @@ def test_signals_that_are_ignored_stay_so(run, clips, monkeypatch, number):
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs SIGHUP, which Windows lacks")
 def test_a_closed_terminal_may_send_more_than_one_signal():
     interruption = cli.Interruption()
-    with pytest.raises(KeyboardInterrupt):
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interruption(signal.SIGHUP, None)
         interruption(signal.SIGHUP, None)
-    interruption(signal.SIGHUP, None)
-    with pytest.raises(KeyboardInterrupt):
-        interruption(signal.SIGINT, None)
-    interruption.clear_alarm()
+        with pytest.raises(KeyboardInterrupt):
+            interruption(signal.SIGINT, None)
+    finally:
+        interruption.clear_alarm()
 
 
 @pytest.mark.parametrize("line", ["demo", "info", "transcribe a.wav", "align a.wav one"])
