@@ -38,11 +38,7 @@ from nanos2t.cli.console import (
     log_stderr,
     write_stdout,
 )
-
-# Ctrl-C, `kill`, and a terminal that is closed; Windows has no signal for that.
-STOP_SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
+from nanos2t.training.stop_signals import STOP_SIGNALS
 
 # What was interrupted has so much time to end, before it is interrupted once more.
 SECONDS_TO_END = 1.0

@@ -35,16 +35,12 @@ from nanos2t.training.randomness import seed_batch, seed_step
 from nanos2t.training.reporter import Reporter
 from nanos2t.training.schedule import decay_groups, learning_rate
 from nanos2t.training.state import RunState
+from nanos2t.training.stop_signals import STOP_SIGNALS
 from nanos2t.transcription.transcriber import SpeechToText
 
 log = logging.getLogger("nanos2t")
 
 LOG_EVERY = 10  # steps between lines of log.jsonl
-
-# Ctrl-C, `kill`, and a terminal that is closed; Windows has no signal for that.
-STOP_SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
 
 
 @dataclass
