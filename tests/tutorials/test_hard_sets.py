@@ -13,7 +13,17 @@ import pytest
 import soundfile
 import spoken_numbers
 from effects import RATE
-from hard_table import BEGIN, END, Row, count_errors, format_table, score_texts, wilson_interval
+from hard_table import (
+    BEGIN,
+    END,
+    LeftOut,
+    Row,
+    count_errors,
+    format_left_out,
+    format_table,
+    score_texts,
+    wilson_interval,
+)
 from helpers.speakers import make_clips
 
 from nanos2t.transcription.loading import BUNDLED
@@ -159,6 +169,22 @@ def test_a_row_counts_texts_and_words():
     assert table.splitlines()[-1] == "| silence | 2 | 1.000 | 0.342 to 1.000 |  |  |  |"
 
 
+def test_models_without_a_person_are_averaged_over_their_seeds():
+    def make(person: str, right: int, known: int) -> LeftOut:
+        return LeftOut(person, Row("", right, 10, 25), Row("", known, 20, 50))
+
+    models = [make("ann", 8, 20), make("bob", 4, 18), make("ann", 6, 19), make("bob", 5, 19)]
+    assert format_left_out(models).splitlines()[2:] == [
+        "| ann | 2 | 0.700 | 0.141 | 0.397 to 0.892 | 0.975 |",  # 0.8 and 0.6
+        "| bob | 2 | 0.450 | 0.071 | 0.201 to 0.726 | 0.925 |",
+        "| all, the mean | 4 | 0.575 | 0.112 | 0.364 to 0.762 | 0.950 |",
+    ]
+    # One model has no deviation, and one person no mean of all.
+    assert format_left_out(models[:1]).splitlines()[2:] == [
+        "| ann | 1 | 0.800 |  | 0.490 to 0.943 | 1.000 |"
+    ]
+
+
 def write_tones(folder: Path) -> None:
     for digit, speaker in itertools.product(range(10), ("ann", "bob")):
         soundfile.write(folder / f"{digit}_{speaker}_9.wav", TONE[:2000], RATE)
@@ -180,23 +206,45 @@ def test_evaluate_writes_the_table_into_the_card(tmp_path: Path, monkeypatch, ca
     monkeypatch.setattr(spoken_numbers, "transcribe_items", transcribe)
     monkeypatch.setattr(spoken_numbers, "draw_hard_sets", draw_sets)
     monkeypatch.setattr(spoken_numbers.nanos2t, "load", lambda model: "one")
-    line = f"_ evaluate --data {tmp_path} --hard --count 4 --card {card} --left-out bob=there"
+    line = f"_ evaluate --data {tmp_path} --hard --count 4 --card {card} --left-out bob=a bob=b"
     monkeypatch.setattr("sys.argv", line.split())
     spoken_numbers.main()
     text = card.read_text()
     assert text.startswith(f"before\n{BEGIN}\n") and text.endswith(f"{END}\nafter\n")
     assert "old" not in text and "| some noise | 2 | 0.500 |" in text
-    assert "bob, by another model that was trained without bob" in text
+    assert "| left out | models |" in text and "| bob | 2 |" in text
     assert capsys.readouterr().out in text
 
     card.write_text("no place for it")
     with pytest.raises(SystemExit):
         spoken_numbers.main()
     assert "README.md: expected the lines" in capsys.readouterr().err
-    monkeypatch.setattr("sys.argv", [*line.split()[:-1], "bob"])
+    monkeypatch.setattr("sys.argv", [*line.split()[:-2], "bob"])
     with pytest.raises(SystemExit) as stop:
         spoken_numbers.main()
     assert stop.value.code == 2 and "expected SPEAKER=MODEL, found bob" in capsys.readouterr().err
+
+
+def test_a_person_left_out_is_measured_and_so_are_the_others(tmp_path: Path, monkeypatch):
+    """The others in their validation recordings, the person, who was unknown, in all but test's."""
+    write_tones(tmp_path)
+    drawn = []
+
+    def draw_set(condition: str, clips: dict, count: int, is_mixed: bool):
+        drawn.append({name: len(takes[7]) for name, takes in clips.items()})
+        return hard_sets.HardSet(condition, [((1,), TONE)] * count)
+
+    def transcribe(stt, items, languages):
+        return {"verbatim": ["one"] * (len(items) if drawn == [{"bob": 2}] else 1) + ["", ""]}
+
+    monkeypatch.setattr(spoken_numbers, "draw_set", draw_set)
+    monkeypatch.setattr(spoken_numbers, "transcribe_items", transcribe)
+    monkeypatch.setattr(spoken_numbers.nanos2t, "load", lambda model: model)
+    people = spoken_numbers.Recordings([tmp_path], "dev")
+    options = SimpleNamespace(data=[tmp_path], count=3)
+    scored = spoken_numbers.score_left_out("bob", "there", people, options)
+    assert drawn == [{"bob": 2}, {"ann": 1}]
+    assert (scored.person, scored.unseen.right, scored.known.right) == ("bob", 3, 1)
 
 
 def test_the_card_of_the_bundled_model_has_the_table():

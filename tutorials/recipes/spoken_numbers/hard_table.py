@@ -1,6 +1,7 @@
-"""A table of how often a model is right in hard conditions, with 95 % intervals."""
+"""Tables of how often a model is right in hard conditions, with 95 % intervals."""
 
 import math
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,16 @@ class Row:
     inserted: int = 0
 
 
-def wilson_interval(right: int, count: int) -> tuple[float, float]:
+@dataclass
+class LeftOut:
+    """What a model that was trained without a person writes for this person, and for the others."""
+
+    person: str
+    unseen: Row
+    known: Row
+
+
+def wilson_interval(right: float, count: int) -> tuple[float, float]:
     """Return the 95 % interval of a share (Wilson, 1927)."""
     z = 1.96
     share = right / count
@@ -77,6 +87,45 @@ def format_table(rows: list[Row]) -> str:
             cells.append(format_share(number, row.words))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def format_left_out(models: list[LeftOut]) -> str:
+    """Return a table in Markdown with a row for each person, and one for all of them.
+
+    Shares are means over the models that were trained without the person, `deviation` is the
+    standard deviation of these models. The interval is that of one model with the mean share.
+    """
+    lines = [
+        "| left out | models | exactly right | deviation | 95 % interval | the other people |",
+        "|---|---|---|---|---|---|",
+    ]
+    people = {model.person: [] for model in models}
+    for model in models:
+        people[model.person].append(model)
+    for person, own in people.items():
+        lines.append(format_person(person, [own]))
+    if len(people) > 1:
+        lines.append(format_person("all, the mean", [*people.values()]))
+    return "\n".join(lines) + "\n"
+
+
+def format_person(name: str, people: list[list[LeftOut]]) -> str:
+    """Return the row of a person, whose models are people[0], or of several people."""
+    shares = [[model.unseen.right / model.unseen.count for model in own] for own in people]
+    known = [
+        statistics.fmean(model.known.right / model.known.count for model in own) for own in people
+    ]
+    share = statistics.fmean(map(statistics.fmean, shares))
+    deviation = ""
+    if min(map(len, shares)) > 1:
+        deviation = f"{math.sqrt(statistics.fmean(map(statistics.variance, shares))):.3f}"
+
+    # All models hear the same numbers of a person, so these count once.
+    count = sum(own[0].unseen.count for own in people)
+    low, high = wilson_interval(share * count, count)
+    cells = [name, f"{sum(map(len, people))}", f"{share:.3f}", deviation]
+    cells += [f"{low:.3f} to {high:.3f}", f"{statistics.fmean(known):.3f}"]
+    return f"| {' | '.join(cells)} |"
 
 
 def format_share(number: int, words: int) -> str:

@@ -20,7 +20,7 @@ import torch
 from digits import LANGUAGES, draw_digits, spell, spell_all
 from effects import RATE
 from hard_sets import HardSet, draw_hard_sets, draw_set
-from hard_table import Row, format_table, score_texts, write_card
+from hard_table import LeftOut, Row, format_left_out, format_table, score_texts, write_card
 from prompts import SPEAKERS
 from torch import nn
 from tqdm import tqdm
@@ -156,17 +156,28 @@ def evaluate_hard(options: argparse.Namespace) -> None:
         rows.append(score_set(stt, hard_set))
         print(rows[-1], file=sys.stderr, flush=True)
 
-    # People who were left out of the training of other models.
-    for speaker, model in options.left_out:
-        unseen = Recordings(options.data, "train", "dev", is_wanted=speaker.__eq__)
-        condition = f"{speaker}, by another model that was trained without {speaker}"
-        hard_set = draw_set(condition, unseen.clips, options.count, is_mixed=False)
-        rows.append(score_set(nanos2t.load(model), hard_set))
-
     table = format_table(rows)
+    if options.left_out:
+        models = [score_left_out(*pair, people, options) for pair in options.left_out]
+        table += f"\n{format_left_out(models)}"
     print(table, end="")
     if options.card:
         write_card(options.card, table)
+
+
+def score_left_out(
+    person: str, folder: str, people: Recordings, options: argparse.Namespace
+) -> LeftOut:
+    """Measure another model with a person it was trained without, and with the other people."""
+    stt = nanos2t.load(folder)
+    unseen = Recordings(options.data, "train", "dev", is_wanted=person.__eq__)
+    known = {name: clips for name, clips in people.clips.items() if name != person}
+    rows = [
+        score_set(stt, draw_set(folder, clips, options.count, is_mixed=False))
+        for clips in (unseen.clips, known)
+    ]
+    print(*rows, file=sys.stderr, flush=True)
+    return LeftOut(person, *rows)
 
 
 def find_kept_speakers(folders: list[Path]) -> set[str]:
@@ -320,7 +331,7 @@ def add_evaluation(command: argparse.ArgumentParser) -> None:
         type=parse_left_out,
         default=[],
         metavar="SPEAKER=MODEL",
-        help="with --hard: models that were trained without a speaker",
+        help="with --hard: models that were trained without a speaker, several for each",
     )
 
 
