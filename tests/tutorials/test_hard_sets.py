@@ -240,11 +240,16 @@ def test_a_person_left_out_is_measured_and_so_are_the_others(tmp_path: Path, mon
     monkeypatch.setattr(spoken_numbers, "draw_set", draw_set)
     monkeypatch.setattr(spoken_numbers, "transcribe_items", transcribe)
     monkeypatch.setattr(spoken_numbers.nanos2t, "load", lambda model: model)
-    people = spoken_numbers.Recordings([tmp_path], "dev")
     options = SimpleNamespace(data=[tmp_path], count=3)
-    scored = spoken_numbers.score_left_out("bob", "there", people, options)
+    scored = spoken_numbers.score_left_out("bob", "there", options)
     assert drawn == [{"bob": 2}, {"ann": 1}]
     assert (scored.person, scored.unseen.right, scored.known.right) == ("bob", 3, 1)
+
+    # Nobody else is there.
+    for path in tmp_path.glob("*_ann_*"):
+        path.unlink()
+    with pytest.raises(ValueError, match="no dev recordings"):
+        spoken_numbers.score_left_out("bob", "there", options)
 
 
 def test_the_card_of_the_bundled_model_has_the_table():
