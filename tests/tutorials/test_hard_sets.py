@@ -228,6 +228,8 @@ def test_evaluate_writes_the_table_into_the_card(tmp_path: Path, monkeypatch, ca
 def test_a_person_left_out_is_measured_and_so_are_the_others(tmp_path: Path, monkeypatch):
     """The others in their validation recordings, the person, who was unknown, in all but test's."""
     write_tones(tmp_path)
+    for digit in range(10):
+        soundfile.write(tmp_path / f"{digit}_a-voice_9.wav", TONE[:2000], RATE)
     drawn = []
 
     def draw_set(condition: str, clips: dict, count: int, is_mixed: bool):
